@@ -1,0 +1,156 @@
+"""Where the parts of a transformer live: one frozen row per family. All architecture branching is in this file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from romexp.errors import ConfigError
+
+WeightLayout = Literal["in_out", "out_in"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """Module paths of one model family. Paths below `layers` are relative to a block.
+
+    Attributes:
+        layers: path of the `ModuleList` of blocks.
+        embedding: token embedding, where causal tracing adds its noise (SPEC §2.1).
+        final_norm: the norm before the output head.
+        mlp: the whole MLP of a block; its output is added to the residual stream.
+        mlp_in: the first linear map (for gated MLPs the up-projection).
+        mlp_out: the second linear map, the memory that ROME edits.
+        attn: the whole attention of a block.
+        attn_qkv: the maps that make queries, keys and values, fused or separate.
+        weight_layout: `in_out` if linear weights are stored (in, out) as in GPT-2's Conv1D, else `out_in`.
+    """
+
+    family: str
+    layers: str
+    embedding: str
+    final_norm: str
+    mlp: str
+    mlp_in: str
+    mlp_out: str
+    attn: str
+    attn_qkv: tuple[str, ...]
+    weight_layout: WeightLayout = "out_in"
+
+    def block_name(self, layer: int) -> str:
+        return f"{self.layers}.{layer}"
+
+    def mlp_name(self, layer: int) -> str:
+        return f"{self.layers}.{layer}.{self.mlp}"
+
+    def mlp_in_name(self, layer: int) -> str:
+        return f"{self.layers}.{layer}.{self.mlp_in}"
+
+    def mlp_out_name(self, layer: int) -> str:
+        return f"{self.layers}.{layer}.{self.mlp_out}"
+
+    def attn_name(self, layer: int) -> str:
+        return f"{self.layers}.{layer}.{self.attn}"
+
+    def attn_qkv_names(self, layer: int) -> tuple[str, ...]:
+        return tuple(f"{self.layers}.{layer}.{name}" for name in self.attn_qkv)
+
+
+GPT2 = Architecture(
+    family="gpt2",
+    layers="transformer.h",
+    embedding="transformer.wte",
+    final_norm="transformer.ln_f",
+    mlp="mlp",
+    mlp_in="mlp.c_fc",
+    mlp_out="mlp.c_proj",
+    attn="attn",
+    attn_qkv=("attn.c_attn",),
+    weight_layout="in_out",
+)
+GPTJ = Architecture(
+    family="gptj",
+    layers="transformer.h",
+    embedding="transformer.wte",
+    final_norm="transformer.ln_f",
+    mlp="mlp",
+    mlp_in="mlp.fc_in",
+    mlp_out="mlp.fc_out",
+    attn="attn",
+    attn_qkv=("attn.q_proj", "attn.k_proj", "attn.v_proj"),
+)
+GPT_NEOX = Architecture(
+    family="gpt_neox",
+    layers="gpt_neox.layers",
+    embedding="gpt_neox.embed_in",
+    final_norm="gpt_neox.final_layer_norm",
+    mlp="mlp",
+    mlp_in="mlp.dense_h_to_4h",
+    mlp_out="mlp.dense_4h_to_h",
+    attn="attention",
+    attn_qkv=("attention.query_key_value",),
+)
+LLAMA = Architecture(
+    family="llama",
+    layers="model.layers",
+    embedding="model.embed_tokens",
+    final_norm="model.norm",
+    mlp="mlp",
+    mlp_in="mlp.up_proj",
+    mlp_out="mlp.down_proj",
+    attn="self_attn",
+    attn_qkv=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+)
+ARCHITECTURES: dict[str, Architecture] = {
+    "gpt2": GPT2,
+    "gptj": GPTJ,
+    "gpt_neox": GPT_NEOX,
+    "llama": LLAMA,
+    "mistral": LLAMA,
+    "qwen2": LLAMA,
+    "qwen3": LLAMA,
+}
+"""Rows by the Hugging Face config's `model_type`."""
+
+
+def architecture_for(model_type: str) -> Architecture:
+    """The row of a `model_type`.
+
+    Raises:
+        ConfigError: the type is unknown; the message names the fields to set in `model.architecture`.
+    """
+    if model_type in ARCHITECTURES:
+        return ARCHITECTURES[model_type]
+    fields = ", ".join(name for name in Architecture.__dataclass_fields__ if name != "family")
+    raise ConfigError(
+        f"no architecture row for model_type {model_type!r} (known: {', '.join(ARCHITECTURES)}). "
+        f"Set model.architecture with _target_ romexp.lm.architecture.Architecture and its fields: {fields}"
+    )
+
+
+def check(architecture: Architecture, model: nn.Module) -> None:
+    """Make sure that every path of the row exists in the model.
+
+    Raises:
+        ConfigError: names the field, the path that was not found and what stands beside it.
+    """
+    for field, path in _paths(architecture).items():
+        node: nn.Module = model
+        for depth, part in enumerate(path.split(".")):
+            children = dict(node.named_children())
+            if part not in children:
+                parent = ".".join(path.split(".")[:depth]) or type(model).__name__
+                raise ConfigError(
+                    f"model.architecture.{field}: no module {path!r} in {type(model).__name__}; "
+                    f"{parent} has {', '.join(children) or 'no submodules'}"
+                )
+            node = children[part]
+
+
+def _paths(architecture: Architecture) -> dict[str, str]:
+    paths = {"layers": architecture.layers, "embedding": architecture.embedding, "final_norm": architecture.final_norm}
+    first = architecture.block_name(0)
+    paths |= {field: f"{first}.{getattr(architecture, field)}" for field in ("mlp", "mlp_in", "mlp_out", "attn")}
+    return paths | {f"attn_qkv[{i}]": f"{first}.{name}" for i, name in enumerate(architecture.attn_qkv)}
