@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from romexp.errors import ConfigError
 
@@ -131,7 +132,7 @@ def architecture_for(model_type: str) -> Architecture:
 
 
 def check(architecture: Architecture, model: nn.Module) -> None:
-    """Make sure that every path of the row exists in the model.
+    """Make sure that every path of the row exists in the model, and that weights are stored as the row says.
 
     Raises:
         ConfigError: names the field, the path that was not found and what stands beside it.
@@ -147,6 +148,24 @@ def check(architecture: Architecture, model: nn.Module) -> None:
                     f"{parent} has {', '.join(children) or 'no submodules'}"
                 )
             node = children[part]
+    memory = model.get_submodule(architecture.mlp_out_name(0))
+    if isinstance(memory, nn.Linear | Conv1D) and (layout := _layout(memory)) != architecture.weight_layout:
+        raise ConfigError(
+            f"model.architecture.weight_layout: {architecture.mlp_out_name(0)} is a {type(memory).__name__}, "
+            f"which stores {layout}, not {architecture.weight_layout}"
+        )
+
+
+def stored_out_in(architecture: Architecture, module: nn.Module) -> bool:
+    """True if `module` keeps its matrix as (out, in). Its type says so, the row where that is unknown: the output head
+    of GPT-2, say, is a Linear among Conv1Ds."""
+    if isinstance(module, nn.Linear | Conv1D | nn.Embedding):
+        return _layout(module) == "out_in"
+    return architecture.weight_layout == "out_in"
+
+
+def _layout(module: nn.Module) -> WeightLayout:
+    return "out_in" if isinstance(module, nn.Linear) else "in_out"
 
 
 def _paths(architecture: Architecture) -> dict[str, str]:

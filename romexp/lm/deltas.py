@@ -1,4 +1,4 @@
-"""An edit as a value: `WeightDelta`, and the two ways to see a model through it.
+"""The two ways to see a model through a `WeightDelta` (the value itself is in `romexp.lm.terms`).
 
 `applied` writes one delta into the weights and takes it back; `overlay` runs many edited models in one batch, row i of
 the batch through delta `rows[i]`, without touching a weight (DESIGN §1.1, §1.2).
@@ -6,128 +6,28 @@ the batch through delta `rows[i]`, without touching a weight (DESIGN §1.1, §1.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from romexp.errors import DataError
+from romexp.lm.architecture import stored_out_in
 from romexp.lm.model import LanguageModel
+from romexp.lm.terms import Dense, LowRank, Term, WeightDelta
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LowRank:
-    """ΔW = left @ rightᵀ as a map from inputs to outputs, whatever way the weight is stored.
-
-    Attributes:
-        left: (in_features × rank).
-        right: (out_features × rank).
-    """
-
-    left: torch.Tensor
-    right: torch.Tensor
-
-    def dense(self) -> torch.Tensor:
-        """(in_features × out_features)."""
-        return self.left @ self.right.T
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Dense:
-    """A full term: (in_features × out_features) for a weight, (out_features) for a bias."""
-
-    value: torch.Tensor
-
-    def dense(self) -> torch.Tensor:
-        return self.value
-
-
-Term = LowRank | Dense
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class WeightDelta:
-    """Terms to add to a model's parameters, by full parameter name (`transformer.h.17.mlp.c_proj.weight`).
-
-    Matrices are kept as (in × out); `applied` transposes for layers that store (out, in).
-    """
-
-    terms: Mapping[str, Term] = field(default_factory=dict)
-
-    def to(self, *, device: torch.device | str, dtype: torch.dtype | None = None) -> WeightDelta:
-        def move(x: torch.Tensor) -> torch.Tensor:
-            return x.to(device=device, dtype=dtype or x.dtype)
-
-        return WeightDelta(
-            terms={
-                name: LowRank(left=move(t.left), right=move(t.right))
-                if isinstance(t, LowRank)
-                else Dense(value=move(t.value))
-                for name, t in self.terms.items()
-            }
-        )
-
-    def norm(self) -> float:
-        """Frobenius norm over all terms; a low-rank term is never made dense for it."""
-        total = 0.0
-        for term in self.terms.values():
-            if isinstance(term, LowRank):
-                gram = (term.left.T @ term.left) * (term.right.T @ term.right)
-                total += float(gram.sum())
-            else:
-                total += float(term.value.square().sum())
-        return max(total, 0.0) ** 0.5
-
-    def save(self, path: Path, *, metadata: Mapping[str, object] | None = None) -> None:
-        """Write safetensors: `<parameter>.left`, `.right` (vectors if rank one) or `<parameter>.dense`; atomic."""
-        tensors: dict[str, torch.Tensor] = {}
-        for name, term in self.terms.items():
-            if isinstance(term, LowRank):
-                rank_one = term.left.shape[1] == 1
-                tensors[f"{name}.left"] = term.left[:, 0] if rank_one else term.left
-                tensors[f"{name}.right"] = term.right[:, 0] if rank_one else term.right
-            else:
-                tensors[f"{name}.dense"] = term.value
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            part,
-            metadata={"romexp": json.dumps(dict(metadata or {}))},
-        )
-        part.replace(path)
-
-    @classmethod
-    def load(cls, path: Path) -> WeightDelta:
-        """Read what `save` wrote.
-
-        Raises:
-            DataError: the file is missing or holds a tensor that is no term of a delta.
-        """
-        if not Path(path).is_file():
-            raise DataError(f"no delta file {path}")
-        with safe_open(str(path), framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        terms: dict[str, Term] = {}
-        for key, tensor in tensors.items():
-            name, _, kind = key.rpartition(".")
-            if kind == "dense":
-                terms[name] = Dense(value=tensor)
-            elif kind == "left" and f"{name}.right" in tensors:
-                terms[name] = LowRank(left=_columns(tensor), right=_columns(tensors[f"{name}.right"]))
-            elif kind != "right" or f"{name}.left" not in tensors:
-                raise DataError(f"{path}: tensor {key!r} is neither .dense nor a .left/.right pair")
-        return cls(terms=terms)
-
-
-def _columns(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor[:, None] if tensor.ndim == 1 else tensor
+__all__ = [
+    "Dense",
+    "LowRank",
+    "Term",
+    "WeightDelta",
+    "applied",
+    "check_fits",
+    "overlay",
+    "stored_transposed",
+    "weight_in_out",
+]
 
 
 @contextmanager
@@ -139,12 +39,16 @@ def applied(lm: LanguageModel, delta: WeightDelta) -> Iterator[LanguageModel]:
     Raises:
         KeyError, ValueError: the delta names a parameter the model lacks or does not fit it; nothing is changed.
     """
-    values = {name: _in_storage_layout(lm, name, term) for name, term in delta.terms.items()}
-    saved = {name: lm.parameter(name).detach().clone() for name in values}
+    for name, term in delta.terms.items():
+        check_fits(lm, name, term)
+    saved = {name: lm.parameter(name).detach().clone() for name in delta.terms}
     try:
         with torch.no_grad():
-            for name, value in values.items():
-                lm.parameter(name).add_(value)
+            for name, term in delta.terms.items():
+                parameter = lm.parameter(name)
+                value = term.dense().to(parameter.device)
+                # Out of place, so that a half-precision weight is rounded once, after the sum.
+                parameter.copy_(parameter + (value.T if stored_transposed(lm, name) else value))
         yield lm
     finally:
         with torch.no_grad():
@@ -154,7 +58,8 @@ def applied(lm: LanguageModel, delta: WeightDelta) -> Iterator[LanguageModel]:
 
 def stored_transposed(lm: LanguageModel, parameter: str) -> bool:
     """True if the parameter is a matrix that its module stores as (out, in)."""
-    return lm.architecture.weight_layout == "out_in" and lm.parameter(parameter).ndim == 2
+    module = lm.module(parameter.rpartition(".")[0])
+    return lm.parameter(parameter).ndim == 2 and stored_out_in(lm.architecture, module)
 
 
 def weight_in_out(lm: LanguageModel, parameter: str) -> torch.Tensor:
@@ -163,16 +68,19 @@ def weight_in_out(lm: LanguageModel, parameter: str) -> torch.Tensor:
     return value.T if stored_transposed(lm, parameter) else value
 
 
-def _in_storage_layout(lm: LanguageModel, name: str, term: Term) -> torch.Tensor:
+def check_fits(lm: LanguageModel, name: str, term: Term) -> None:
+    """Make sure that the model has the parameter and that the term has its shape.
+
+    Raises:
+        KeyError: no such parameter.
+        ValueError: another shape; the message gives both as (in × out).
+    """
     try:
-        parameter = lm.parameter(name)
+        shape = tuple(weight_in_out(lm, name).shape)
     except AttributeError as error:
         raise KeyError(f"the model {lm.name!r} has no parameter {name!r}") from error
-    value = term.dense().to(device=parameter.device, dtype=parameter.dtype)
-    value = value.T if stored_transposed(lm, name) else value
-    if value.shape != parameter.shape:
-        raise ValueError(f"{name}: a delta of shape {tuple(value.shape)} for a weight of {tuple(parameter.shape)}")
-    return value
+    if term.shape != shape:
+        raise ValueError(f"{name}: a delta of shape {term.shape} for a parameter of {shape} (in × out)")
 
 
 @contextmanager
@@ -186,81 +94,104 @@ def overlay(lm: LanguageModel, deltas: Sequence[WeightDelta], rows: Sequence[int
         rows: one index a batch row; every forward inside the context must have exactly this batch size.
 
     Raises:
-        ValueError: an index out of range, or a forward with another batch size.
+        KeyError: a delta names a parameter the model lacks.
+        ValueError: an index out of range, a term of another shape than its parameter, a parameter that is no weight
+            or bias of a linear map, or a forward with another batch size.
     """
     if rows and not -1 <= min(rows) <= max(rows) < len(deltas):
         raise ValueError(f"rows name deltas {min(rows)}…{max(rows)}, but there are {len(deltas)}")
-    names = dict.fromkeys(name for delta in deltas for name in delta.terms)
+    used = [deltas[row] for row in sorted(set(rows)) if row >= 0]
+    names = dict.fromkeys(name for delta in used for name in delta.terms)
     handles = []
     try:
         for name in names:
-            module_name, _, kind = name.rpartition(".")
+            module = _linear(lm, name)
+            for delta in used:
+                if name in delta.terms:
+                    check_fits(lm, name, delta.terms[name])
             groups = _stack(name, deltas, rows, lm.parameter(name))
-            module = lm.module(module_name)
-            if kind not in ("weight", "bias"):
-                raise ValueError(f"{name}: only weights and biases of linear maps can be overlaid")
-            handles.append(module.register_forward_hook(_adder(groups, len(rows), bias=kind == "bias")))
+            handles.append(module.register_forward_hook(_adder(groups, len(rows))))
         yield lm
     finally:
         for handle in handles:
             handle.remove()
 
 
+def _linear(lm: LanguageModel, parameter: str) -> nn.Module:
+    """The module whose output is input @ weight + bias, with `parameter` one of the two."""
+    path, _, kind = parameter.rpartition(".")
+    try:
+        module, dimensions = lm.module(path), lm.parameter(parameter).ndim
+    except AttributeError as error:
+        raise KeyError(f"the model {lm.name!r} has no parameter {parameter!r}") from error
+    if {"weight": 2, "bias": 1}.get(kind) != dimensions or isinstance(module, nn.Embedding):
+        raise ValueError(f"{parameter}: only weights and biases of linear maps can be overlaid")
+    return module
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Rows:
-    """Batch rows that share one shape of term. `index` is None where it is every row in order."""
+class _LowRankRows:
+    """Batch rows `index` (None: every row in order) with low-rank terms of one rank, stacked."""
 
     index: torch.Tensor | None
-    left: torch.Tensor | None
-    right: torch.Tensor | None
-    value: torch.Tensor | None
+    left: torch.Tensor  # (rows × in × rank)
+    right: torch.Tensor  # (rows × out × rank)
+
+    def term(self, x: torch.Tensor) -> torch.Tensor:
+        return (x @ self.left) @ self.right.mT
 
 
-def _stack(name: str, deltas: Sequence[WeightDelta], rows: Sequence[int], like: nn.Parameter) -> list[_Rows]:
-    """Per-row terms of one parameter, stacked by kind and rank so that one batched product serves each group."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _DenseRows:
+    """Batch rows `index` that share one dense term: it is never copied per row."""
+
+    index: torch.Tensor | None
+    value: torch.Tensor  # (in × out), or (out) for a bias
+
+    def term(self, x: torch.Tensor) -> torch.Tensor:
+        if self.value.ndim == 1:
+            return self.value.expand(*x.shape[:-1], -1)
+        return x @ self.value
+
+
+def _stack(
+    name: str, deltas: Sequence[WeightDelta], rows: Sequence[int], like: nn.Parameter
+) -> list[_LowRankRows | _DenseRows]:
+    """The rows' terms of one parameter: low-rank ones stacked by rank, dense ones one group a delta."""
     groups: dict[tuple[str, int], list[int]] = {}
     for position, row in enumerate(rows):
         term = deltas[row].terms.get(name) if row >= 0 else None
         if term is not None:
-            key = ("low", term.left.shape[1]) if isinstance(term, LowRank) else ("dense", 0)
+            key = ("low", term.left.shape[1]) if isinstance(term, LowRank) else ("dense", row)
             groups.setdefault(key, []).append(position)
 
-    def gather(positions: list[int], attribute: str) -> torch.Tensor:
-        used = sorted({rows[p] for p in positions})
-        unique = torch.stack([getattr(deltas[r].terms[name], attribute) for r in used])
-        unique = unique.to(device=like.device, dtype=like.dtype)
-        if len(used) == len(positions) and [rows[p] for p in positions] == used:
-            return unique
-        return unique[torch.tensor([used.index(rows[p]) for p in positions], device=like.device)]
+    def on_device(x: torch.Tensor) -> torch.Tensor:
+        return x.to(device=like.device, dtype=like.dtype)
 
-    stacked = []
-    for (kind, _), positions in groups.items():
+    stacked: list[_LowRankRows | _DenseRows] = []
+    for positions in groups.values():
         index = None if len(positions) == len(rows) else torch.tensor(positions, device=like.device)
-        low = kind == "low"
-        stacked.append(
-            _Rows(
-                index=index,
-                left=gather(positions, "left") if low else None,
-                right=gather(positions, "right") if low else None,
-                value=None if low else gather(positions, "value"),
-            )
-        )
+        first = deltas[rows[positions[0]]].terms[name]
+        if isinstance(first, Dense):
+            stacked.append(_DenseRows(index=index, value=on_device(first.value)))
+            continue
+        used = {row: i for i, row in enumerate(dict.fromkeys(rows[p] for p in positions))}
+        where = torch.tensor([used[rows[p]] for p in positions], device=like.device)
+        terms = [deltas[r].terms[name] for r in used]
+        left, right = (on_device(torch.stack([getattr(t, side) for t in terms]))[where] for side in ("left", "right"))
+        stacked.append(_LowRankRows(index=index, left=left, right=right))
     return stacked
 
 
-def _adder(groups: list[_Rows], n_rows: int, *, bias: bool):  # noqa: ANN202 (a torch hook)
+def _adder(
+    groups: Sequence[_LowRankRows | _DenseRows], n_rows: int
+) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]:
     def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         x = inputs[0]
-        if x.shape[0] != n_rows:
-            raise ValueError(f"overlay was made for a batch of {n_rows} rows, the forward has {x.shape[0]}")
+        if x.ndim != 3 or x.shape[0] != n_rows:
+            raise ValueError(f"overlay was made for (batch of {n_rows} × tokens × features), got {tuple(x.shape)}")
         for group in groups:
-            chosen = x if group.index is None else x[group.index]
-            if bias:
-                term = group.value[:, None, :].expand(-1, x.shape[1], -1)  # type: ignore[index]
-            elif group.value is not None:
-                term = chosen @ group.value
-            else:
-                term = (chosen @ group.left) @ group.right.mT  # type: ignore[union-attr]
+            term = group.term(x if group.index is None else x[group.index])
             output = output + term if group.index is None else output.index_add(0, group.index, term)
         return output
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from romexp.errors import ConfigError
 from romexp.lm.architecture import Architecture, architecture_for, check
+
+_NOT_THE_MODEL = {"_name_or_path", "architectures", "transformers_version"}
+"""Entries of a model's config that say where it came from, not what it computes."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,14 +67,18 @@ class LanguageModel:
 
     @cached_property
     def digest(self) -> str:
-        """Sha256 (16 hex digits) over every weight, the model's config and the vocabulary: what caches are keyed by.
+        """Sha256 (16 hex digits) over every weight, the model's config and the tokenizer: what caches are keyed by.
 
-        Taken once per loaded model; `romexp.lm.deltas.applied` restores weights bit for bit, so it stays true.
+        The folder it was loaded from does not enter. Taken once per loaded model; `romexp.lm.deltas.applied`
+        restores weights bit for bit, so it stays true.
         """
-        digest = hashlib.sha256(self.model.config.to_json_string(use_diff=False).encode())
-        digest.update(repr(sorted(self.tokenizer.get_vocab().items())).encode())
+        config = {key: value for key, value in self.model.config.to_dict().items() if key not in _NOT_THE_MODEL}
+        tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        for state in ("padding", "truncation"):  # left behind by the latest call
+            tokenizer.pop(state, None)
+        digest = hashlib.sha256(json.dumps([config, tokenizer], sort_keys=True, default=str).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
 
@@ -102,27 +111,43 @@ class PretrainedModel:
         """Load weights and tokenizer.
 
         Raises:
-            ConfigError: nothing loadable at `path`, an unknown dtype, or an unknown architecture.
+            ConfigError: nothing whole to load at `path`, an unknown dtype or device, or an unknown architecture.
         """
         dtype = getattr(torch, self.dtype, None)
-        if not isinstance(dtype, torch.dtype):
-            raise ConfigError(f"model.dtype: {self.dtype!r} is not a torch dtype (float32, bfloat16, float16)")
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise ConfigError(f"model.dtype: {self.dtype!r} is not a torch float type (float32, bfloat16, float16)")
+        device = resolve_device(self.device) if self.device_map is None else None
+        path = str(Path(self.path).expanduser()) if self.path.startswith("~") else self.path
+        if (Path(path).is_absolute() or path.startswith(".")) and not Path(path).is_dir():
+            raise ConfigError(f"model.path: there is no folder {path!r}")
         try:
-            config = AutoConfig.from_pretrained(self.path, revision=self.revision)
-            architecture = self.architecture or architecture_for(config.model_type)
-            model = AutoModelForCausalLM.from_pretrained(
-                self.path,
-                revision=self.revision,
-                dtype=dtype,
-                device_map=self.device_map,
-                attn_implementation=self.attn_implementation,
-            )
-            tokenizer = AutoTokenizer.from_pretrained(self.path, revision=self.revision)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"model.path: cannot load {self.path!r}: {str(error).splitlines()[0]}") from error
-        if self.device_map is None:
-            model.to(device=resolve_device(self.device))  # type: ignore[call-arg]
-        return prepare(model, tokenizer, architecture=architecture, name=self.name or Path(self.path).name)
+            model, tokenizer, architecture = self._read(path, dtype)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ConfigError(f"model.path: cannot load {self.path!r}: {reason}") from error
+        if device is not None:
+            model.to(device=device)  # type: ignore[call-arg]
+        name = self.name or (Path(path).resolve().name if Path(path).is_dir() else Path(path).name)
+        return prepare(model, tokenizer, architecture=architecture, name=name)
+
+    def _read(self, path: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Architecture]:
+        config = AutoConfig.from_pretrained(path, revision=self.revision)
+        architecture = self.architecture or architecture_for(config.model_type)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path,
+            revision=self.revision,
+            dtype=dtype,
+            device_map=self.device_map,
+            attn_implementation=self.attn_implementation,
+            output_loading_info=True,
+        )
+        model, info = loaded
+        if missing := sorted(info["missing_keys"]):  # transformers fills them with random numbers and goes on
+            raise ValueError(f"its weights lack {len(missing)} tensors, such as {missing[0]}")
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=self.revision)
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers makes an empty one and goes on
+            raise ValueError("it has no tokenizer files")
+        return model, tokenizer, architecture
 
 
 def prepare(
@@ -143,11 +168,16 @@ def prepare(
 
 
 def resolve_device(device: str) -> torch.device:
-    """`auto` is the best accelerator torch sees, else the CPU; anything else is taken as it is."""
+    """`auto` is the best accelerator torch sees, else the CPU; anything else is taken as it is.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
     if device != "auto":
         try:
-            return torch.device(device)
-        except RuntimeError as error:
-            raise ConfigError(f"model.device: {device!r} is not a device ({error})") from error
+            return torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ConfigError(f"model.device: cannot use {device!r} here: {reason}") from error
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return accelerator or torch.device("cpu")

@@ -56,7 +56,7 @@ class TokenBatch:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Encoding]:
-    """Tokenize whole strings, special tokens as the tokenizer adds them by default (a BOS where the model expects one)."""
+    """Tokenize whole strings, with the special tokens that the tokenizer adds by default (some put a BOS first)."""
     if not texts:
         return []
     out = tokenizer(list(texts), return_offsets_mapping=True, padding=False, truncation=False)
@@ -75,7 +75,7 @@ def pad(rows: Sequence[Sequence[int]], *, pad_id: int, device: torch.device) -> 
         ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
     columns = torch.arange(width)
     mask = (columns[None] < lengths[:, None]).long()
-    positions = columns[None].expand_as(ids).clamp(max=(lengths - 1)[:, None])
+    positions = columns[None].expand_as(ids).clamp(max=(lengths - 1).clamp(min=0)[:, None])
     return TokenBatch(
         input_ids=ids.to(device),
         attention_mask=mask.to(device),
@@ -87,10 +87,13 @@ def pad(rows: Sequence[Sequence[int]], *, pad_id: int, device: torch.device) -> 
 def subject_range(encoding: Encoding, start: int, subject: str) -> tuple[int, int]:
     """Tokens [b, e) that overlap the characters of `subject`, which begins at character `start` of the text.
 
+    Space around the subject does not count as part of it (SPEC §3.4). A character spread over several tokens, and a
+    token that runs on into what follows the subject, belong to it whole.
+
     Raises:
         RecordError: the subject is empty or has no token of its own.
     """
-    end = start + len(subject)
+    start, end = start + len(subject) - len(subject.lstrip()), start + len(subject.rstrip())
     inside = [i for i, (a, b) in enumerate(encoding.offsets) if a < end and b > start and b > a]
     if not subject.strip() or not inside:
         raise RecordError(f"subject {subject!r} has no tokens in {encoding.text!r}", field="subject")

@@ -1,8 +1,181 @@
-"""placeholder: replaced by the stats helper."""
+"""The second moment of a layer's keys, C = E[k kᵀ], and the one thing it is needed for: C⁻¹k (SPEC §3.3, §3.5)."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from romexp.errors import DataError
+from romexp.stats.triangle import pack, unpack
+
+FORMAT = "romexp second moments 1"
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class SecondMoment:
-    matrix: object
+    """C = E[k kᵀ] over `count` keys k, the inputs of a block's second MLP matrix; uncentred.
+
+    Attributes:
+        matrix: (D × D) float32, symmetric, on the CPU; D is the width of the MLP.
+        count: number of keys (tokens) it was measured on; 0 if unknown.
+        provenance: where it comes from, JSON-ready: model and its digest, layer, corpus, sample size, versions.
+    """
+
+    matrix: torch.Tensor
+    count: int
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    _solvers: dict[torch.device, Callable[[torch.Tensor], torch.Tensor]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        if self.matrix.ndim != 2 or self.matrix.shape[0] != self.matrix.shape[1]:
+            raise DataError(f"second moment{self.origin}: expected a square matrix, got {tuple(self.matrix.shape)}")
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.matrix.shape[0]
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, in brackets after a space, for messages; empty if unknown."""
+        parts = [str(self.provenance[key]) for key in ("file", "model") if self.provenance.get(key)][:1]
+        if self.provenance.get("layer") is not None:
+            parts.append(f"layer {self.provenance['layer']}")
+        return f" ({', '.join(parts)})" if parts else ""
+
+    def solve(self, keys: torch.Tensor) -> torch.Tensor:
+        """C⁻¹k for each row: (n × D) → (n × D), in the keys' dtype and on their device; float64 inside.
+
+        C is factored once, on the keys' device if it is CUDA, else on the CPU. The reference multiplies by a plain
+        float32 inverse instead: the same up to rounding. A factor on C scales the result and cancels in ROME's u.
+
+        Raises:
+            DataError: the keys are not as wide as C, or C has no inverse.
+        """
+        if keys.ndim != 2 or keys.shape[1] != self.width:
+            raise DataError(
+                f"second moment{self.origin}: keys of shape {tuple(keys.shape)} do not fit a matrix of "
+                f"{self.width} × {self.width}; expected (n, {self.width})"
+            )
+        device = keys.device if keys.device.type == "cuda" else torch.device("cpu")
+        if device not in self._solvers:
+            self._solvers[device] = self._factor(device)
+        right = keys.detach().to(device=device, dtype=torch.float64).T
+        return self._solvers[device](right).T.to(device=keys.device, dtype=keys.dtype)
+
+    def _factor(self, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+        """A function from right-hand sides (D × n) to solutions, both float64 on `device`."""
+        matrix = self.matrix.to(device=device, dtype=torch.float64)
+        if not torch.isfinite(matrix).all():
+            raise DataError(f"second moment{self.origin}: the matrix holds NaN or infinite values")
+        lower, failed = torch.linalg.cholesky_ex(matrix)
+        if not int(failed):
+            return lambda right: torch.cholesky_solve(right, lower)
+        if 0 < self.count < self.width:
+            raise self._singular()
+        # Sums in float32 can leave the smallest eigenvalues below zero. The reference inverts such a matrix too.
+        _log.warning("second moment%s is not positive definite; solving by LU (dtype=float64 avoids it)", self.origin)
+        factors, pivots, zero_pivot = torch.linalg.lu_factor_ex(matrix)
+        if int(zero_pivot):
+            raise self._singular()
+
+        def solve(right: torch.Tensor) -> torch.Tensor:
+            solution = torch.linalg.lu_solve(factors, pivots, right)
+            residual = (matrix @ solution - right).norm(dim=0)
+            if not bool((residual <= 1e-6 * right.norm(dim=0)).all()):
+                raise self._singular()
+            return solution
+
+        return solve
+
+    def _singular(self) -> DataError:
+        return DataError(
+            f"second moment{self.origin}: the matrix has no inverse ({self.width} × {self.width}, measured on "
+            f"{self.count or 'an unknown number of'} tokens). Measure it on more text (covariance.sample_size) or do "
+            f"without it (editor.mom2_adjustment=false)"
+        )
+
+    def save(self, path: Path) -> None:
+        """Write it to a file of its own (see `save_moments`)."""
+        save_moments(path, {int(self.provenance.get("layer", 0)): self})
+
+    @classmethod
+    def load(cls, path: Path) -> SecondMoment:
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: no such file, another format, or more than one layer in it.
+        """
+        moments = load_moments(path)
+        if len(moments) != 1:
+            raise DataError(f"{path}: holds layers {sorted(moments)}; expected one second moment")
+        return next(iter(moments.values()))
+
+
+def save_moments(path: Path, moments: Mapping[int, SecondMoment]) -> None:
+    """Write second moments by layer: safetensors with one packed float32 triangle a layer, JSON metadata; atomic."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    layers = {
+        str(layer): {"width": m.width, "count": m.count, "provenance": dict(m.provenance)}
+        for layer, m in sorted(moments.items())
+    }
+    tensors = {f"layers.{layer}": pack(m.matrix.detach().cpu().float()) for layer, m in moments.items()}
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, part, metadata={"romexp": json.dumps({"format": FORMAT, "layers": layers})})
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def stored_layers(path: Path) -> dict[int, dict[str, Any]]:
+    """By layer, `width`, `count` and `provenance` of what `save_moments` wrote, without reading a matrix.
+
+    Raises:
+        DataError: no such file, not safetensors, or not a file of second moments.
+    """
+    if not Path(path).is_file():
+        raise DataError(f"no file of second moments at {path}")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("romexp", "{}"))
+    except (SafetensorError, ValueError) as error:
+        raise DataError(f"{path}: not a readable safetensors file ({error})") from error
+    if header.get("format") != FORMAT:
+        raise DataError(f"{path}: not a file of second moments (expected metadata romexp.format {FORMAT!r})")
+    return {int(layer): entry for layer, entry in header["layers"].items()}
+
+
+def load_moments(path: Path, layers: list[int] | None = None) -> dict[int, SecondMoment]:
+    """Read some or all layers that `save_moments` wrote.
+
+    Raises:
+        DataError: not such a file, a layer is not in it, or a triangle has the wrong size.
+    """
+    stored = stored_layers(path)
+    wanted = sorted(stored) if layers is None else layers
+    if missing := [layer for layer in wanted if layer not in stored]:
+        raise DataError(f"{path}: no second moment of layer {missing}; it holds {sorted(stored)}")
+    moments = {}
+    with safe_open(str(path), framework="pt") as file:
+        for layer in wanted:
+            try:
+                matrix = unpack(file.get_tensor(f"layers.{layer}"), stored[layer]["width"])
+            except (SafetensorError, ValueError) as error:
+                raise DataError(f"{path}, layer {layer}: {error}") from error
+            provenance = {**stored[layer]["provenance"], "file": str(path)}
+            moments[layer] = SecondMoment(matrix=matrix, count=stored[layer]["count"], provenance=provenance)
+    return moments

@@ -1,0 +1,176 @@
+"""Text corpora for second moments and training, as config objects: local files, and data sets of the Hugging Face hub.
+
+All have `texts()` (one by one, in their own order), `load()` (indexable where possible) and `provenance` (what
+identifies the texts, without a network and without paths of this machine; what statistics are cached by).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from romexp.data.download import file_sha256
+from romexp.data.text_files import COLUMNS, LINES, PLAIN, Unit, read_texts, text_of
+from romexp.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextCorpus:
+    """Local files. `load()` holds text and JSON lines in memory; larger ones go through `HfCorpus(path="json", …)`.
+
+    Attributes:
+        path: a .txt, .jsonl (both also .gz) or .parquet file, or a folder of them, read in the order of their names.
+        field: where the text is in a JSON line or a Parquet file.
+        unit: what one text is in a .txt file: a line, a paragraph (up to an empty line), or the file.
+    """
+
+    path: str | os.PathLike[str]
+    field: str = "text"
+    unit: Unit = "paragraph"
+
+    def texts(self) -> Iterator[str]:
+        """Every text that is not blank, file by file.
+
+        Raises:
+            DataError: a file is missing, not UTF-8, or of no known type.
+            RecordError: a line is not JSON or lacks the field; the column is missing or not text.
+        """
+        for file in self.files:
+            yield from read_texts(file, field=self.field, unit=self.unit)
+
+    def load(self) -> Sequence[str]:
+        return tuple(self.texts())
+
+    @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """The files to read."""
+        if self.unit not in ("line", "paragraph", "file"):
+            raise ConfigError(f"corpus.unit: {self.unit!r}, expected line, paragraph or file")
+        path = Path(self.path).expanduser()
+        known = PLAIN + LINES + COLUMNS
+        if path.is_file():
+            if not path.name.endswith(known):
+                raise DataError(f"{path}: unknown type of text file; expected one of {', '.join(known)}")
+            return (path,)
+        files = tuple(sorted(f for f in path.rglob("*") if f.is_file() and f.name.endswith(known)))
+        if not files:
+            what = f"no {', '.join(known)} in folder" if path.is_dir() else "no such file or folder:"
+            raise DataError(f"corpus.path: {what} {path}")
+        return files
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """Name, digest of all files' content, and how they are cut into texts."""
+        digest = hashlib.sha256()
+        for file in self.files:
+            digest.update(bytes.fromhex(file_sha256(file)))
+        how: dict[str, str] = {"unit": self.unit} if any(f.name.endswith(PLAIN) for f in self.files) else {}
+        if any(f.name.endswith(LINES + COLUMNS) for f in self.files):
+            how["field"] = self.field
+        return {"kind": "files", "name": Path(self.path).name, "sha256": digest.hexdigest(), **how}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HfCorpus:
+    """A data set read by the `datasets` library, from the hub or by one of its loaders of local files.
+
+    The authors' `wikipedia` of 20200501 needs a loading script, which `datasets` no longer runs; the nearest that the
+    hub has is `wikimedia/wikipedia`, 20231101.en (SPEC §3.3).
+
+    Attributes:
+        path: id on the hub, or `json`, `parquet`, `text`, … with `data_files`.
+        name: the data set's configuration, as `20231101.en`.
+        split: which part.
+        field: column with the text.
+        revision: branch, tag or commit on the hub. None follows changes of the data set unseen; a commit does not.
+        data_files: local files for `json`, `parquet`, `text`.
+        streaming: do not download the whole set: texts then come from its start instead of a shuffle.
+        cache_dir: where `datasets` keeps it; None is its own choice.
+    """
+
+    path: str
+    name: str | None = None
+    split: str = "train"
+    field: str = "text"
+    revision: str | None = None
+    data_files: Any = None
+    streaming: bool = False
+    cache_dir: str | os.PathLike[str] | None = None
+
+    def texts(self) -> Iterator[str]:
+        """Every text, in the data set's order."""
+        return iter(self.load())
+
+    def load(self) -> Iterable[str]:
+        """The texts, indexable and read from disk one by one; when streaming, an iterable.
+
+        Raises:
+            DataError: no network and not in the cache, no such data set, configuration, split or column.
+        """
+        # Imported here: it takes longer than everything else in a run that does not need it.
+        import datasets
+
+        try:
+            rows = datasets.load_dataset(
+                self.path,
+                self.name,
+                split=self.split,
+                revision=self.revision,
+                data_files=self.data_files,
+                streaming=self.streaming,
+                cache_dir=None if self.cache_dir is None else str(self.cache_dir),
+            )
+        except Exception as error:  # the library raises a dozen types, its own and those of four others
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise DataError(f"corpus: cannot load data set {self._label}: {reason[0]}") from error
+        if rows.column_names is not None and self.field not in rows.column_names:
+            raise DataError(
+                f"corpus.field: data set {self._label} has no column {self.field!r}; "
+                f"it has {', '.join(rows.column_names)}"
+            )
+        return (
+            (text_of(row, self.field, self._label, i) for i, row in enumerate(rows))
+            if self.streaming
+            else _Column(rows, self.field, self._label)
+        )
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """The fields that choose texts. Digests of local `data_files` stand for their paths."""
+        fields = {name: getattr(self, name) for name in ("path", "name", "split", "field", "revision", "streaming")}
+        return {"kind": "datasets", **fields, "data_files": _digests(self.data_files)}
+
+    @property
+    def _label(self) -> str:
+        return " ".join(part for part in (self.path, self.name, f"[{self.split}]") if part)
+
+
+class _Column(Sequence[str]):
+    """One text column of a `datasets.Dataset`, read from disk item by item."""
+
+    def __init__(self, rows: Any, field: str, label: str) -> None:
+        self._rows, self._field, self._label = rows.select_columns([field]), field, label
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return text_of(self._rows[index], self._field, self._label, index)
+
+
+def _digests(data_files: Any) -> Any:
+    if data_files is None:
+        return None
+    if isinstance(data_files, str | os.PathLike):
+        file = Path(data_files).expanduser()
+        return file_sha256(file) if file.is_file() else str(data_files)
+    if hasattr(data_files, "items"):
+        return {str(key): _digests(value) for key, value in data_files.items()}
+    return [_digests(item) for item in data_files]

@@ -1,0 +1,75 @@
+"""CounterFact (SPEC §1.1): counterfactual edits with the prompts that judge them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from romexp.data.dataset import RecordFile
+from romexp.data.download import RemoteFile
+from romexp.data.published import COUNTERFACT
+from romexp.data.schema import Prompt, RawRecord, Target, Template, Text
+from romexp.errors import RecordError
+from romexp.facts import Case, EditRequest
+
+
+class _RawTarget(RawRecord):
+    text: Target = Field(alias="str")
+    id: str = ""
+
+
+class _RawRewrite(RawRecord):
+    prompt: Template
+    subject: Text
+    target_new: _RawTarget
+    target_true: _RawTarget
+    relation_id: str = ""
+
+
+class _RawCase(RawRecord):
+    case_id: Annotated[int, Field(ge=0)]
+    requested_rewrite: _RawRewrite
+    paraphrase_prompts: list[Prompt]
+    neighborhood_prompts: list[Prompt]
+    attribute_prompts: list[Prompt]
+    generation_prompts: list[Prompt]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CounterFact(RecordFile[Case]):
+    """Records in the schema of ROME's and MEMIT's `counterfact.json` (45 MB, 21,919 records).
+
+    Set aside: a prompt without exactly one `{}`, blank subject or target, a new target equal to the true one, prompt
+    lists that are missing or hold anything but prompts, a `case_id` that stood before. Lists may be empty or of any
+    length, and prompts need not name the subject.
+    """
+
+    name: str = "counterfact"
+    remote: RemoteFile | None = COUNTERFACT
+
+    def parse(self, index: int, record: Any) -> Case:
+        raw = _RawCase.model_validate(record)
+        rewrite = raw.requested_rewrite
+        if rewrite.target_new.text == rewrite.target_true.text:
+            raise RecordError(
+                f"expected another answer than target_true, not {rewrite.target_new.text!r}",
+                field="requested_rewrite.target_new.str",
+            )
+        request = EditRequest(
+            subject=rewrite.subject,
+            prompt=rewrite.prompt,
+            target_new=rewrite.target_new.text,
+            target_true=rewrite.target_true.text,
+            relation_id=rewrite.relation_id,
+            target_new_id=rewrite.target_new.id,
+        )
+        return Case(
+            case_id=raw.case_id,
+            request=request,
+            paraphrase_prompts=tuple(raw.paraphrase_prompts),
+            neighborhood_prompts=tuple(raw.neighborhood_prompts),
+            attribute_prompts=tuple(raw.attribute_prompts),
+            generation_prompts=tuple(raw.generation_prompts),
+        )

@@ -1,0 +1,207 @@
+"""Files from the web in a local cache: resumed, verified, moved into place at once, fetched by one process only."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import requests
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from romexp.errors import DataError
+
+log = logging.getLogger(__name__)
+
+_BLOCK = 1 << 16
+_TIMEOUT = (10, 60)  # seconds to connect, seconds of silence
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteFile:
+    """A published file.
+
+    Attributes:
+        url: where it is served.
+        size: its bytes, if known; anything else is refused.
+        sha256: its digest in hexadecimal, if known; anything else is refused.
+    """
+
+    url: str
+    size: int | None = None
+    sha256: str | None = None
+
+
+def cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
+    """`cache_dir`, else `$ROMEXP_CACHE`, else `romexp` in the user's cache folder (`$XDG_CACHE_HOME` or ~/.cache)."""
+    given = cache_dir or os.environ.get("ROMEXP_CACHE")
+    return Path(given or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "romexp")).expanduser()
+
+
+def cached_path(url: str, folder: Path) -> Path:
+    """Where `url` is kept: host and path as folders, so that two publishers' files never meet.
+
+    >>> cached_path("https://example.org/a/b.json", Path("cache")).as_posix()
+    'cache/example.org/a/b.json'
+    """
+    parts = urlsplit(url)
+    names = [name for name in unquote(parts.path).split("/") if name not in ("", ".", "..")]
+    return folder.joinpath(parts.netloc.rpartition("@")[2].replace(":", "_"), *names)
+
+
+def file_sha256(path: Path) -> str:
+    """Sha256 of a file's content, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch(remote: RemoteFile, folder: Path) -> Path:
+    """The file from the cache `folder`, downloaded first if it is not there.
+
+    An interrupted download leaves `<file>.part`, from which the next call goes on. `<file>` itself appears only
+    when size and digest are right, so a file found there is trusted.
+
+    Raises:
+        DataError: no network, the server refuses, the content is not what was expected, or the disk cannot be written.
+    """
+    target = cached_path(remote.url, folder)
+    if target.is_file():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{target}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("waiting for another process that downloads %s", target)
+            lock.acquire()
+        try:
+            if not target.is_file():
+                _download(remote, target)
+        finally:
+            lock.release()
+    except requests.RequestException as error:
+        raise DataError(_offline_message(remote.url, target, error)) from error
+    except OSError as error:
+        raise DataError(f"cannot download {remote.url} to {target}: {error.strerror or error}") from error
+    return target
+
+
+def _download(remote: RemoteFile, target: Path) -> None:
+    """Transfer, going on after interruptions as long as each try brings something, then verify and move."""
+    log.info("downloading %s to %s", remote.url, target)
+    part = target.with_name(target.name + ".part")
+    while True:
+        before = _size(part)
+        try:
+            _transfer(remote, part)
+            break
+        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.Timeout):
+            if _size(part) <= before:
+                raise
+            log.info("%s: interrupted at %d bytes, going on", remote.url, _size(part))
+    _verify(remote, part)
+    os.replace(part, target)
+    _validator_file(part).unlink(missing_ok=True)
+
+
+def _transfer(remote: RemoteFile, part: Path) -> None:
+    """One request: the bytes that `part` lacks, or all of them where going on would not be safe."""
+    have, headers = _resume_point(remote, part)
+    if have and have == remote.size:
+        return
+    with requests.get(remote.url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+        if response.status_code == 416:  # nothing after `have`: all is there, or the server's file has changed
+            if response.headers.get("Content-Range") == f"bytes */{have}":
+                return
+            part.unlink()
+            return _transfer(remote, part)
+        response.raise_for_status()
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            raise DataError(f"{remote.url}: a web page came instead of the file (a login page of the network?)")
+        resumed = response.status_code == 206
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            raise requests.ConnectionError("the server answered with another range than the one asked for")
+        start = have if resumed else 0
+        length = response.headers.get("Content-Length")
+        total = None if length is None else start + int(length)
+        if remote.size is not None and total not in (None, remote.size):
+            part.unlink(missing_ok=True)
+            raise DataError(f"{remote.url}: the server's file has {total} bytes, expected {remote.size}")
+        if not resumed:
+            _validator_file(part).write_text(_validator(response))
+        _write(response, part, start=start, total=total)
+    if total is not None and _size(part) < total:
+        raise requests.ConnectionError("the connection was closed early")
+
+
+def _resume_point(remote: RemoteFile, part: Path) -> tuple[int, dict[str, str]]:
+    """Bytes to keep, and the request's headers.
+
+    A part is continued only where a change on the server would be noticed: by `If-Range`, or by the known digest.
+    """
+    headers = {"Accept-Encoding": "identity"}
+    have = _size(part)
+    validator = _validator_file(part).read_text() if _validator_file(part).is_file() else ""
+    if not have or not (validator or remote.sha256) or (remote.size is not None and have > remote.size):
+        return 0, headers
+    headers["Range"] = f"bytes={have}-"
+    if validator:
+        headers["If-Range"] = validator
+    return have, headers
+
+
+def _write(response: requests.Response, part: Path, *, start: int, total: int | None) -> None:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal, transient=True)
+    with part.open("ab" if start else "wb") as file, bar:
+        task = bar.add_task(part.name.removesuffix(".part"), total=total, completed=start)
+        for block in response.iter_content(_BLOCK):
+            file.write(block)
+            bar.update(task, advance=len(block))
+
+
+def _verify(remote: RemoteFile, part: Path) -> None:
+    """Remove `part` and raise if it is not the expected file."""
+    problem, size = "", _size(part)
+    if remote.size is not None and size != remote.size:
+        problem = f"{size} bytes came, expected {remote.size}"
+    elif remote.sha256 is not None and (digest := file_sha256(part)) != remote.sha256.lower():
+        problem = f"sha256 {digest}, expected {remote.sha256}"
+    if problem:
+        part.unlink()
+        _validator_file(part).unlink(missing_ok=True)
+        raise DataError(f"{remote.url}: {problem}; the download was removed")
+
+
+def _validator(response: requests.Response) -> str:
+    """What `If-Range` may carry: a strong ETag or the date of the last change."""
+    etag = response.headers.get("ETag", "")
+    return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
+
+
+def _validator_file(part: Path) -> Path:
+    return part.with_name(part.name + ".validator")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _offline_message(url: str, target: Path, error: requests.RequestException) -> str:
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        why = f"the server answered {error.response.status_code} {error.response.reason}"
+    elif isinstance(error, requests.Timeout):
+        why = "the server does not answer"
+    else:
+        inner = getattr(error.args[0], "reason", error) if error.args else error
+        why = f"no connection: {str(inner).splitlines()[0] if str(inner) else type(error).__name__}"
+    kept = _size(target.with_name(target.name + ".part"))
+    again = f"run again to go on after the {kept} bytes that are here, " if kept else ""
+    return f"cannot download {url} ({why}); {again}put the file at {target}, or set `path` to a copy you have"

@@ -1,0 +1,88 @@
+"""Records of a JSON list one by one, so that a file of a gigabyte needs the memory of its largest record."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from romexp.errors import DataError
+
+_SPACE = " \t\r\n"
+
+
+def stream_array(path: Path, *, chunk_bytes: int = 1 << 22) -> Iterator[Any]:
+    """Yield the elements of the JSON list in `path`, decoded by the standard library.
+
+    Raises:
+        DataError: the file cannot be read, is not UTF-8, not a JSON list, or ends early.
+    """
+    try:
+        with path.open("rb") as file:
+            yield from _elements(_Text(file, path, chunk_bytes))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason})") from error
+
+
+class _Text:
+    """The part of a file that is not yet decoded: `buffer[position:]`, grown on demand."""
+
+    def __init__(self, file: BinaryIO, path: Path, chunk_bytes: int) -> None:
+        self.path, self.buffer, self.position, self.ended = path, "", 0, False
+        self._file, self._chunk = file, chunk_bytes
+        self._utf8 = codecs.getincrementaldecoder("utf-8-sig")()
+
+    def grow(self) -> None:
+        """Read at least as much as is waiting, so that retries on one long record cost linear time in all."""
+        waiting = self.buffer[self.position :]
+        data = self._file.read(max(self._chunk, len(waiting)))
+        self.ended = not data
+        self.buffer, self.position = waiting + self._utf8.decode(data, final=self.ended), 0
+
+    def peek(self) -> str:
+        """The next character that is not white space, `""` at the end of the file."""
+        while True:
+            while self.position < len(self.buffer):
+                if self.buffer[self.position] not in _SPACE:
+                    return self.buffer[self.position]
+                self.position += 1
+            if self.ended:
+                return ""
+            self.grow()
+
+    def element(self, number: int) -> Any:
+        """Decode one value. One that ends where the buffer does may go on (`1` of `12`), so more is read first."""
+        while True:
+            problem = None
+            try:
+                value, end = json.JSONDecoder().raw_decode(self.buffer, self.position)
+            except json.JSONDecodeError as error:
+                problem = error
+            if problem is None and (self.ended or end < len(self.buffer)):
+                self.position = end
+                return value
+            if problem is not None and self.ended:
+                raise DataError(f"{self.path}, record {number}: not JSON ({problem.msg})") from problem
+            self.grow()
+
+
+def _elements(text: _Text) -> Iterator[Any]:
+    if text.peek() != "[":
+        raise DataError(f"{text.path}: expected a JSON list of records")
+    text.position += 1
+    number = 0
+    while text.peek() != "]":
+        if number:
+            if text.peek() != ",":
+                raise DataError(f"{text.path}, record {number}: expected a comma before it, or the list's end")
+            text.position += 1
+            text.peek()
+        yield text.element(number)
+        number += 1
+    text.position += 1
+    if text.peek():
+        raise DataError(f"{text.path}: text after the end of the list")

@@ -1,0 +1,44 @@
+"""Known facts for causal tracing (SPEC §1.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from romexp.data.dataset import RecordFile
+from romexp.data.download import RemoteFile
+from romexp.data.published import KNOWN_1000
+from romexp.data.schema import Prompt, RawRecord, Target, Text
+from romexp.errors import RecordError
+from romexp.facts import KnownFact
+
+
+class _RawKnown(RawRecord):
+    known_id: Annotated[int, Field(ge=0)]
+    subject: Text
+    attribute: Target
+    prompt: Prompt
+    template: str = ""
+    prediction: str = ""
+    relation_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownFacts(RecordFile[KnownFact]):
+    """Records in the schema of `known_1000.json` (1,209 records, ids from 0); `case_ids` are `known_id`s.
+
+    Set aside: blank subject, attribute or prompt, a prompt that does not name the subject, a `known_id` that stood
+    before.
+    """
+
+    name: str = "known"
+    remote: RemoteFile | None = KNOWN_1000
+    id_field: ClassVar[str] = "known_id"
+
+    def parse(self, index: int, record: Any) -> KnownFact:
+        raw = _RawKnown.model_validate(record)
+        if raw.subject not in raw.prompt:
+            raise RecordError(f"expected the subject {raw.subject!r} in {raw.prompt!r}", field="prompt")
+        return KnownFact(**raw.model_dump())

@@ -1,0 +1,67 @@
+"""Types of raw fields shared by the data sets, checked by pydantic, and its findings in our words."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+_VISIBLE, _VISIBLE_END, _VISIBLE_START = r"\S", r"\S$", r"^\S"
+_PATTERNS = {
+    _VISIBLE: "expected some text",
+    _VISIBLE_END: "expected text that does not end in white space",
+    _VISIBLE_START: "expected text that does not begin with white space (the space is added where it is tokenized)",
+}
+
+
+def _one_slot(template: str) -> str:
+    if (found := template.count("{}")) != 1:
+        raise PydanticCustomError(
+            "one_slot", "expected exactly one {{}} for the subject, found {found}", {"found": found}
+        )
+    return template
+
+
+Text = Annotated[str, StringConstraints(pattern=_VISIBLE)]
+"""Not blank."""
+Prompt = Annotated[str, StringConstraints(pattern=_VISIBLE_END)]
+"""A complete prompt: what follows brings its own space (SPEC §1.1)."""
+Target = Annotated[str, StringConstraints(pattern=_VISIBLE_START)]
+"""A bare answer, without a leading space (SPEC §1.5)."""
+Template = Annotated[Prompt, AfterValidator(_one_slot)]
+"""A prompt with exactly one `{}`."""
+
+
+class RawRecord(BaseModel):
+    """Base of raw records: types as they are (`"5"` is no number), unknown fields ignored."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", populate_by_name=True)
+
+
+def explain(error: ValidationError) -> tuple[str, str]:
+    """(field, reason) of the first fault; further ones are added to the reason."""
+    faults = [(_field(fault), _reason(fault)) for fault in error.errors(include_url=False)]
+    field, reason = faults[0]
+    return field, "; ".join([reason, *(f"{name}: {why}" for name, why in faults[1:])])
+
+
+def _field(fault: ErrorDetails) -> str:
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"])
+    return name.removeprefix(".") or "(record)"
+
+
+def _reason(fault: ErrorDetails) -> str:
+    shown = repr(fault["input"])
+    shown = shown if len(shown) <= 60 else shown[:57] + "…"
+    match fault["type"]:
+        case "missing":
+            return "missing"
+        case "string_pattern_mismatch":
+            return f"{_PATTERNS[fault['ctx']['pattern']]}, not {shown}"
+        case "model_type":
+            return f"expected an object, not {shown}"
+        case "one_slot":
+            return f"{fault['msg']} in {shown}"
+        case _:
+            return f"{fault['msg'].replace('Input should be', 'expected')}, not {shown}"

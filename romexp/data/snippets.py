@@ -1,0 +1,141 @@
+"""Attribute snippets: texts about subjects of which (relation, target) holds, the references of RS (SPEC §1.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from romexp.data.download import RemoteFile, file_sha256
+from romexp.data.json_array import stream_array
+from romexp.data.published import ATTRIBUTE_SNIPPETS
+from romexp.data.records import Rejected
+from romexp.data.schema import RawRecord, explain
+from romexp.data.source import FileSource
+from romexp.errors import DataError
+
+SnippetKey = tuple[str, str]
+"""(relation_id, target_id)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snippet:
+    """One text, `name` the subject it is about."""
+
+    name: str
+    text: str
+
+
+class _RawSample(RawRecord):
+    text: str
+    name: str = ""
+
+
+class _RawEntry(RawRecord):
+    relation_id: str
+    target_id: str
+    samples: list[Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SnippetTable(Mapping[SnippetKey, tuple[Snippet, ...]]):
+    """Snippets by (relation, target), in file order. Only keys with at least one snippet are present.
+
+    Attributes:
+        samples: what the mapping holds.
+        complete: whether all keys of the file were kept, as fitting TF-IDF needs.
+        rejected: entries, and single samples of an entry (`samples[3].text`), that were set aside.
+        name, path, sha256: where it comes from.
+    """
+
+    samples: Mapping[SnippetKey, tuple[Snippet, ...]]
+    complete: bool
+    rejected: tuple[Rejected, ...]
+    name: str
+    path: str
+    sha256: str
+
+    def __getitem__(self, key: SnippetKey) -> tuple[Snippet, ...]:
+        return self.samples[key]
+
+    def __iter__(self) -> Iterator[SnippetKey]:
+        return iter(self.samples)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snippets(FileSource):
+    """A list of {relation_id, target_id, samples: [{name, text}]}, as `attribute_snippets.json` (926 MB).
+
+    The file is read entry by entry; what is kept in memory is the texts of the keys asked for. All of them take some
+    2 GB (Python strings with a character beyond Latin-1 take two or four bytes a character).
+
+    Attributes:
+        name: short name in manifests.
+    """
+
+    name: str = "attribute_snippets"
+    remote: RemoteFile | None = ATTRIBUTE_SNIPPETS
+
+    def load(self, needed: Collection[SnippetKey] | None = None) -> SnippetTable:
+        """Read the snippets of the keys in `needed`, or all. Entries of one key are concatenated.
+
+        Entries of other keys are skipped unchecked.
+
+        Raises:
+            DataError: the file is missing or not a JSON list, or not one of its entries is valid.
+        """
+        file = self.locate()
+        wanted = None if needed is None else set(needed)
+        kept: dict[SnippetKey, list[Snippet]] = {}
+        rejected: list[Rejected] = []
+        usable = 0
+        for index, record in enumerate(stream_array(file)):
+            if wanted is not None and (key := _key(record)) is not None and key not in wanted:
+                usable += 1
+                continue
+            try:
+                entry = _RawEntry.model_validate(record)
+            except ValidationError as error:
+                field, reason = explain(error)
+                rejected.append(Rejected(file=str(file), index=index, field=field, reason=reason))
+                continue
+            usable += 1
+            if samples := _samples(entry, str(file), index, rejected):
+                kept.setdefault((entry.relation_id, entry.target_id), []).extend(samples)
+        if rejected and not usable:
+            raise DataError(f"{file}: none of {len(rejected)} entries is valid; {rejected[0].text}")
+        return SnippetTable(
+            samples={key: tuple(samples) for key, samples in kept.items()},
+            complete=wanted is None,
+            rejected=tuple(rejected),
+            name=self.name,
+            path=str(file),
+            sha256=file_sha256(file),
+        )
+
+
+def _key(record: Any) -> SnippetKey | None:
+    """The entry's key, None if it has no usable one (validation then says why)."""
+    if not isinstance(record, dict):
+        return None
+    relation, target = record.get("relation_id"), record.get("target_id")
+    return (relation, target) if isinstance(relation, str) and isinstance(target, str) else None
+
+
+def _samples(entry: _RawEntry, file: str, index: int, rejected: list[Rejected]) -> list[Snippet]:
+    """The entry's good samples; bad ones go to `rejected`, one by one, so that a key keeps its other texts."""
+    samples = []
+    for number, raw in enumerate(entry.samples):
+        try:
+            sample = _RawSample.model_validate(raw)
+        except ValidationError as error:
+            field, reason = explain(error)
+            rejected.append(Rejected(file=file, index=index, field=f"samples[{number}].{field}", reason=reason))
+        else:
+            samples.append(Snippet(name=sample.name, text=sample.text))
+    return samples

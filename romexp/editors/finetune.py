@@ -1,0 +1,220 @@
+"""Fine-tuning one linear map on one fact, with or without a bound on the change: FT, FT+L, AttnEdit (SPEC §4.1).
+
+Every request of a batch trains its own copy of the map, all in one forward pass: request i's prompt runs through the
+base weights plus its own ΔW_i. The blocks below the trained layer run once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from romexp.editors.base import Edit, Resources
+from romexp.editors.layers import pick_layer
+from romexp.errors import ConfigError, RecordError
+from romexp.facts import EditRequest
+from romexp.lm.deltas import Dense, WeightDelta, weight_in_out
+from romexp.lm.forward import Pass, Row, logits, make_pass, run
+from romexp.lm.model import LanguageModel
+from romexp.lm.scoring import target_start
+from romexp.lm.tokens import encode
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTune:
+    """Hyper-parameters under the names of the authors' files (SPEC §4.1).
+
+    Attributes:
+        layer: the trained layer, 0-based; None takes `layer_fraction` of the depth.
+        layer_fraction: layer = round(fraction × number of layers).
+        module: what is trained in that layer: `mlp_out` (FT, FT+L) or `attn_qkv` (AttnEdit, App. I).
+        lr: Adam's step size.
+        num_steps: at most this many passes.
+        norm_constraint: no entry may move further than this from its original (L∞); None leaves it free.
+        loss_threshold: a request stops once its loss is below this.
+        teacher_forcing: off is the code at HEAD: every target token is scored at the last prompt position. On feeds the
+            target's earlier tokens, as the code did before 2022-08-05, from which the paper's rows very likely come.
+        train_bias: train the bias too (HEAD); before 2022-08-05 only the weight was trained.
+    """
+
+    name: str = "FT"
+    layer: int | None = None
+    layer_fraction: float = 0.0
+    module: str = "mlp_out"
+    lr: float = 5e-4
+    num_steps: int = 25
+    norm_constraint: float | None = None
+    loss_threshold: float = 1e-2
+    teacher_forcing: bool = False
+    train_bias: bool = True
+
+    def __post_init__(self) -> None:
+        if self.module not in ("mlp_out", "attn_qkv"):
+            raise ConfigError(f"editor.module: {self.module!r} is none of mlp_out, attn_qkv")
+        if self.norm_constraint is not None and self.norm_constraint <= 0:
+            raise ConfigError(f"editor.norm_constraint must be positive or null, got {self.norm_constraint}")
+
+    def __call__(self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources) -> list[Edit]:
+        """One dense delta a request, each trained as if it were alone.
+
+        Raises:
+            RecordError: a target without tokens; `index` is the position in `requests`.
+        """
+        layer = pick_layer(lm, layer=self.layer, fraction=self.layer_fraction)
+        texts = [_text(lm, i, request, teacher_forcing=self.teacher_forcing) for i, request in enumerate(requests)]
+        rows = [text.row for text in texts]
+        given = make_pass(lm, rows)
+        with torch.no_grad():
+            below = run(lm, given, stop=layer) if layer > 0 else None
+        trained = self._trainable(lm, layer, len(requests))
+        losses = self._train(lm, texts, given, below, trained, layer)
+        return [
+            Edit(
+                delta=WeightDelta(terms={name: Dense(value=values[i].clone()) for name, values in trained.items()}),
+                diagnostics={"layer": layer, "loss": losses[i]},
+            )
+            for i in range(len(requests))
+        ]
+
+    def _trainable(self, lm: LanguageModel, layer: int, n: int) -> dict[str, torch.Tensor]:
+        """Zero deltas by parameter name: (requests × in × out) for weights, (requests × out) for biases."""
+        architecture = lm.architecture
+        modules = (
+            (architecture.mlp_out_name(layer),) if self.module == "mlp_out" else architecture.attn_qkv_names(layer)
+        )
+        names = [f"{module}.weight" for module in modules]
+        if self.train_bias:
+            names += [f"{m}.bias" for m in modules if getattr(lm.module(m), "bias", None) is not None]
+        shapes = {name: weight_in_out(lm, name).shape for name in names}
+        return {
+            name: torch.zeros((n, *shape), device=lm.parameter(name).device, dtype=torch.float32)
+            for name, shape in shapes.items()
+        }
+
+    def _train(
+        self,
+        lm: LanguageModel,
+        texts: Sequence[_Text],
+        given: Pass,
+        below: torch.Tensor | None,
+        trained: dict[str, torch.Tensor],
+        layer: int,
+    ) -> list[list[float]]:
+        """Optimize `trained` in place and return the losses by pass of each request."""
+        history: list[list[float]] = [[] for _ in texts]
+        active = list(range(len(texts)))
+        state = _Training(parameters=trained, lr=self.lr, bound=self.norm_constraint)
+        for _ in range(self.num_steps):
+            index = torch.tensor(active, device=given.ids.device)
+            chosen = {name: values[index].requires_grad_(True) for name, values in trained.items()}
+            hidden = below[index] if below is not None else None
+            with torch.enable_grad(), _through(lm, chosen):
+                final = run(lm, given.select(index), start=layer, hidden=hidden)
+                loss = _losses(lm, final, [texts[i] for i in active])
+            for i, value in zip(active, loss.tolist(), strict=True):
+                history[i].append(value)
+            going = [place for place, value in enumerate(loss.tolist()) if value >= self.loss_threshold]
+            if not going:
+                break
+            gradients = torch.autograd.grad(loss[going].sum(), list(chosen.values()))
+            rows = torch.tensor(going, device=index.device)
+            state.step(index[rows], {name: g[rows] for name, g in zip(chosen, gradients, strict=True)})
+            active = [active[place] for place in going]
+        return history
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Text:
+    """A prompt, with the target's earlier tokens if they are forced; `columns[t]` scores `targets[t]`."""
+
+    row: Row
+    columns: tuple[int, ...]
+    targets: tuple[int, ...]
+    counted: tuple[bool, ...]
+
+
+def _text(lm: LanguageModel, index: int, request: EditRequest, *, teacher_forcing: bool) -> _Text:
+    if not request.target_new.strip():
+        raise RecordError("the new target is empty", index=index, field="target_new")
+    (encoding,) = encode(lm.tokenizer, [f"{request.text} {request.target_new.strip()}"])
+    start = target_start(encoding.offsets, len(request.text))
+    targets = encoding.ids[start:]
+    ids = encoding.ids[:-1] if teacher_forcing else encoding.ids[:start]
+    columns = tuple(start - 1 + (t if teacher_forcing else 0) for t in range(len(targets)))
+    unknown = lm.tokenizer.unk_token_id  # masked by the reference; end of text for GPT-2
+    counted = tuple(token != unknown for token in targets)
+    if not any(counted):
+        raise RecordError(f"target {request.target_new!r} has unknown tokens only", index=index, field="target_new")
+    return _Text(row=Row.text(ids), columns=columns, targets=targets, counted=counted)
+
+
+def _losses(lm: LanguageModel, final: torch.Tensor, texts: Sequence[_Text]) -> torch.Tensor:
+    """Mean over the counted target tokens of -log p (texts)."""
+    spots = [
+        (i, column, token, 1 / sum(text.counted))
+        for i, text in enumerate(texts)
+        for column, token, counted in zip(text.columns, text.targets, text.counted, strict=True)
+        if counted
+    ]
+    rows, columns, tokens, weights = (list(column) for column in zip(*spots, strict=True))
+    log_p = logits(lm, final[rows, columns]).log_softmax(dim=-1)
+    chosen = log_p.gather(1, torch.tensor(tokens, device=final.device)[:, None])[:, 0]
+    place = torch.tensor(rows, device=final.device)
+    return -log_p.new_zeros(len(texts)).index_add(0, place, chosen * torch.tensor(weights, device=final.device))
+
+
+@contextmanager
+def _through(lm: LanguageModel, deltas: dict[str, torch.Tensor]) -> Iterator[None]:
+    """Row i of the batch runs through the base weights plus slice i of each delta; gradients flow into the deltas."""
+    handles = []
+    try:
+        for name, value in deltas.items():
+            module, _, _ = name.rpartition(".")
+            handles.append(lm.module(module).register_forward_hook(_adder(value)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _adder(value: torch.Tensor) -> Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor]:
+    def hook(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        x = inputs[0]
+        own = value.to(x.dtype)
+        return output + (own[:, None] if own.ndim == 2 else torch.bmm(x, own))
+
+    return hook
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Training:
+    """Adam (defaults β = 0.9, 0.999, ε = 1e-8) over the slices of requests still at work, then the L∞ bound.
+
+    torch.optim.Adam would move the slices of finished requests too, and hold their gradients.
+    """
+
+    parameters: dict[str, torch.Tensor]
+    lr: float
+    bound: float | None
+    first: dict[str, torch.Tensor] = field(default_factory=dict)
+    second: dict[str, torch.Tensor] = field(default_factory=dict)
+    steps: list[int] = field(default_factory=lambda: [0])
+
+    @torch.no_grad()
+    def step(self, rows: torch.Tensor, gradients: dict[str, torch.Tensor]) -> None:
+        """One update of the slices `rows`. All of them have taken every step so far."""
+        self.steps[0] += 1
+        t = self.steps[0]
+        for name, gradient in gradients.items():
+            value = self.parameters[name]
+            first = self.first.setdefault(name, torch.zeros_like(value))
+            second = self.second.setdefault(name, torch.zeros_like(value))
+            first[rows] = m = first[rows].lerp(gradient, 0.1)
+            second[rows] = v = second[rows].lerp(gradient.square(), 0.001)
+            moved = value[rows] - self.lr / (1 - 0.9**t) * m / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
+            value[rows] = moved if self.bound is None else moved.clamp(-self.bound, self.bound)

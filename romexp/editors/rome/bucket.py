@@ -1,0 +1,111 @@
+"""Texts cut at the edited token: what lies left of it or below the edited layer is computed once (DESIGN §1.3).
+
+δ is added to the MLP output of layer l at one token. Nothing left of that token changes, and nothing up to layer l but
+that token's own state; so a step of the optimization runs only the tokens from there on, through the blocks above l,
+over cached keys and values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from romexp.editors.rome.texts import EditText
+from romexp.lm.forward import KeysAndValues, Pass, Row, capture, make_pass, run, suffix_pass
+from romexp.lm.model import LanguageModel
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bucket:
+    """Texts whose parts from the lookup on are about equally long.
+
+    Attributes:
+        texts: one a row.
+        given: pass over the suffixes (rows × suffix), looking back at the prefix.
+        hidden: output of block l at the suffixes (rows × suffix × hidden size), unedited.
+        prefix: by layer above l, keys and values (rows × heads × prefix × head size).
+        keys: input of the edited matrix at the lookup (rows × D).
+        outputs: its output there (rows × d).
+        mlp: output of the whole MLP there (rows × d).
+    """
+
+    texts: tuple[EditText, ...]
+    given: Pass
+    hidden: torch.Tensor
+    prefix: dict[int, tuple[torch.Tensor, torch.Tensor]]
+    keys: torch.Tensor
+    outputs: torch.Tensor
+    mlp: torch.Tensor
+
+    def select(self, rows: Sequence[int]) -> Bucket:
+        """The bucket with these rows only."""
+        index = torch.tensor(list(rows), device=self.hidden.device)
+        return Bucket(
+            texts=tuple(self.texts[i] for i in rows),
+            given=self.given.select(index),
+            hidden=self.hidden[index],
+            prefix={layer: (k[index], v[index]) for layer, (k, v) in self.prefix.items()},
+            keys=self.keys[index],
+            outputs=self.outputs[index],
+            mlp=self.mlp[index],
+        )
+
+    def final_states(self, lm: LanguageModel, delta: torch.Tensor, layer: int) -> torch.Tensor:
+        """Normed final states (rows × suffix × hidden size) with `delta` (rows × d) added at each row's lookup."""
+        first = self.hidden[:, :1] + delta[:, None].to(self.hidden.dtype)
+        hidden = torch.cat([first, self.hidden[:, 1:]], dim=1)
+        return run(lm, self.given, start=layer + 1, hidden=hidden, cache=KeysAndValues(prefix=self.prefix))
+
+
+def make_buckets(lm: LanguageModel, texts: Sequence[EditText], *, layer: int) -> list[Bucket]:
+    """Group texts by suffix length (in steps of about a third) and run the parts that do not change."""
+    groups: dict[int, list[EditText]] = {}
+    for text in texts:
+        groups.setdefault(_rounded(len(text.row) - text.lookup), []).append(text)
+    return [_bucket(lm, group, layer=layer) for _, group in sorted(groups.items())]
+
+
+def _rounded(length: int) -> int:
+    """The next of 1, 2, 3, 4, 6, 8, 12, 16, …: at most a third of a row is padding, and buckets stay few."""
+    size = 1
+    while size < length:
+        size = size + 1 if size < 4 else (size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3)
+    return size
+
+
+@torch.no_grad()
+def _bucket(lm: LanguageModel, texts: Sequence[EditText], *, layer: int) -> Bucket:
+    rows = [text.row for text in texts]
+    starts = [text.lookup for text in texts]
+    at = torch.arange(len(rows), device=lm.device)
+    lookup = torch.tensor(starts, device=lm.device)
+    mlp, mlp_out = lm.architecture.mlp_name(layer), lm.architecture.mlp_out_name(layer)
+    with capture(lm, [mlp_out], at="input") as inputs, capture(lm, [mlp, mlp_out]) as outputs:
+        hidden = run(lm, make_pass(lm, rows), stop=layer + 1)
+    width = max(len(row) - start for row, start in zip(rows, starts, strict=True))
+    columns = (lookup[:, None] + torch.arange(width, device=lm.device)[None]).clamp(max=hidden.shape[1] - 1)
+    prefix = _prefix(lm, rows, starts, hidden, layer=layer)
+    return Bucket(
+        texts=tuple(texts),
+        given=suffix_pass(lm, rows, starts, prefix_width=next((k.shape[2] for k, _ in prefix.values()), 0)),
+        hidden=hidden[at[:, None], columns],
+        prefix=prefix,
+        keys=inputs[mlp_out][at, lookup],
+        outputs=outputs[mlp_out][at, lookup],
+        mlp=outputs[mlp][at, lookup],
+    )
+
+
+def _prefix(
+    lm: LanguageModel, rows: Sequence[Row], starts: Sequence[int], hidden: torch.Tensor, *, layer: int
+) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+    """Keys and values of the tokens left of each start, in the blocks above `layer`."""
+    width = max(starts)
+    if width == 0 or layer + 1 >= lm.n_layers:
+        return {}
+    heads = [Row(ids=r.ids[:s], positions=r.positions[:s], segments=r.segments[:s]) for r, s in zip(rows, starts)]
+    recorder = KeysAndValues(record=True)
+    run(lm, make_pass(lm, heads), start=layer + 1, hidden=hidden[:, :width], cache=recorder)
+    return recorder.stored

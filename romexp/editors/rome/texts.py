@@ -1,0 +1,91 @@
+"""The texts that one ROME edit looks at, tokenized, with the positions that matter (SPEC §3.4, §3.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from romexp.errors import RecordError
+from romexp.facts import EditRequest, fill
+from romexp.lm.forward import Row
+from romexp.lm.model import LanguageModel
+from romexp.lm.scoring import target_start
+from romexp.lm.tokens import Encoding, FactToken, encode, lookup_index
+
+KL_TEMPLATE = "{} is a"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditText:
+    """One text of one request.
+
+    Attributes:
+        request: the request's position in the batch.
+        template: the context template's position, None for the KL text.
+        row: tokens; for a rewriting text the prompt and all target tokens but the last.
+        lookup: the token whose MLP output is edited (`fact_token`).
+        targets: target tokens; none for the KL text.
+        first_read: column that predicts `targets[0]`; for the KL text the column whose prediction is held.
+    """
+
+    request: int
+    template: int | None
+    row: Row
+    lookup: int
+    targets: tuple[int, ...]
+    first_read: int
+
+
+def edit_texts(
+    lm: LanguageModel, requests: Sequence[EditRequest], templates: Sequence[str], *, fact_token: FactToken
+) -> list[list[EditText]]:
+    """For each request: one rewriting text a template, in order, then the KL text.
+
+    Raises:
+        RecordError: a subject without tokens, or a target without tokens; `index` is the position in `requests`.
+    """
+    prompts = [[template.replace("{}", request.prompt, 1) for template in templates] for request in requests]
+    full = [
+        [f"{fill(prompt, r.subject)} {r.target_new.strip()}" for prompt in row] + [fill(KL_TEMPLATE, r.subject)]
+        for r, row in zip(requests, prompts, strict=True)
+    ]
+    encodings = iter(encode(lm.tokenizer, [text for row in full for text in row]))
+    result = []
+    for index, (request, row) in enumerate(zip(requests, prompts, strict=True)):
+        try:
+            texts = [_rewriting(next(encodings), index, j, prompt, request, fact_token) for j, prompt in enumerate(row)]
+            texts.append(_kl(next(encodings), index, request, fact_token))
+        except RecordError as error:
+            raise RecordError(error.reason, index=index, field=error.field) from error
+        result.append(texts)
+    return result
+
+
+def _rewriting(
+    encoding: Encoding, index: int, template: int, prompt: str, request: EditRequest, fact_token: FactToken
+) -> EditText:
+    end = len(fill(prompt, request.subject))
+    if not request.target_new.strip():
+        raise RecordError("the new target is empty", field="target_new")
+    start = target_start(encoding.offsets, end)
+    return EditText(
+        request=index,
+        template=template,
+        row=Row.text(encoding.ids[:-1]),
+        lookup=lookup_index(encoding, prompt, request.subject, fact_token=fact_token, prompt_end=end),
+        targets=encoding.ids[start:],
+        first_read=start - 1,
+    )
+
+
+def _kl(encoding: Encoding, index: int, request: EditRequest, fact_token: FactToken) -> EditText:
+    lookup = lookup_index(encoding, KL_TEMPLATE, request.subject, fact_token=fact_token, prompt_end=len(encoding.text))
+    # Nothing after the lookup is read: what follows the subject is held, not what follows "is a" (SPEC §7.2).
+    return EditText(
+        request=index,
+        template=None,
+        row=Row.text(encoding.ids[: lookup + 1]),
+        lookup=lookup,
+        targets=(),
+        first_read=lookup,
+    )

@@ -1,0 +1,54 @@
+"""What a task gets from the command line beyond its own fields, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import RenderableType
+
+from romexp.tracking import Tracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run of one task: the settings that every task shares (top level of `conf/config.yaml`).
+
+    Attributes:
+        config: the whole configuration, resolved: kept beside the results and sent to the tracker.
+        choices: the chosen option of each config group, for folder names.
+        tracker: where to report.
+        outputs: root of all result folders.
+        output_dir: the result folder itself; None names one below `outputs` by what is run.
+        cache_dir: for what many runs share: downloads, second moments, context templates, unedited metrics.
+        seed: the run's seed; everything random derives from it (`romexp.seeds`).
+    """
+
+    config: Mapping[str, Any]
+    choices: Mapping[str, str]
+    tracker: Tracker
+    outputs: Path
+    output_dir: Path | None
+    cache_dir: Path
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the command line prints when a task is done.
+
+    Attributes:
+        tables: rich renderables.
+        lines: text below them: where things lie, what was set aside.
+    """
+
+    tables: Sequence[RenderableType] = ()
+    lines: Sequence[str] = field(default_factory=tuple)
+
+
+class Task(Protocol):
+    """Something that `romexp` does (config group `task`): a frozen dataclass whose fields are its parts and settings."""
+
+    def __call__(self, job: Job) -> Outcome: ...

@@ -1,0 +1,125 @@
+"""Opening a run's folder: its name, its lock, what was there before, its status and manifest (DESIGN §5)."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from romexp.experiments.environment import describe, now
+from romexp.experiments.identity import Identity, digest, refuse_other
+from romexp.experiments.job import Job
+from romexp.experiments.results import RunFolder, write_text
+from romexp.tracking import TrackedRun
+
+
+@dataclass(kw_only=True)
+class Run:
+    """An open run; this process is the only one that writes into its folder.
+
+    Attributes:
+        job: the settings.
+        folder: its files.
+        manifest: what `manifest.json` says; tasks add to it, `working` writes it.
+        was_done: an earlier process finished this very run.
+    """
+
+    job: Job
+    folder: RunFolder
+    manifest: dict[str, Any]
+    was_done: bool
+    _timings: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Add the seconds spent inside to this session's `timings`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._timings[what] = self._timings.get(what, 0.0) + time.perf_counter() - start
+
+    def seconds(self, what: str) -> float:
+        """Seconds of this session spent on something `timed`."""
+        return self._timings.get(what, 0.0)
+
+    @contextmanager
+    def working(self, *, name: str, group: str, job_type: str) -> Iterator[TrackedRun]:
+        """The part that changes results: status `running` with a tracker's run inside, then `done` or `failed`."""
+        session: dict[str, Any] = {"started": now(), **describe()}
+        self.manifest.setdefault("sessions", []).append(session)
+        self.manifest.pop("error", None)
+        self.folder.write("manifest", self.manifest)
+        self.folder.set_status("running")
+        try:
+            tracker = self.job.tracker.run(
+                folder=self.folder.path, name=name, group=group, job_type=job_type, config=self.job.config
+            )
+            with self.timed("total"), tracker as tracked:
+                session["tracked_at"] = tracked.location
+                yield tracked
+        except BaseException as error:
+            self.manifest["error"] = str(error) or type(error).__name__
+            self._close(session, "failed")
+            raise
+        self._close(session, "done")
+
+    def _close(self, session: dict[str, Any], status: Any) -> None:
+        session |= {"finished": now(), "timings": {what: round(s, 3) for what, s in self._timings.items()}}
+        self.folder.write("manifest", self.manifest)
+        self.folder.set_status(status)
+
+    @property
+    def tracked_at(self) -> str:
+        """Where the last session's tracker keeps its run; empty if nowhere."""
+        sessions = self.manifest.get("sessions") or [{}]
+        return str(sessions[-1].get("tracked_at", ""))
+
+
+@contextmanager
+def opened(job: Job, *, names: Mapping[str, str], identity: Identity, facts: Mapping[str, Any]) -> Iterator[Run]:
+    """Find and lock the run's folder, repair what a killed process left, keep the configuration beside the results.
+
+    Args:
+        names: parts of the folder's path in order (task, model, …), used where `output_dir` is not set.
+        identity: everything that affects the result.
+        facts: further entries of the manifest (digests, device, records set aside).
+
+    Raises:
+        ConfigError: another process is at it, or the folder holds results of another configuration.
+    """
+    folder = RunFolder(folder_path(job, names, identity))
+    with folder.locked():
+        before = folder.read("manifest")
+        refuse_other(folder.path, before["identity"] if before and "identity" in before else None, identity)
+        folder.mend()
+        manifest = {"identity": identity, "hash": digest(identity), **facts}
+        if before:
+            manifest["sessions"] = before.get("sessions", [])
+            manifest |= {key: before[key] for key in before if key not in manifest}
+        was_done = before is not None and folder.status == "done"
+        if not was_done:
+            write_text(folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(job.config))))
+        yield Run(job=job, folder=folder, manifest=manifest, was_done=was_done)
+
+
+def folder_path(job: Job, names: Mapping[str, str], identity: Identity) -> Path:
+    """`output_dir`, or `<outputs>/<names…>/<hash>`."""
+    if job.output_dir is not None:
+        return job.output_dir
+    return job.outputs.joinpath(*(slug(name) for name in names.values()), digest(identity))
+
+
+def slug(name: str) -> str:
+    """A name that is safe as a folder on any system.
+
+    >>> slug("EleutherAI/gpt-j-6b")
+    'EleutherAI_gpt-j-6b'
+    """
+    return re.sub(r"[^A-Za-z0-9._+-]+", "_", name).strip("._") or "_"

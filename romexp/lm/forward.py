@@ -1,0 +1,275 @@
+"""Forward passes that compute only what changed (DESIGN §1.3).
+
+Every pass is given explicit positions and an explicit 4-D mask, so that padding, packed alternatives and reused
+prefixes mean the same on every architecture: transformers hands such a mask to the attention as it is. Blocks are
+skipped by shortening the model's list of blocks for the length of one call; the model's own loop still runs them, so
+nothing here knows a family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from romexp.errors import ConfigError
+from romexp.lm.model import LanguageModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of a batch: a text, or a prompt with alternatives packed behind it.
+
+    Attributes:
+        ids: token ids.
+        positions: position of each token in its own text.
+        segments: 0 for the shared prompt, k > 0 for the k-th alternative; a token sees its own segment and segment 0.
+    """
+
+    ids: tuple[int, ...]
+    positions: tuple[int, ...]
+    segments: tuple[int, ...]
+
+    @classmethod
+    def text(cls, ids: Sequence[int]) -> Row:
+        """A plain text: positions 0…n-1, one segment."""
+        return cls(ids=tuple(ids), positions=tuple(range(len(ids))), segments=(0,) * len(ids))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pass:
+    """What one forward pass is given.
+
+    Attributes:
+        ids: (batch × queries) int64.
+        positions: (batch × queries) int64.
+        mask: (batch × 1 × queries × keys), added to attention scores: 0 where a query may look, very negative
+            elsewhere. `keys` counts a reused prefix first, then the queries' own columns.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    mask: torch.Tensor
+
+    def select(self, rows: torch.Tensor) -> Pass:
+        """The pass of these batch rows, repeats allowed."""
+        return Pass(ids=self.ids[rows], positions=self.positions[rows], mask=self.mask[rows])
+
+
+def make_pass(lm: LanguageModel, rows: Sequence[Row]) -> Pass:
+    """Right-pad rows into one pass; a row may be empty. Padding sees and is seen by nothing but itself.
+
+    Raises:
+        ConfigError: a row is longer than the model's context or its sliding window.
+    """
+    width = max(1, *map(len, rows))
+    check_length(lm, max((position for row in rows for position in row.positions), default=0) + 1)
+    ids = torch.full((len(rows), width), int(lm.tokenizer.pad_token_id), dtype=torch.long)
+    positions = torch.zeros((len(rows), width), dtype=torch.long)
+    segments = torch.full((len(rows), width), -1, dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row.ids)
+        positions[i, : len(row)] = torch.tensor(row.positions)
+        segments[i, : len(row)] = torch.tensor(row.segments)
+    ids, positions, segments = (x.to(lm.device) for x in (ids, positions, segments))
+    key, query = segments[:, None, :], segments[:, :, None]
+    causal = torch.ones((width, width), dtype=torch.bool, device=lm.device).tril()
+    allowed = causal & ((key == query) | ((key == 0) & (query >= 0)))
+    return Pass(ids=ids, positions=positions, mask=additive_mask(lm, allowed[:, None]))
+
+
+def additive_mask(lm: LanguageModel, allowed: torch.Tensor) -> torch.Tensor:
+    """Boolean (… × queries × keys) to the additive form that eager and SDPA attention both take."""
+    mask = torch.zeros(allowed.shape, dtype=lm.dtype, device=allowed.device)
+    return mask.masked_fill_(~allowed, torch.finfo(lm.dtype).min)
+
+
+def check_length(lm: LanguageModel, length: int) -> None:
+    """Refuse a text that the model cannot see whole.
+
+    Raises:
+        ConfigError: it exceeds the context length, or a sliding window, which explicit masks do not apply.
+    """
+    window = getattr(lm.model.config, "sliding_window", None)
+    if getattr(lm.model.config, "use_sliding_window", True) is False:
+        window = None
+    limit = min(lm.max_positions, window or lm.max_positions)
+    if length > limit:
+        raise ConfigError(f"a text of {length} tokens, but {lm.name!r} sees {limit} at once")
+
+
+class KeysAndValues:
+    """A key/value cache in the part that attention layers use: `update(keys, values, layer)`.
+
+    With a prefix it returns prefix + new without storing; otherwise it stores what it is given, if told to.
+    Shapes are (batch × heads × tokens × head size).
+    """
+
+    def __init__(
+        self, *, prefix: Mapping[int, tuple[torch.Tensor, torch.Tensor]] | None = None, record: bool = False
+    ) -> None:
+        self.prefix = dict(prefix or {})
+        self.record = record
+        self.stored: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def update(
+        self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.record:
+            self.stored[layer_idx] = (keys, values)
+        if layer_idx in self.prefix:
+            old_keys, old_values = self.prefix[layer_idx]
+            return torch.cat([old_keys, keys], dim=2), torch.cat([old_values, values], dim=2)
+        return keys, values
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return next((keys.shape[2] for keys, _ in self.prefix.values()), 0)
+
+
+def run(
+    lm: LanguageModel,
+    given: Pass,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    hidden: torch.Tensor | None = None,
+    cache: Any = None,
+) -> torch.Tensor:
+    """Run blocks `start` … `stop`-1 and return the residual stream (batch × queries × hidden size).
+
+    Args:
+        start: first block to run; `hidden` is then its input, for the same columns as `given`.
+        stop: one past the last block. None runs them all and applies the final norm, ready for `logits`.
+        cache: an object with `update(keys, values, layer)` (see `KeysAndValues`).
+    """
+    if stop is not None and stop <= start:
+        if hidden is None:
+            raise ValueError("nothing to run: stop <= start and no hidden state given")
+        return hidden
+    with _only_blocks(lm, start=start, stop=stop, hidden=hidden) as last_output:
+        out = lm.model.base_model(
+            input_ids=given.ids,
+            position_ids=given.positions,
+            attention_mask=given.mask,
+            past_key_values=cache,
+            use_cache=False,
+        )
+    return out.last_hidden_state if stop is None else last_output[0]
+
+
+@contextmanager
+def _only_blocks(
+    lm: LanguageModel, *, start: int, stop: int | None, hidden: torch.Tensor | None
+) -> Iterator[list[torch.Tensor]]:
+    """Shorten the list of blocks to [start, stop), feed `hidden` to the first, keep the output of the last."""
+    parent_name, _, attribute = lm.architecture.layers.rpartition(".")
+    parent = lm.module(parent_name)
+    whole: nn.ModuleList = getattr(parent, attribute)
+    chosen = nn.ModuleList(list(whole)[start:stop])
+    last_output: list[torch.Tensor] = []
+    handles = []
+    if hidden is not None:
+        handles.append(chosen[0].register_forward_pre_hook(_feed(hidden), with_kwargs=True))
+    if stop is not None:
+        handles.append(chosen[-1].register_forward_hook(lambda _m, _a, out: last_output.append(first_tensor(out))))
+    try:
+        setattr(parent, attribute, chosen)
+        yield last_output
+    finally:
+        setattr(parent, attribute, whole)
+        for handle in handles:
+            handle.remove()
+
+
+def _feed(hidden: torch.Tensor):  # type: ignore[no-untyped-def]
+    def hook(
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if args:
+            return (hidden, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": hidden}
+
+    return hook
+
+
+def first_tensor(output: torch.Tensor | tuple[Any, ...]) -> torch.Tensor:
+    """A module's main output: some families return a tuple."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def logits(lm: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
+    """Output head on states that `run` returned with the final norm applied: (… × vocabulary), in float32."""
+    head = lm.model.get_output_embeddings()
+    return head(hidden).float()
+
+
+@dataclass(frozen=True, eq=False)
+class Captured:
+    """Tensors that passed through modules, by module path, newest pass only."""
+
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def __getitem__(self, path: str) -> torch.Tensor:
+        return self.tensors[path]
+
+
+@contextmanager
+def capture(
+    lm: LanguageModel, paths: Sequence[str], *, at: Literal["input", "output"] = "output"
+) -> Iterator[Captured]:
+    """Keep the input or output (batch × tokens × features) of the named modules during forward passes."""
+    captured = Captured()
+    handles = []
+
+    def keep(path: str):  # type: ignore[no-untyped-def]
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            captured.tensors[path] = args[0] if at == "input" else first_tensor(output)
+
+        return hook
+
+    try:
+        for path in paths:
+            handles.append(lm.module(path).register_forward_hook(keep(path)))
+        yield captured
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def layer_of(lm: LanguageModel, parameter: str) -> int:
+    """The block that a parameter belongs to.
+
+    Raises:
+        ValueError: it is outside the blocks (embeddings, final norm, output head).
+    """
+    prefix = lm.architecture.layers + "."
+    if not parameter.startswith(prefix):
+        raise ValueError(f"{parameter} is not inside a block of {lm.architecture.layers}")
+    return int(parameter[len(prefix) :].split(".", 1)[0])
+
+
+def select_rows(given: Pass, rows: Sequence[int]) -> Pass:
+    """`given` with these rows, as a new pass."""
+    return given.select(torch.tensor(list(rows), device=given.ids.device))
+
+
+def suffix_pass(lm: LanguageModel, rows: Sequence[Row], starts: Sequence[int], *, prefix_width: int) -> Pass:
+    """A pass over each row's tokens from `starts[i]` on, looking back at a cached prefix of `prefix_width` columns.
+
+    Column c of the prefix is token c of the row and is visible if c < starts[i].
+    """
+    tails = [
+        Row(ids=row.ids[s:], positions=row.positions[s:], segments=row.segments[s:])
+        for row, s in zip(rows, starts, strict=True)
+    ]
+    own = make_pass(lm, tails)
+    visible = torch.arange(prefix_width, device=lm.device)[None] < torch.tensor(list(starts), device=lm.device)[:, None]
+    before = additive_mask(lm, visible[:, None, None, :].expand(-1, 1, own.ids.shape[1], -1))
+    return replace(own, mask=torch.cat([before, own.mask], dim=-1))

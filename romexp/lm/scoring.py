@@ -1,0 +1,234 @@
+"""How likely a model finds given targets: length-normalized NLL and next-token predictions (SPEC §5.2, §5.6).
+
+A prompt is run once, whatever the number of targets (they are packed behind it as alternatives), and the blocks below
+the lowest edited layer are run once for all edits of a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from romexp.lm.batching import by_length, halving
+from romexp.lm.deltas import WeightDelta, overlay
+from romexp.lm.forward import Pass, Row, layer_of, logits, make_pass, run
+from romexp.lm.model import LanguageModel
+from romexp.lm.tokens import encode
+
+LOGIT_CHUNK = 1024
+"""Positions whose logits are held at once: 1,024 × 50,257 float32 is 206 MB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """Score `targets` after `prompt`.
+
+    Attributes:
+        prompt: complete text without a trailing space.
+        targets: without a leading space; one is put before each.
+        edit: index into the deltas, -1 for the unedited model.
+    """
+
+    prompt: str
+    targets: tuple[str, ...]
+    edit: int = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetScore:
+    """One target after one prompt.
+
+    Attributes:
+        nll: mean over the target's tokens of -log p, in nats.
+        token_nlls: -log p of each token given all before it.
+        predictions: the arg-max token id where each of them is predicted.
+    """
+
+    nll: float
+    token_ids: tuple[int, ...]
+    token_nlls: tuple[float, ...]
+    predictions: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reading:
+    """Where a row's logits are read: column `columns[i]` predicts `token_ids[i]`."""
+
+    row: int
+    columns: tuple[int, ...]
+    token_ids: tuple[int, ...]
+
+
+def score(
+    lm: LanguageModel,
+    queries: Sequence[Query],
+    *,
+    deltas: Sequence[WeightDelta] = (),
+    max_batch_tokens: int = 8192,
+) -> list[tuple[TargetScore, ...]]:
+    """Score every query; one tuple per query, one entry per target.
+
+    Give the queries of the unedited and the edited models together: they share what the edit does not touch.
+    """
+    rows: list[Row] = []
+    readings: list[_Reading] = []
+    edits: list[int] = []
+    spans: list[range] = []
+    for query, packed in zip(queries, _pack(lm, queries), strict=True):
+        first = len(readings)
+        for row, where in packed:
+            readings += [_Reading(row=len(rows), columns=columns, token_ids=ids) for columns, ids in where]
+            rows.append(row)
+            edits.append(query.edit)
+        spans.append(range(first, len(readings)))
+    scores = _read(lm, rows, readings, edits, deltas, max_batch_tokens)
+    return [tuple(scores[i] for i in span) for span in spans]
+
+
+def text_nlls(
+    lm: LanguageModel,
+    texts: Sequence[str],
+    *,
+    deltas: Sequence[WeightDelta] = (),
+    edits: Sequence[int] | None = None,
+    max_tokens: int | None = None,
+    max_batch_tokens: int = 8192,
+) -> list[tuple[float, ...]]:
+    """-log p of tokens 2…T of each text, truncated to `max_tokens` tokens; the first has nothing before it."""
+    ids = [encoding.ids[: max_tokens or lm.max_positions] for encoding in encode(lm.tokenizer, texts)]
+    rows = [Row.text(row) for row in ids]
+    readings = [_Reading(row=i, columns=tuple(range(len(row) - 1)), token_ids=row[1:]) for i, row in enumerate(ids)]
+    scores = _read(lm, rows, readings, list(edits or [-1] * len(texts)), deltas, max_batch_tokens)
+    return [s.token_nlls for s in scores]
+
+
+def target_start(offsets: Sequence[tuple[int, int]], prompt_length: int) -> int:
+    """Index of the first token that reaches beyond the prompt's last character."""
+    return next(i for i, (_, end) in enumerate(offsets) if end > prompt_length)
+
+
+_Packed = list[tuple[Row, list[tuple[tuple[int, ...], tuple[int, ...]]]]]
+
+
+def _pack(lm: LanguageModel, queries: Sequence[Query]) -> list[_Packed]:
+    """Rows of each query with the columns to read. Targets whose prompt tokens agree share a row."""
+    texts = [f"{query.prompt} {target}" for query in queries for target in query.targets]
+    encodings = iter(encode(lm.tokenizer, texts))
+    packed = []
+    for query in queries:
+        branches: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+        order: list[tuple[tuple[int, ...], int]] = []
+        for _ in query.targets:
+            encoding = next(encodings)
+            start = target_start(encoding.offsets, len(query.prompt))
+            prompt, target = encoding.ids[:start], encoding.ids[start:]
+            branches.setdefault(prompt, []).append(target)
+            order.append((prompt, len(branches[prompt]) - 1))
+        if len(branches) == 1:
+            ((prompt, targets),) = branches.items()
+            packed.append([_branched(prompt, targets)])
+        else:  # the tokenizer merged the prompt's end differently: one row a target, in order
+            packed.append([_branched(prompt, [branches[prompt][i]]) for prompt, i in order])
+    return packed
+
+
+def _branched(
+    prompt: tuple[int, ...], targets: Sequence[tuple[int, ...]]
+) -> tuple[Row, list[tuple[tuple[int, ...], tuple[int, ...]]]]:
+    """The prompt followed by each target without its last token, each target seeing the prompt and itself."""
+    n = len(prompt)
+    ids, positions, segments = list(prompt), list(range(n)), [0] * n
+    where = []
+    for k, target in enumerate(targets, start=1):
+        body = target[:-1]
+        columns = (n - 1, *range(len(ids), len(ids) + len(body)))
+        where.append((columns, target))
+        ids += body
+        positions += range(n, n + len(body))
+        segments += [k] * len(body)
+    return Row(ids=tuple(ids), positions=tuple(positions), segments=tuple(segments)), where
+
+
+@torch.no_grad()
+def _read(
+    lm: LanguageModel,
+    rows: Sequence[Row],
+    readings: Sequence[_Reading],
+    edits: Sequence[int],
+    deltas: Sequence[WeightDelta],
+    max_batch_tokens: int,
+) -> list[TargetScore]:
+    by_row: dict[int, list[int]] = {}
+    for index, reading in enumerate(readings):
+        by_row.setdefault(reading.row, []).append(index)
+    out: dict[int, TargetScore] = {}
+
+    def work(batch: Sequence[int]) -> list[None]:
+        hidden = _final_states(lm, [rows[i] for i in batch], [edits[i] for i in batch], deltas)
+        wanted = [(place, index) for place, i in enumerate(batch) for index in by_row.get(i, [])]
+        nlls, predictions = _token_scores(lm, hidden, [(place, readings[index]) for place, index in wanted])
+        for (_, index), nll, prediction in zip(wanted, nlls, predictions, strict=True):
+            mean = sum(nll) / len(nll) if nll else 0.0
+            out[index] = TargetScore(
+                nll=mean, token_ids=readings[index].token_ids, token_nlls=nll, predictions=prediction
+            )
+        return []
+
+    # Rows of one text stay together so that they share the blocks below the edit.
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), rows[i].ids))
+    lengths = [len(rows[i]) for i in order]
+    for group in by_length(lengths, max_tokens=max_batch_tokens):
+        halving(work, [order[i] for i in group])
+    return [out[i] for i in range(len(readings))]
+
+
+def _final_states(
+    lm: LanguageModel, rows: Sequence[Row], edits: Sequence[int], deltas: Sequence[WeightDelta]
+) -> torch.Tensor:
+    """Normed final states (rows × seq × hidden size), each row through its own edited model."""
+    used = {deltas[e] for e in set(edits) if e >= 0}
+    layers = [layer_of(lm, name) for delta in used for name in delta.terms]
+    if not layers:
+        return run(lm, make_pass(lm, rows))
+    unique: dict[Row, int] = {}
+    places = [unique.setdefault(row, len(unique)) for row in rows]
+    given = make_pass(lm, list(unique))
+    index = torch.tensor(places, device=given.ids.device)
+    start = min(layers)
+    below = run(lm, given, stop=start)[index] if start > 0 else None
+    expanded: Pass = given.select(index)
+    with overlay(lm, deltas, edits):
+        return run(lm, expanded, start=start, hidden=below)
+
+
+def _token_scores(
+    lm: LanguageModel, hidden: torch.Tensor, wanted: Sequence[tuple[int, _Reading]]
+) -> tuple[list[tuple[float, ...]], list[tuple[int, ...]]]:
+    """-log p and arg-max at each reading's columns; a position read for several targets is computed once."""
+    positions: dict[tuple[int, int], int] = {}
+    reads = [
+        (positions.setdefault((place, column), len(positions)), token)
+        for place, reading in wanted
+        for column, token in zip(reading.columns, reading.token_ids, strict=True)
+    ]
+    where = torch.tensor(list(positions), device=hidden.device).reshape(-1, 2)
+    states = hidden[where[:, 0], where[:, 1]]
+    source = torch.tensor([i for i, _ in reads], device=hidden.device, dtype=torch.long)
+    token = torch.tensor([t for _, t in reads], device=hidden.device, dtype=torch.long)
+    nll = torch.zeros(len(reads), device=hidden.device)
+    best = torch.zeros(len(positions), dtype=torch.long, device=hidden.device)
+    for first in range(0, len(positions), LOGIT_CHUNK):
+        log_probs = logits(lm, states[first : first + LOGIT_CHUNK]).log_softmax(dim=-1)
+        best[first : first + LOGIT_CHUNK] = log_probs.argmax(dim=-1)
+        mine = (source >= first) & (source < first + LOGIT_CHUNK)
+        nll[mine] = -log_probs[source[mine] - first, token[mine]]
+    nll_list, best_list = nll.tolist(), best[source].tolist()
+    nlls, predictions, at = [], [], 0
+    for _, reading in wanted:
+        end = at + len(reading.columns)
+        nlls.append(tuple(nll_list[at:end]))
+        predictions.append(tuple(best_list[at:end]))
+        at = end
+    return nlls, predictions

@@ -1,0 +1,145 @@
+"""An edit as a value: `WeightDelta`, low-rank or dense terms by parameter name, kept in safetensors (DESIGN §1.1)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from romexp.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LowRank:
+    """ΔW = left @ rightᵀ as a map from inputs to outputs, whatever way the weight is stored.
+
+    Attributes:
+        left: (in_features × rank).
+        right: (out_features × rank).
+    """
+
+    left: torch.Tensor
+    right: torch.Tensor
+
+    def __post_init__(self) -> None:
+        if self.left.ndim != 2 or self.right.ndim != 2 or self.left.shape[1] != self.right.shape[1]:
+            shapes = f"{tuple(self.left.shape)} and {tuple(self.right.shape)}"
+            raise ValueError(f"a low-rank term needs (in × rank) and (out × rank), got {shapes}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the map: (in, out)."""
+        return (self.left.shape[0], self.right.shape[0])
+
+    def dense(self) -> torch.Tensor:
+        """(in_features × out_features)."""
+        return self.left @ self.right.T
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dense:
+    """A full term: (in_features × out_features) for a weight, (out_features) for a bias."""
+
+    value: torch.Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(in, out), or (out) for a bias."""
+        return tuple(self.value.shape)
+
+    def dense(self) -> torch.Tensor:
+        return self.value
+
+
+Term = LowRank | Dense
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WeightDelta:
+    """Terms to add to a model's parameters, by full parameter name (`transformer.h.17.mlp.c_proj.weight`).
+
+    Matrices are kept as (in × out); `applied` transposes for layers that store (out, in).
+    """
+
+    terms: Mapping[str, Term] = field(default_factory=dict)
+
+    def to(self, *, device: torch.device | str, dtype: torch.dtype | None = None) -> WeightDelta:
+        def move(x: torch.Tensor) -> torch.Tensor:
+            return x.to(device=device, dtype=dtype or x.dtype)
+
+        return WeightDelta(
+            terms={
+                name: LowRank(left=move(t.left), right=move(t.right))
+                if isinstance(t, LowRank)
+                else Dense(value=move(t.value))
+                for name, t in self.terms.items()
+            }
+        )
+
+    def norm(self) -> float:
+        """Frobenius norm over all terms; a low-rank term is never made dense for it."""
+        total = 0.0
+        for term in self.terms.values():
+            if isinstance(term, LowRank):
+                gram = (term.left.T @ term.left) * (term.right.T @ term.right)
+                total += float(gram.sum())
+            else:
+                total += float(term.value.square().sum())
+        return max(total, 0.0) ** 0.5
+
+    def save(self, path: Path, *, metadata: Mapping[str, object] | None = None) -> None:
+        """Write safetensors: `<parameter>.left`, `.right` (vectors if rank one) or `<parameter>.dense`; atomic."""
+        tensors: dict[str, torch.Tensor] = {}
+        for name, term in self.terms.items():
+            if isinstance(term, LowRank):
+                rank_one = term.left.shape[1] == 1
+                tensors[f"{name}.left"] = term.left[:, 0] if rank_one else term.left
+                tensors[f"{name}.right"] = term.right[:, 0] if rank_one else term.right
+            else:
+                tensors[f"{name}.dense"] = term.value
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        save_file(
+            # Cloned, because safetensors refuses tensors that share memory (two terms with one left side).
+            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
+            part,
+            metadata={"romexp": json.dumps(dict(metadata or {}))},
+        )
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> WeightDelta:
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: the file is missing, torn, or holds a tensor that is no term of a delta.
+        """
+        if not Path(path).is_file():
+            raise DataError(f"no delta file {path}")
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except SafetensorError as error:
+            raise DataError(f"{path}: not a safetensors file ({error})") from error
+        terms: dict[str, Term] = {}
+        for key, tensor in tensors.items():
+            name, _, kind = key.rpartition(".")
+            if kind == "dense":
+                terms[name] = Dense(value=tensor)
+            elif kind == "left" and f"{name}.right" in tensors:
+                try:
+                    terms[name] = LowRank(left=_columns(tensor), right=_columns(tensors[f"{name}.right"]))
+                except ValueError as error:
+                    raise DataError(f"{path}: {name}: {error}") from error
+            elif kind != "right" or f"{name}.left" not in tensors:
+                raise DataError(f"{path}: tensor {key!r} is neither .dense nor a .left/.right pair")
+        return cls(terms=terms)
+
+
+def _columns(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor[:, None] if tensor.ndim == 1 else tensor

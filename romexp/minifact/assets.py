@@ -1,0 +1,51 @@
+"""Where the shipped world lies: model, tokenizer and data files inside the package."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+MODEL = "model"
+COUNTERFACT, ZSRE, KNOWN = "counterfact.json", "zsre.json", "known.json"
+SNIPPETS, TFIDF, CORPUS = "attribute_snippets.json", "tfidf", "corpus.txt"
+IDF, VOCABULARY = "idf.npy", "tfidf_vocab.json"
+
+
+def assets_dir() -> Path:
+    """The folder of all assets (the package must lie in a folder, not in an archive)."""
+    return Path(str(files("romexp.minifact"))) / "assets"
+
+
+def model_dir() -> Path:
+    """A folder for `from_pretrained`: GPT-2 weights (float32 safetensors), configuration and tokenizer."""
+    return assets_dir() / MODEL
+
+
+def counterfact_path() -> Path:
+    """Counterfactual edits in the CounterFact schema (SPEC §1.1)."""
+    return assets_dir() / COUNTERFACT
+
+
+def zsre_path() -> Path:
+    """Questions in the zsRE schema (SPEC §1.2); part of the answers is unknown to the unedited model."""
+    return assets_dir() / ZSRE
+
+
+def known_path() -> Path:
+    """Facts that the model knows, in the schema of known_1000 (SPEC §1.3)."""
+    return assets_dir() / KNOWN
+
+
+def snippets_path() -> Path:
+    """Reference texts by relation and object (SPEC §1.4)."""
+    return assets_dir() / SNIPPETS
+
+
+def tfidf_dir() -> Path:
+    """The folder of `idf.npy` and `tfidf_vocab.json` (SPEC §1.4)."""
+    return assets_dir() / TFIDF
+
+
+def corpus_path() -> Path:
+    """A sample of the corpus, one document a line, for second moments."""
+    return assets_dir() / CORPUS

@@ -1,0 +1,48 @@
+"""How many facts a model knows: greedy completion of prompts by their objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recall:
+    """Shares in [0, 1] of prompts that greedy decoding continues rightly.
+
+    Attributes:
+        first: by the object's first token.
+        full: by all of the object's tokens.
+    """
+
+    first: float
+    full: float
+
+
+@torch.no_grad()
+def measure_recall(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[tuple[str, str]], rows: int = 64
+) -> Recall:
+    """Recall over (prompt, object) pairs; objects carry no leading space.
+
+    Teacher forcing decides `full`: greedy decoding gives the object exactly when each of its tokens is the arg-max after
+    the true tokens before it.
+    """
+    first, full = [], []
+    for start in range(0, len(prompts), rows):
+        chunk = prompts[start : start + rows]
+        before = [tokenizer(prompt)["input_ids"] for prompt, _ in chunk]
+        targets = [tokenizer(" " + target)["input_ids"] for _, target in chunk]
+        longest = max(len(b) + len(t) for b, t in zip(before, targets, strict=True))
+        ids = torch.zeros(len(chunk), longest, dtype=torch.long)
+        for row, (prefix, target) in enumerate(zip(before, targets, strict=True)):
+            ids[row, : len(prefix) + len(target)] = torch.tensor(prefix + target)
+        best = model(ids.to(model.device), attention_mask=torch.ones_like(ids).to(model.device)).logits.argmax(-1).tolist()
+        for guess, prefix, target in zip(best, before, targets, strict=True):
+            hits = [guess[len(prefix) - 1 + i] == token for i, token in enumerate(target)]
+            first.append(hits[0])
+            full.append(all(hits))
+    return Recall(first=sum(first) / max(len(first), 1), full=sum(full) / max(len(full), 1))

@@ -1,0 +1,44 @@
+"""Reference texts of objects, their TF-IDF statistics (SPEC §1.4), and a sample of the corpus."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from romexp.minifact.corpus import CorpusMix, CorpusWriter, text_of
+from romexp.minifact.relations import RELATIONS
+from romexp.minifact.world import World
+
+Snippet = dict[str, Any]
+
+
+def attribute_snippets(world: World, samples: int, seed: int) -> list[Snippet]:
+    """For every relation and object up to `samples` biographies of subjects of which it is true."""
+    rng = random.Random(f"minifact snippets {seed}")
+    writer = CorpusWriter(world, CorpusMix(), f"snippets {seed}")
+    snippets = []
+    for relation, target in ((relation, target) for relation in RELATIONS for target in relation.objects):
+        facts = world.by_object.get((relation.relation_id, target), ())
+        chosen = rng.sample(facts, min(samples, len(facts)))
+        texts = [{"name": fact.entity.name, "text": text_of(writer.biography(fact.entity))} for fact in chosen]
+        snippets.append({"relation_id": relation.relation_id, "target_id": target, "samples": texts})
+    return snippets
+
+
+def tfidf_statistics(snippets: list[Snippet]) -> tuple[np.ndarray, dict[str, int]]:
+    """Inverse document frequencies (float64, by column) and the column of each word, scikit-learn's defaults."""
+    vectorizer = TfidfVectorizer()
+    vectorizer.fit(sample["text"] for snippet in snippets for sample in snippet["samples"])
+    vocabulary = {word: int(column) for word, column in sorted(vectorizer.vocabulary_.items())}
+    return np.asarray(vectorizer.idf_, dtype=np.float64), vocabulary
+
+
+def corpus_lines(world: World, mix: CorpusMix, documents: int, seed: int) -> Iterator[str]:
+    """A sample of the corpus, one document a line; other documents than those trained on, of the same kind."""
+    writer = CorpusWriter(world, mix, f"sample {seed}")
+    return (text_of(document) for document in itertools.islice(iter(writer), documents))

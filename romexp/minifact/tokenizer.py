@@ -1,0 +1,66 @@
+"""A byte-level BPE for the world, and a fast exact encoder for documents given in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from romexp.minifact.corpus import Document, Piece
+from romexp.minifact.relations import RELATIONS
+from romexp.minifact.world import name_parts
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+def train_tokenizer(documents: Iterable[Document], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train the BPE on the documents, in which names are replaced by their parts.
+
+    Parts and objects are repeated, so that each part and each object becomes one token while a whole name does not.
+    """
+    tokenizer = Tokenizer(models.BPE(unk_token=END_OF_TEXT))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_training_texts(documents), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=END_OF_TEXT, eos_token=END_OF_TEXT, unk_token=END_OF_TEXT
+    )
+
+
+def _training_texts(documents: Iterable[Document]) -> Iterator[str]:
+    for document in documents:
+        yield from (piece.text for piece in document if not piece.is_name)
+    objects = {" " + name for relation in RELATIONS for name in relation.objects}
+    for text in sorted(objects) + sorted(set(name_parts())):
+        yield from [text] * 20_000
+    for opening in ("The", "Unlike", "What", "Which", "In", "Who", "nq"):
+        yield from [opening] * 2_000
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write the files that `AutoTokenizer.from_pretrained(folder)` reads."""
+    tokenizer.save_pretrained(str(folder))
+
+
+class PieceEncoder:
+    """Token ids of pieces, each distinct piece tokenized once; equal to tokenizing the whole text."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._tokenizer = tokenizer
+        self._cache: dict[str, list[int]] = {}
+
+    def __call__(self, piece: Piece, *, opening: bool = False) -> list[int]:
+        """The ids of a piece; `opening` drops its space, as at the beginning of a text."""
+        text = piece.text.lstrip(" ") if opening else piece.text
+        found = self._cache.get(text)
+        if found is None:
+            found = self._cache[text] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found

@@ -1,0 +1,136 @@
+"""Making the embedded world again: data files, tokenizer and model, all from one seed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from romexp.minifact import assets, records, snippets
+from romexp.minifact.batches import BatchMaker
+from romexp.minifact.corpus import CorpusMix, CorpusWriter
+from romexp.minifact.prompts import plain_prompts, prefixed_prompts, question_prompts
+from romexp.minifact.recall import Recall, measure_recall
+from romexp.minifact.tokenizer import PieceEncoder, save_tokenizer, train_tokenizer
+from romexp.minifact.training import OnStep, Shape, Training
+from romexp.minifact.world import World, WorldMaker
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSizes:
+    """Numbers of records in the data files; `corpus` counts documents, `snippets` texts for one object."""
+
+    counterfact: int = 1000
+    zsre: int = 500
+    known: int = 600
+    snippets: int = 8
+    corpus: int = 4000
+    tokenizer: int = 3000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecallReport:
+    """Recall of told facts: plain prompts, prompts after an unrelated sentence, and questions."""
+
+    plain: Recall
+    prefixed: Recall
+    question: Recall
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainMinifact:
+    """Makes every shipped file into a folder: the world's data, its tokenizer and a model that knows it.
+
+    Attributes:
+        world: the fictional world.
+        mix: kinds of documents in its corpus.
+        shape: size of the model.
+        training: optimizer and schedule; `training.steps` sets the time (0.3 s a step on two cores).
+        sizes: numbers of records.
+        rows: sequences in a batch.
+        length: tokens in a sequence.
+        seed: seed of corpus and data files; world and training have their own.
+    """
+
+    world: WorldMaker = field(default_factory=WorldMaker)
+    mix: CorpusMix = field(default_factory=CorpusMix)
+    shape: Shape = field(default_factory=Shape)
+    training: Training = field(default_factory=Training)
+    sizes: DataSizes = field(default_factory=DataSizes)
+    rows: int = 64
+    length: int = 96
+    seed: int = 0
+
+    def __call__(self, out: Path, on_step: OnStep | None = None) -> RecallReport:
+        """Write everything below `out` and measure the model.
+
+        Args:
+            out: a folder, made if missing; files in it are replaced.
+            on_step: called after every update with (step, loss, model), for a progress bar.
+
+        Returns:
+            recall over 500 told facts.
+        """
+        world = self.world()
+        self.write_data(world, out)
+        tokenizer = self.tokenizer(world)
+        save_tokenizer(tokenizer, out / assets.MODEL)
+        model = self.train(world, tokenizer, on_step)
+        model.save_pretrained(str(out / assets.MODEL))
+        return recall_report(model, tokenizer, world, facts=500, seed=self.seed)
+
+    def write_data(self, world: World, out: Path) -> None:
+        """Write the data sets, snippets, TF-IDF statistics and corpus sample."""
+        (out / assets.TFIDF).mkdir(parents=True, exist_ok=True)
+        _write_records(out / assets.COUNTERFACT, records.counterfact_records(world, self.sizes.counterfact, self.seed))
+        _write_records(out / assets.ZSRE, records.zsre_records(world, self.sizes.zsre, self.seed))
+        _write_records(out / assets.KNOWN, records.known_records(world, self.sizes.known, self.seed))
+        texts = snippets.attribute_snippets(world, self.sizes.snippets, self.seed)
+        _write_records(out / assets.SNIPPETS, texts)
+        idf, vocabulary = snippets.tfidf_statistics(texts)
+        np.save(out / assets.TFIDF / assets.IDF, idf)
+        (out / assets.TFIDF / assets.VOCABULARY).write_text(json.dumps(vocabulary), encoding="utf-8")
+        lines = snippets.corpus_lines(world, self.mix, self.sizes.corpus, self.seed)
+        (out / assets.CORPUS).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+    def tokenizer(self, world: World) -> PreTrainedTokenizerFast:
+        """The BPE of this world's corpus."""
+        writer = CorpusWriter(world, self.mix, f"tokenizer {self.seed}")
+        return train_tokenizer(itertools.islice(iter(writer), self.sizes.tokenizer), self.shape.vocabulary)
+
+    def train(self, world: World, tokenizer: PreTrainedTokenizerFast, on_step: OnStep | None = None) -> GPT2LMHeadModel:
+        """A model trained on documents written on the fly, so that no biography comes twice."""
+        batches = BatchMaker(
+            CorpusWriter(world, self.mix, f"train {self.seed}"),
+            PieceEncoder(tokenizer),
+            rows=self.rows,
+            length=self.length,
+            end_of_text=tokenizer.convert_tokens_to_ids(tokenizer.eos_token),
+            seed=str(self.seed),
+        )
+        return self.training(self.shape, iter(batches), on_step)
+
+
+def recall_report(
+    model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, world: World, *, facts: int, seed: int
+) -> RecallReport:
+    """Recall over a random sample of told facts."""
+    rng = random.Random(f"minifact recall {seed}")
+    chosen = rng.sample(world.told, min(facts, len(world.told)))
+    return RecallReport(
+        plain=measure_recall(model, tokenizer, plain_prompts(chosen, rng)),
+        prefixed=measure_recall(model, tokenizer, prefixed_prompts(world, chosen, rng)),
+        question=measure_recall(model, tokenizer, question_prompts(chosen, rng)),
+    )
+
+
+def _write_records(path: Path, rows: list[dict[str, Any]]) -> None:
+    """A JSON list, one record a line."""
+    lines = ",\n".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows)
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

@@ -1,0 +1,131 @@
+"""The optimization: a small GPT-2 on batches of the corpus."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from romexp.minifact.batches import Batch
+from romexp.minifact.forward import bottleneck_masks, logits
+
+OnStep = Callable[[int, float, GPT2LMHeadModel], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Size of the model. `positions` bounds the length of a text in tokens."""
+
+    layers: int = 8
+    width: int = 128
+    heads: int = 4
+    mlp_width: int = 512
+    vocabulary: int = 1000
+    positions: int = 128
+
+    def build(self) -> GPT2LMHeadModel:
+        """A model with fresh weights from torch's global generator, without dropout."""
+        config = GPT2Config(
+            vocab_size=self.vocabulary,
+            n_positions=self.positions,
+            n_embd=self.width,
+            n_layer=self.layers,
+            n_head=self.heads,
+            n_inner=self.mlp_width,
+            activation_function="gelu_pytorch_tanh",
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+        return GPT2LMHeadModel(config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The optimizer and its schedule.
+
+    Attributes:
+        steps: number of updates.
+        learning_rate: peak, after `warmup` steps; then a cosine down to a twentieth of it.
+        weight_decay: decoupled, on matrices.
+        clip: largest gradient norm.
+        optimizer: "adamw", or "muon": Muon for the blocks' matrices, AdamW for the rest.
+        bottleneck: probability that a row is read through the name bottleneck (`forward.bottleneck_masks`).
+        read_layer: first layer that may read a name's last token there.
+        name_loss: weight of the loss on the tokens of names, which nothing foretells; other tokens weigh 1.
+        bfloat16: autocast of matrix products.
+        seed: fixes initial weights and random choices.
+    """
+
+    steps: int = 2000
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.1
+    warmup: int = 100
+    clip: float = 1.0
+    optimizer: str = "adamw"
+    bottleneck: float = 0.0
+    read_layer: int = 5
+    name_loss: float = 0.2
+    bfloat16: bool = True
+    seed: int = 0
+
+    def __call__(self, shape: Shape, batches: Iterator[Batch], on_step: OnStep | None = None) -> GPT2LMHeadModel:
+        """Train a fresh model; `on_step(step, loss, model)` is called after every update."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            model = shape.build()
+            generator = torch.Generator().manual_seed(self.seed)
+            optimizers = self._optimizers(model)
+            for step in range(self.steps):
+                for optimizer in optimizers:
+                    for group in optimizer.param_groups:
+                        group["lr"] = self._rate(step)
+                loss = self._loss(model, next(batches), generator)
+                loss.backward()
+                nn.utils.clip_grad_norm_(model.parameters(), self.clip)
+                for optimizer in optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad()
+                if on_step is not None:
+                    on_step(step + 1, float(loss.detach()), model)
+        return model.eval()
+
+    def _rate(self, step: int) -> float:
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        return self.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
+
+    def _optimizers(self, model: GPT2LMHeadModel) -> list[torch.optim.Optimizer]:
+        inner = [p for p in model.transformer.h.parameters() if p.ndim == 2]
+        known = {id(p) for p in inner}
+        outer = [p for p in model.parameters() if id(p) not in known and p.ndim == 2]
+        vectors = [p for p in model.parameters() if p.ndim < 2]
+        plain = [{"params": vectors, "weight_decay": 0.0}, {"params": outer, "weight_decay": self.weight_decay}]
+        if self.optimizer == "muon":
+            muon = torch.optim.Muon(inner, weight_decay=self.weight_decay, adjust_lr_fn="match_rms_adamw")
+            return [torch.optim.AdamW(plain, betas=(0.9, 0.98), fused=True), muon]
+        plain[1]["params"] = outer + inner
+        return [torch.optim.AdamW(plain, betas=(0.9, 0.98), fused=True)]
+
+    def _loss(self, model: GPT2LMHeadModel, batch: Batch, generator: torch.Generator) -> Tensor:
+        rows, length = batch.ids.shape
+        spare = model.config.n_positions - length
+        offset = torch.randint(0, spare + 1, (rows, 1), generator=generator)
+        offset = offset * (torch.rand(rows, 1, generator=generator) < 0.5)
+        bound = torch.rand(rows, generator=generator) < self.bottleneck
+        masks: list[Tensor | None] = [None] * model.config.n_layer
+        if bound.any():
+            masks = bottleneck_masks(batch, layers=model.config.n_layer, read_layer=self.read_layer, bound=bound)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bfloat16):
+            output = logits(model, batch.ids, masks, torch.arange(length) + offset)
+        losses = functional.cross_entropy(output[:, :-1].flatten(0, 1).float(), batch.ids[:, 1:].flatten(), reduction="none")
+        weight = torch.where(batch.is_name[:, 1:].flatten(), self.name_loss, 1.0)
+        return (losses * weight).sum() / weight.sum()

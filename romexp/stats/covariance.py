@@ -1,0 +1,233 @@
+"""Where an experiment's second moments come from (config group `covariance`)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from romexp import __version__
+from romexp.errors import ConfigError
+from romexp.lm.deltas import weight_in_out
+from romexp.lm.model import LanguageModel
+from romexp.stats.cache import Entry, MomentCache, key_of
+from romexp.stats.corpus import Corpus, sample
+from romexp.stats.fit import Checkpoint, Progress, fit
+from romexp.stats.published import Published
+from romexp.stats.readers import locate, read
+from romexp.stats.second_moment import SecondMoment, load_moments, save_moments, stored_layers
+
+LONGEST = 2048
+"""Default limit on tokens of a text: GPT-J's context, the longest of the authors' models."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Covariance:
+    """Second moments C = E[k kᵀ] of a model's keys (SPEC §3.3). Sources, first that is set and fits: `path`,
+    `published`, `shipped`, the cache, fitting on `corpus`.
+
+    Attributes:
+        corpus: texts to measure on (`romexp.data.corpora`); None never measures.
+        path: statistics given by hand: our .safetensors, .npz with `moment`, the authors' .npz, or a folder of such
+            files; may contain `{layer}` or `{module}`.
+        published: the authors' own statistics, by download.
+        shipped: our .safetensors that is used where it was measured on this very model with these very settings, and
+            passed over elsewhere.
+        sample_size: number of texts; None takes all.
+        sample_seed: seed of the shuffle that chooses them; the authors' is 1.
+        max_tokens: tokens read of each text; None is the model's context, at most 2048 (the authors: the context,
+            1024 or 2048).
+        batch_tokens: padded tokens of a forward pass (the authors: three contexts). Changes rounding only.
+        dtype: type of the sums, `float32` as the authors', or `float64`.
+        cache_dir: where fitted statistics and unfinished passes are kept; None keeps nothing.
+        checkpoint_every: texts after which an unfinished pass is saved; 0 never.
+        check_model: refuse a file in `path` that says it was measured on another model.
+    """
+
+    corpus: Corpus | None = None
+    path: str | Path | None = None
+    published: Published | None = None
+    shipped: str | Path | None = None
+    sample_size: int | None = 100_000
+    sample_seed: int = 1
+    max_tokens: int | None = None
+    batch_tokens: int = 8192
+    dtype: str = "float32"
+    cache_dir: str | Path | None = None
+    checkpoint_every: int = 5000
+    check_model: bool = True
+
+    def moments(
+        self, lm: LanguageModel, layers: Sequence[int], *, progress: Progress | None = None
+    ) -> dict[int, SecondMoment]:
+        """The second moments of `layers`; those that must be fitted are fitted in one pass.
+
+        Args:
+            progress: told the texts done and in all, first before work begins; not called where nothing is fitted.
+
+        Raises:
+            ConfigError: a layer the model lacks, a bad field, no source, or a file of another model.
+            DataError: a file that is not what it should be; a corpus that cannot be read.
+        """
+        if wrong := [layer for layer in layers if not 0 <= layer < lm.n_layers]:
+            raise ConfigError(f"second moment of layer {wrong}: {lm.name} has layers 0 to {lm.n_layers - 1}")
+        wanted = sorted(set(layers))
+        if self.path is not None:
+            return self._given(lm, self.path, wanted)
+        if self.published is not None:
+            files = {layer: self.published.locate(_module(lm, layer)) for layer in wanted}
+            return {layer: read(file, layer=layer, width=_width(lm, layer)) for layer, file in files.items()}
+        found = self._shipped(lm, wanted)
+        if missing := [layer for layer in wanted if layer not in found]:
+            found |= self._cached(lm, missing, progress)
+        return found
+
+    def source(self, lm: LanguageModel, *, progress: Progress | None = None) -> Callable[[int], SecondMoment]:
+        """A function from a layer to its second moment, loaded or fitted when first asked for, then remembered."""
+        known: dict[int, SecondMoment] = {}
+
+        def second_moment(layer: int) -> SecondMoment:
+            if layer not in known:
+                known.update(self.moments(lm, [layer], progress=progress))
+            return known[layer]
+
+        return second_moment
+
+    def _given(self, lm: LanguageModel, path: str | Path, layers: Sequence[int]) -> dict[int, SecondMoment]:
+        files = {layer: locate(path, layer=layer, module=_module(lm, layer)) for layer in layers}
+        if len(files) > 1 and len(set(files.values())) == 1 and files[layers[0]].suffix == ".npz":
+            raise ConfigError(f"covariance.path: {path} holds one layer, {len(files)} are wanted; put {{layer}} in it")
+        moments = {}
+        for layer, file in files.items():
+            moments[layer] = read(file, layer=layer, width=_width(lm, layer))
+            origin = moments[layer].provenance
+            if self.check_model and origin.get("model_digest") not in (None, lm.digest):
+                raise ConfigError(
+                    f"covariance.path: {file} was measured on {origin.get('model')} (digest {origin['model_digest']}), "
+                    f"not on {lm.name} (digest {lm.digest}); covariance.check_model=false takes it anyway"
+                )
+        return moments
+
+    def _shipped(self, lm: LanguageModel, layers: Sequence[int]) -> dict[int, SecondMoment]:
+        if self.shipped is None or self.corpus is None or not Path(self.shipped).is_file():
+            return {}
+        stored = {layer: entry["provenance"].get("key") for layer, entry in stored_layers(Path(self.shipped)).items()}
+        fitting = [layer for layer in layers if stored.get(layer) == key_of(self.ingredients(lm, layer))]
+        if len(fitting) < len(layers):
+            _log.info("%s was measured on another model or with other settings; not used", self.shipped)
+        return load_moments(Path(self.shipped), fitting) if fitting else {}
+
+    def _cached(self, lm: LanguageModel, layers: Sequence[int], progress: Progress | None) -> dict[int, SecondMoment]:
+        if self.cache_dir is None:
+            return self._fit(lm, layers, progress, None)
+        cache = MomentCache(folder=Path(self.cache_dir).expanduser() / lm.name.replace("/", "_"))
+        entries = {layer: self._entry(lm, layer) for layer in layers}
+        found = {layer: moment for layer, entry in entries.items() if (moment := cache.get(entry))}
+        if missing := [layer for layer in layers if layer not in found]:
+            with cache.locked([entries[layer] for layer in missing]):
+                found |= {layer: moment for layer in missing if (moment := cache.get(entries[layer]))}
+                if missing := [layer for layer in missing if layer not in found]:
+                    checkpoint = self._checkpoint(lm, missing, cache.folder)
+                    fitted = self._fit(lm, missing, progress, checkpoint)
+                    for layer, moment in fitted.items():
+                        cache.put(entries[layer], moment)
+                    if checkpoint:
+                        checkpoint.path.unlink(missing_ok=True)
+                    found |= fitted
+        return found
+
+    def _checkpoint(self, lm: LanguageModel, layers: Sequence[int], folder: Path) -> Checkpoint | None:
+        if self.checkpoint_every <= 0:
+            return None
+        # How batches are packed changes rounding, and a pass goes on to the same bits; so it is part of this key.
+        work: dict[str, Any] = {str(layer): self.ingredients(lm, layer) for layer in layers}
+        key = key_of(work | {"batch_tokens": self.batch_tokens})
+        return Checkpoint(path=folder / f"unfinished_{key}.safetensors", key=key, every=self.checkpoint_every)
+
+    def _fit(
+        self, lm: LanguageModel, layers: Sequence[int], progress: Progress | None, checkpoint: Checkpoint | None
+    ) -> dict[int, SecondMoment]:
+        ingredients = {layer: self.ingredients(lm, layer) for layer in layers}
+        assert self.corpus is not None  # ingredients() has checked
+        texts, total = sample(self.corpus.load(), self.sample_size, seed=self.sample_seed)
+        fitters, read_texts = fit(
+            lm,
+            texts,
+            layers,
+            max_tokens=self._token_limit(lm),
+            batch_tokens=self.batch_tokens,
+            dtype=_sum_dtype(self.dtype),
+            total=total,
+            progress=progress,
+            checkpoint=checkpoint,
+        )
+        if not all(fitter.count for fitter in fitters.values()):
+            raise ConfigError(f"covariance.corpus: no text with any tokens in {dict(self.corpus.provenance)}")
+        common = {"model": lm.name, "texts": read_texts, "versions": _versions()}
+        return {
+            layer: fitter.result({**common, **i, "layer": layer, "key": key_of(i)})
+            for layer, fitter in fitters.items()
+            for i in (ingredients[layer],)
+        }
+
+    def ingredients(self, lm: LanguageModel, layer: int) -> dict[str, Any]:
+        """Everything that affects a layer's second moment beyond rounding, JSON-ready."""
+        if self.corpus is None:
+            raise ConfigError("covariance: no statistics for this model; set covariance.path or covariance.corpus")
+        if self.sample_size is not None and self.sample_size < 1:
+            raise ConfigError(f"covariance.sample_size: {self.sample_size}, expected at least 1, or null for all texts")
+        _sum_dtype(self.dtype)
+        return {
+            "model_digest": lm.digest,
+            "module": _module(lm, layer),
+            "corpus": dict(self.corpus.provenance),
+            "sample_size": self.sample_size,
+            "sample_seed": self.sample_seed,
+            "max_tokens": self._token_limit(lm),
+            "dtype": self.dtype,
+        }
+
+    def _entry(self, lm: LanguageModel, layer: int) -> Entry:
+        return Entry(layer=layer, key=key_of(self.ingredients(lm, layer)), name=f"{_module(lm, layer)}_{self.dtype}")
+
+    def _token_limit(self, lm: LanguageModel) -> int:
+        if self.max_tokens is None:
+            return min(lm.max_positions, LONGEST)
+        if not 0 < self.max_tokens <= lm.max_positions:
+            raise ConfigError(f"covariance.max_tokens: {self.max_tokens}, expected 1 to {lm.max_positions} ({lm.name})")
+        return self.max_tokens
+
+
+def ship(covariance: Covariance, lm: LanguageModel, path: Path, *, progress: Progress | None = None) -> None:
+    """Measure every layer of a small model in one pass and write one file for `Covariance.shipped` (packed float32
+    triangles: 4.2 MB for 8 layers of width 512). The cache and other sources are not looked at.
+    """
+    layers = range(lm.n_layers)
+    save_moments(path, covariance._fit(lm, layers, progress, None))
+
+
+def _sum_dtype(name: str) -> torch.dtype:
+    dtypes: Mapping[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
+    if name not in dtypes:
+        raise ConfigError(f"covariance.dtype: {name!r}, expected one of {', '.join(dtypes)}")
+    return dtypes[name]
+
+
+def _module(lm: LanguageModel, layer: int) -> str:
+    return lm.architecture.mlp_out_name(layer)
+
+
+def _width(lm: LanguageModel, layer: int) -> int:
+    """D: the number of keys' entries, rows of the second MLP matrix as a map from inputs to outputs."""
+    return weight_in_out(lm, f"{_module(lm, layer)}.weight").shape[0]
+
+
+def _versions() -> dict[str, str]:
+    return {"romexp": __version__, "torch": str(torch.__version__), "transformers": transformers.__version__}

@@ -1,0 +1,112 @@
+"""Second moments from files that were given by hand: ours, plain `.npz`, and those of the ROME authors."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from romexp.errors import ConfigError, DataError
+from romexp.stats.second_moment import SecondMoment, load_moments
+
+PLAIN_KEY = "moment"
+AUTHORS_SUM, AUTHORS_COUNT = "mom2.mom2", "mom2.count"
+SUFFIXES = (".safetensors", ".npz")
+
+
+def locate(path: str | Path, *, layer: int, module: str) -> Path:
+    """The file of one layer.
+
+    Args:
+        path: a file; or with `{layer}` or `{module}` in it; or a folder in which one file of a known type begins with
+            the module's name, as those of the authors do (`transformer.h.17.mlp.c_proj_float32_mom2_100000.npz`).
+
+    Raises:
+        ConfigError: there is no such file, its name is that of another layer, or the folder holds none or several.
+    """
+    found = Path(str(path).replace("{layer}", str(layer)).replace("{module}", module)).expanduser()
+    if found.is_file():
+        if (named := _layer_in_name(found.name, layer, module)) not in (None, layer):
+            raise ConfigError(f"covariance.path: {found.name} says that it is layer {named}; layer {layer} is wanted")
+        return found
+    if not found.is_dir():
+        raise ConfigError(f"covariance.path: no file or folder {found}")
+    files = sorted(f for f in found.iterdir() if f.suffix in SUFFIXES and _is_of(f.name, module))
+    if len(files) != 1:
+        raise ConfigError(
+            f"covariance.path: expected one file {module}*.npz or {module}*.safetensors in {found}, "
+            f"found {', '.join(f.name for f in files) or 'none'}"
+        )
+    return files[0]
+
+
+def _is_of(name: str, module: str) -> bool:
+    """`…h.1.mlp` must not match `…h.1.mlp2`: what follows the module's name is no part of a module's name."""
+    return name.startswith(module + "_") or Path(name).stem == module
+
+
+def _layer_in_name(name: str, layer: int, module: str) -> int | None:
+    """The layer that a file named after a module is of; None for other names."""
+    before, after = module.split(f".{layer}.", 1)
+    match = re.match(re.escape(before) + r"\.(\d+)\." + re.escape(after) + r"[._]", name)
+    return int(match[1]) if match else None
+
+
+def read(path: Path, *, layer: int, width: int | None = None) -> SecondMoment:
+    """The second moment of `layer` from a file: safetensors as `save_moments` writes it, or `.npz` with `moment`
+    (the matrix itself), or with `mom2.mom2` and `mom2.count` (the authors' sum and number of tokens). Pickled arrays
+    are never loaded.
+
+    Args:
+        layer: which layer to take from a file that knows its layers; recorded in the provenance of others.
+        width: D that the model needs; None takes any.
+
+    Raises:
+        DataError: the file cannot be read, lacks what was expected, or holds a matrix of another size.
+    """
+    if path.suffix == ".safetensors":
+        moment = load_moments(path, [layer])[layer]
+    elif path.suffix == ".npz":
+        moment = _read_npz(path, layer)
+    else:
+        raise DataError(f"{path}: unknown type of statistics file; expected one of {', '.join(SUFFIXES)}")
+    if width is not None and moment.width != width:
+        raise DataError(
+            f"{path}: a second moment of {moment.width} × {moment.width}, but layer {layer} of the model has "
+            f"{width} keys; it was measured on another model"
+        )
+    return moment
+
+
+def _read_npz(path: Path, layer: int) -> SecondMoment:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = set(file.files)
+            if PLAIN_KEY in names:
+                matrix, count = file[PLAIN_KEY], int(file["count"]) if "count" in names else 0
+            elif AUTHORS_SUM in names and AUTHORS_COUNT in names:
+                count = int(file[AUTHORS_COUNT])
+                if count <= 0:
+                    raise DataError(f"{path}, {AUTHORS_COUNT}: {count}, expected the number of tokens")
+                matrix = file[AUTHORS_SUM] / count
+            else:
+                raise DataError(
+                    f"{path}: expected an array {PLAIN_KEY!r}, or {AUTHORS_SUM!r} and {AUTHORS_COUNT!r}; "
+                    f"found {', '.join(sorted(names)) or 'nothing'}"
+                )
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a readable .npz file ({error})") from error
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.dtype.kind != "f":
+        raise DataError(f"{path}: expected a square matrix of floats, got {matrix.dtype} {matrix.shape}")
+    values = torch.from_numpy(np.ascontiguousarray(matrix, dtype=np.float32))
+    provenance = {"file": str(path), "sha256": _sha256(path), "layer": layer}
+    return SecondMoment(matrix=values, count=count, provenance=provenance)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

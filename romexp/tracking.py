@@ -1,0 +1,161 @@
+"""Where a run reports to while it works: Weights & Biases, or nowhere. Results on disk do not depend on it."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+from urllib.parse import urlparse
+
+from romexp.errors import ConfigError
+
+Mode = Literal["auto", "online", "offline"]
+
+
+class TrackedRun(Protocol):
+    """One open run of a tracker."""
+
+    @property
+    def location(self) -> str:
+        """A page or folder to look at; empty if there is none."""
+        ...
+
+    def log(self, values: Mapping[str, float]) -> None:
+        """Add one step of curves."""
+        ...
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None: ...
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Set the run's final numbers."""
+        ...
+
+
+class Tracker(Protocol):
+    """Opens one run per job, inside the job, so that a multirun sweep has one run for each (config group `tracker`)."""
+
+    def run(
+        self, *, folder: Path, name: str, group: str, job_type: str, config: Mapping[str, Any]
+    ) -> AbstractContextManager[TrackedRun]:
+        """A run that ends with the context: marked failed if an exception passes through.
+
+        Args:
+            folder: the run's result folder; files of the tracker go there.
+            name: what the run is called in a list of runs.
+            group: runs to be shown together.
+            job_type: the task.
+            config: every configuration value, resolved.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoTracker:
+    """Report nowhere (`tracker=none`)."""
+
+    @contextmanager
+    def run(
+        self, *, folder: Path, name: str, group: str, job_type: str, config: Mapping[str, Any]
+    ) -> Iterator[TrackedRun]:
+        yield _Nowhere()
+
+
+class _Nowhere:
+    location = ""
+
+    def log(self, values: Mapping[str, float]) -> None:
+        return None
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        return None
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbTracker:
+    """Weights & Biases (`tracker=wandb`).
+
+    Attributes:
+        project: W&B project.
+        entity: user or team; None is the key's own.
+        mode: `online`; `offline` (files only, to be sent later with `wandb sync`); `auto`: what the environment variable
+            WANDB_MODE says, else online where there is a key (WANDB_API_KEY or .netrc), else offline.
+        group: heading under which W&B puts the run; None groups by model and data set.
+        tags: free labels.
+    """
+
+    project: str = "romexp"
+    entity: str | None = None
+    mode: Mode = "auto"
+    group: str | None = None
+    tags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("auto", "online", "offline"):
+            raise ConfigError(f"tracker.mode: {self.mode!r} is not auto, online or offline")
+
+    @contextmanager
+    def run(
+        self, *, folder: Path, name: str, group: str, job_type: str, config: Mapping[str, Any]
+    ) -> Iterator[TrackedRun]:
+        import wandb  # half a second that a run without it should not pay
+
+        with wandb.init(
+            project=self.project,
+            entity=self.entity,
+            name=name,
+            group=self.group or group,
+            job_type=job_type,
+            tags=list(self.tags),
+            config=dict(config),
+            dir=str(folder),
+            mode=self._mode(),
+            settings=wandb.Settings(silent=True, console="off"),
+        ) as run:
+            yield _WandbRun(run)
+
+    def _mode(self) -> Literal["online", "offline", "disabled"]:
+        if self.mode != "auto":
+            return self.mode
+        wanted = os.environ.get("WANDB_MODE", "")
+        if wanted in ("online", "offline", "disabled"):
+            return wanted  # type: ignore[return-value]
+        return "online" if _has_key() else "offline"
+
+
+def _has_key() -> bool:
+    """Is there a W&B key? Only its presence is looked at."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+@dataclass(frozen=True)
+class _WandbRun:
+    run: Any
+
+    @property
+    def location(self) -> str:
+        # The run's own folder is <dir>/files/..; `wandb sync` wants that parent.
+        return self.run.url or str(Path(self.run.dir).parent)
+
+    def log(self, values: Mapping[str, float]) -> None:
+        self.run.log(dict(values))
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        import wandb
+
+        self.run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        self.run.summary.update(dict(values))

@@ -1,0 +1,298 @@
+"""`applied` adds exactly ΔW and takes exactly it back; `overlay` is many applied deltas side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch.func import functional_call
+
+from romexp.lm.architecture import ARCHITECTURES
+from romexp.lm.deltas import Dense, LowRank, Term, WeightDelta, applied, overlay, weight_in_out
+from romexp.lm.model import LanguageModel
+
+SCALE = 0.3
+
+
+@pytest.fixture(scope="module", params=list(ARCHITECTURES))
+def lm64(request: pytest.FixtureRequest, tiny_factory: Callable[..., LanguageModel]) -> LanguageModel:
+    """Every family in float64, where two ways to the same number agree to 1e-10."""
+    return tiny_factory(request.param, dtype=torch.float64)
+
+
+def low_rank(lm: LanguageModel, name: str, rank: int = 1) -> LowRank:
+    n_in, n_out = weight_in_out(lm, name).shape
+    return LowRank(
+        left=torch.randn(n_in, rank, dtype=lm.dtype) * SCALE, right=torch.randn(n_out, rank, dtype=lm.dtype) * SCALE
+    )
+
+
+def dense(lm: LanguageModel, name: str) -> Dense:
+    return Dense(value=torch.randn(weight_in_out(lm, name).shape, dtype=lm.dtype) * SCALE)
+
+
+def memory(lm: LanguageModel, layer: int) -> str:
+    return f"{lm.architecture.mlp_out_name(layer)}.weight"
+
+
+def a_bias(lm: LanguageModel, layer: int) -> str | None:
+    """A bias inside the block, if the family has any."""
+    candidates = (lm.architecture.mlp_out_name(layer), *lm.architecture.attn_qkv_names(layer))
+    names = dict(lm.model.named_parameters())
+    return next((f"{path}.bias" for path in candidates if f"{path}.bias" in names), None)
+
+
+def many_deltas(lm: LanguageModel) -> list[WeightDelta]:
+    """Every kind of term, alone and together, on one layer and on several."""
+    first_qkv = f"{lm.architecture.attn_qkv_names(2)[0]}.weight"
+    mlp_in = f"{lm.architecture.mlp_in_name(0)}.weight"
+    full: dict[str, Term] = {memory(lm, 1): dense(lm, memory(lm, 1))}
+    if bias := a_bias(lm, 1):
+        full[bias] = dense(lm, bias)
+    return [
+        WeightDelta(terms={memory(lm, 1): low_rank(lm, memory(lm, 1))}),
+        WeightDelta(
+            terms={memory(lm, 1): low_rank(lm, memory(lm, 1), 3), memory(lm, 3): low_rank(lm, memory(lm, 3), 2)}
+        ),
+        WeightDelta(terms=full),
+        WeightDelta(terms={mlp_in: low_rank(lm, mlp_in, 2), first_qkv: dense(lm, first_qkv)}),
+        WeightDelta(terms={memory(lm, 1): dense(lm, memory(lm, 1))}),
+        WeightDelta(),
+    ]
+
+
+def some_ids(lm: LanguageModel, rows: int, length: int = 7) -> torch.Tensor:
+    return torch.randint(2, lm.model.config.vocab_size, (rows, length))
+
+
+@torch.no_grad()
+def run(lm: LanguageModel, ids: torch.Tensor) -> torch.Tensor:
+    return lm.model(input_ids=ids).logits
+
+
+def one_by_one(
+    lm: LanguageModel, deltas: Sequence[WeightDelta], rows: Sequence[int], ids: torch.Tensor
+) -> torch.Tensor:
+    """What `overlay` should give: each row alone through its own model, edited in its weights."""
+    out = []
+    for row, text in zip(rows, ids, strict=True):
+        with applied(lm, deltas[row] if row >= 0 else WeightDelta()):
+            out.append(run(lm, text[None])[0])
+    return torch.stack(out)
+
+
+class TestApplied:
+    def test_adds_exactly_the_delta(self, lm64: LanguageModel, guard: Callable[[LanguageModel], None]) -> None:
+        guard(lm64)
+        for delta in many_deltas(lm64):
+            before = {name: weight_in_out(lm64, name).clone() for name in delta.terms}
+            with applied(lm64, delta):
+                for name, term in delta.terms.items():
+                    assert torch.equal(weight_in_out(lm64, name), before[name] + term.dense())
+                    assert not torch.equal(weight_in_out(lm64, name), before[name])
+
+    def test_low_rank_is_left_times_right_in_the_modules_own_terms(self, lm64: LanguageModel) -> None:
+        """y(x) changes by (x · left) right, whatever way the family stores its weight."""
+        name = memory(lm64, 2)
+        term = low_rank(lm64, name)
+        module = lm64.module(lm64.architecture.mlp_out_name(2))
+        x = torch.randn(1, 5, term.left.shape[0], dtype=lm64.dtype)
+        clean = module(x)
+        with applied(lm64, WeightDelta(terms={name: term})):
+            torch.testing.assert_close(module(x) - clean, (x @ term.left) @ term.right.T)
+
+    def test_changes_the_output_and_takes_it_back(self, tiny_lm: LanguageModel) -> None:
+        ids = some_ids(tiny_lm, 2)
+        clean = run(tiny_lm, ids)
+        with applied(tiny_lm, many_deltas(tiny_lm)[0]):
+            assert (run(tiny_lm, ids) - clean).abs().max() > 1e-3
+        assert torch.equal(run(tiny_lm, ids), clean)
+
+    def test_weights_are_bit_equal_after_an_error_inside(
+        self, tiny_lm: LanguageModel, guard: Callable[[LanguageModel], None]
+    ) -> None:
+        guard(tiny_lm)
+        with pytest.raises(ZeroDivisionError), applied(tiny_lm, many_deltas(tiny_lm)[2]):
+            raise ZeroDivisionError
+
+    def test_nests(self, tiny_lm: LanguageModel, guard: Callable[[LanguageModel], None]) -> None:
+        guard(tiny_lm)
+        name = memory(tiny_lm, 1)
+        one, two = WeightDelta(terms={name: low_rank(tiny_lm, name)}), WeightDelta(terms={name: dense(tiny_lm, name)})
+        with applied(tiny_lm, one):
+            outer = weight_in_out(tiny_lm, name).clone()
+            with applied(tiny_lm, two):
+                assert torch.equal(weight_in_out(tiny_lm, name), outer + two.terms[name].dense())
+            assert torch.equal(weight_in_out(tiny_lm, name), outer)
+
+    def test_huge_deltas_leave_no_rounding_behind(
+        self, tiny_gpt2: LanguageModel, guard: Callable[[LanguageModel], None]
+    ) -> None:
+        """Subtracting 1e8 again would: the weights are copied back."""
+        guard(tiny_gpt2)
+        name = memory(tiny_gpt2, 1)
+        huge = Dense(value=torch.full_like(weight_in_out(tiny_gpt2, name), 1e8))
+        assert not torch.equal((weight_in_out(tiny_gpt2, name) + 1e8) - 1e8, weight_in_out(tiny_gpt2, name))
+        with applied(tiny_gpt2, WeightDelta(terms={name: huge})):
+            pass
+
+    def test_a_bad_term_leaves_the_good_ones_unapplied(
+        self, tiny_lm: LanguageModel, guard: Callable[[LanguageModel], None]
+    ) -> None:
+        guard(tiny_lm)
+        name = memory(tiny_lm, 1)
+        good = {name: low_rank(tiny_lm, name)}
+        with (
+            pytest.raises(KeyError, match=r"no parameter 'nowhere\.weight'"),
+            applied(tiny_lm, WeightDelta(terms=good | {"nowhere.weight": dense(tiny_lm, name)})),
+        ):
+            pytest.fail("entered")
+        transposed = Dense(value=dense(tiny_lm, memory(tiny_lm, 2)).value.T)
+        with (
+            pytest.raises(ValueError, match=r"a delta of shape \(32, 64\) for a parameter of \(64, 32\)"),
+            applied(tiny_lm, WeightDelta(terms=good | {memory(tiny_lm, 2): transposed})),
+        ):
+            pytest.fail("entered")
+
+    def test_output_heads_and_embeddings_too(self, lm64: LanguageModel) -> None:
+        """The head is a Linear and the embedding a table in every family, whatever the blocks are made of."""
+        row = lm64.architecture
+        embedding = f"{row.embedding}.weight"
+        assert weight_in_out(lm64, embedding).shape == (lm64.model.config.vocab_size, lm64.hidden_size)
+        if lm64.model.config.tie_word_embeddings:
+            return
+        head = next(name for name, p in lm64.model.named_parameters() if p is lm64.model.get_output_embeddings().weight)
+        states = torch.randn(1, 2, lm64.hidden_size, dtype=lm64.dtype)
+        term = low_rank(lm64, head)
+        clean = lm64.model.get_output_embeddings()(states)
+        with applied(lm64, WeightDelta(terms={head: term})):
+            changed = lm64.model.get_output_embeddings()(states)
+        torch.testing.assert_close(changed - clean, (states @ term.left) @ term.right.T)
+
+    def test_half_precision_is_rounded_once(self, tiny_factory: Callable[..., LanguageModel]) -> None:
+        lm = tiny_factory("gpt2", dtype=torch.bfloat16)
+        name = memory(lm, 1)
+        delta = Dense(value=torch.randn(64, 32) * 1e-3)
+        before = weight_in_out(lm, name).clone()
+        with applied(lm, WeightDelta(terms={name: delta})):
+            assert torch.equal(weight_in_out(lm, name), (before.float() + delta.value).bfloat16())
+        assert torch.equal(weight_in_out(lm, name), before)
+
+
+class TestOverlay:
+    ROWS = (0, -1, 1, 0, 2, 3, -1, 4, 2, 5)
+
+    def test_each_row_is_its_own_edited_model(
+        self, lm64: LanguageModel, guard: Callable[[LanguageModel], None]
+    ) -> None:
+        guard(lm64)
+        deltas, ids = many_deltas(lm64), some_ids(lm64, len(self.ROWS))
+        expected = one_by_one(lm64, deltas, self.ROWS, ids)
+        with overlay(lm64, deltas, self.ROWS):
+            together = run(lm64, ids)
+        torch.testing.assert_close(together, expected, atol=1e-10, rtol=1e-10)
+        clean = run(lm64, ids)
+        moved = (together - clean).abs().amax(dim=(1, 2))
+        for row, distance in zip(self.ROWS, moved.tolist(), strict=True):
+            assert distance == 0 if row in (-1, 5) else distance > 1e-3
+
+    @pytest.mark.parametrize("rows", [(0,), (1, 1, 1), (2, 4), (4, 2), (3, 0, 1), (-1, -1), (5, 5)])
+    def test_short_batches(self, tiny_factory: Callable[..., LanguageModel], rows: tuple[int, ...]) -> None:
+        """Among them: every row edited (no gathering), one delta for all, none at all."""
+        lm = tiny_factory("gptj", dtype=torch.float64)
+        deltas, ids = many_deltas(lm), some_ids(lm, len(rows))
+        with overlay(lm, deltas, rows):
+            together = run(lm, ids)
+        torch.testing.assert_close(together, one_by_one(lm, deltas, rows, ids), atol=1e-10, rtol=1e-10)
+
+    def test_random_mixtures(self, tiny_factory: Callable[..., LanguageModel]) -> None:
+        lm = tiny_factory("gpt2", dtype=torch.float64)
+        deltas = many_deltas(lm)
+        for _ in range(20):
+            rows = torch.randint(-1, len(deltas), (int(torch.randint(1, 9, ())),)).tolist()
+            ids = some_ids(lm, len(rows), length=4)
+            with overlay(lm, deltas, rows):
+                together = run(lm, ids)
+            torch.testing.assert_close(together, one_by_one(lm, deltas, rows, ids), atol=1e-10, rtol=1e-10)
+
+    def test_over_applied_weights(self, tiny_gpt2: LanguageModel) -> None:
+        deltas, ids = many_deltas(tiny_gpt2), some_ids(tiny_gpt2, 1)
+        with applied(tiny_gpt2, deltas[2]), overlay(tiny_gpt2, deltas, [1]):
+            both = run(tiny_gpt2, ids)
+        with applied(tiny_gpt2, deltas[1]), applied(tiny_gpt2, deltas[2]):
+            torch.testing.assert_close(both, run(tiny_gpt2, ids), atol=1e-4, rtol=1e-4)
+
+    def test_ends_also_after_an_error(self, tiny_gpt2: LanguageModel) -> None:
+        deltas, ids = many_deltas(tiny_gpt2), some_ids(tiny_gpt2, 1)
+        clean = run(tiny_gpt2, ids)
+        with pytest.raises(ZeroDivisionError), overlay(tiny_gpt2, deltas, [0]):
+            raise ZeroDivisionError
+        assert torch.equal(run(tiny_gpt2, ids), clean)
+
+    def test_gradients_reach_the_deltas(self, lm64: LanguageModel) -> None:
+        """They are those of W + ΔW; a delta that serves two rows gets the sum of both; the weights get none."""
+        name = memory(lm64, 1)
+        one, two = low_rank(lm64, name), dense(lm64, name)
+        leaves = [x.requires_grad_() for x in (one.left, one.right, two.value)]
+        deltas = [WeightDelta(terms={name: one}), WeightDelta(terms={name: two})]
+        rows, ids = [0, -1, 1, 0], some_ids(lm64, 4)
+
+        def loss(logits: torch.Tensor) -> torch.Tensor:
+            return logits.log_softmax(-1)[..., 7].sum()
+
+        with overlay(lm64, deltas, rows):
+            got = torch.autograd.grad(loss(lm64.model(input_ids=ids).logits), leaves)
+
+        base, transposed = weight_in_out(lm64, name), lm64.architecture.weight_layout == "out_in"
+
+        def edited(term: Term, text: torch.Tensor) -> torch.Tensor:
+            weight = base + term.dense()
+            weights = {name: weight.T if transposed else weight}
+            return loss(functional_call(lm64.model, weights, kwargs={"input_ids": text[None]}).logits)
+
+        expected = torch.autograd.grad(edited(one, ids[0]) + edited(two, ids[2]) + edited(one, ids[3]), leaves)
+        for mine, theirs in zip(got, expected, strict=True):
+            assert theirs.abs().max() > 1e-3
+            torch.testing.assert_close(mine, theirs, atol=1e-9, rtol=1e-9)
+        assert not lm64.parameter(name).requires_grad
+
+    def test_half_precision(self, tiny_factory: Callable[..., LanguageModel]) -> None:
+        lm = tiny_factory("llama", dtype=torch.bfloat16)
+        deltas, ids = [d.to(device="cpu", dtype=torch.float32) for d in many_deltas(lm)], some_ids(lm, 3)
+        clean = run(lm, ids)
+        with overlay(lm, deltas, [0, -1, 2]):
+            together = run(lm, ids)
+        assert together.dtype == torch.bfloat16
+        assert torch.equal(together[1], clean[1])
+        expected = one_by_one(lm, deltas, [0, -1, 2], ids)
+        error, effect = (together - expected).float().norm(), (expected - clean).float().norm()
+        assert error < 0.1 * effect
+
+    def test_a_batch_of_another_size_is_refused(self, tiny_gpt2: LanguageModel) -> None:
+        with overlay(tiny_gpt2, many_deltas(tiny_gpt2), [0, 1]), pytest.raises(ValueError, match=r"batch of 2 .*\(3,"):
+            run(tiny_gpt2, some_ids(tiny_gpt2, 3))
+
+    @pytest.mark.parametrize("rows", [[0, 6], [-2]])
+    def test_rows_must_name_deltas(self, tiny_gpt2: LanguageModel, rows: list[int]) -> None:
+        with (
+            pytest.raises(ValueError, match="there are 6"),
+            overlay(tiny_gpt2, many_deltas(tiny_gpt2), rows),
+        ):
+            pytest.fail("entered")
+
+    def test_only_linear_maps(self, tiny_gpt2: LanguageModel) -> None:
+        for name, error in (
+            ("transformer.wte.weight", ValueError),
+            ("transformer.h.0.ln_1.weight", ValueError),
+            ("transformer.h.0.mlp.nothing.weight", KeyError),
+        ):
+            delta = WeightDelta(terms={name: Dense(value=torch.zeros(32))})
+            with pytest.raises(error, match=name), overlay(tiny_gpt2, [delta], [0]):
+                pytest.fail("entered")
+
+    def test_a_term_of_another_shape_is_refused_before_the_forward(self, tiny_lm: LanguageModel) -> None:
+        name = memory(tiny_lm, 1)
+        delta = WeightDelta(terms={name: Dense(value=torch.zeros(32, 64))})
+        with pytest.raises(ValueError, match=r"\(32, 64\)"), overlay(tiny_lm, [delta], [0]):
+            pytest.fail("entered")
