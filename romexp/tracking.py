@@ -34,6 +34,10 @@ class TrackedRun(Protocol):
         """Set the run's final numbers."""
         ...
 
+    def images(self, paths: Mapping[str, Path]) -> None:
+        """Add pictures by name."""
+        ...
+
 
 class Tracker(Protocol):
     """Opens one run per job, inside the job, so that a multirun sweep has one run for each (config group `tracker`)."""
@@ -76,6 +80,9 @@ class _Nowhere:
     def summary(self, values: Mapping[str, Any]) -> None:
         return None
 
+    def images(self, paths: Mapping[str, Path]) -> None:
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class WandbTracker:
@@ -84,8 +91,8 @@ class WandbTracker:
     Attributes:
         project: W&B project.
         entity: user or team; None is the key's own.
-        mode: `online`; `offline` (files only, to be sent later with `wandb sync`); `auto`: what the environment variable
-            WANDB_MODE says, else online where there is a key (WANDB_API_KEY or .netrc), else offline.
+        mode: `online`; `offline` (files only, to be sent later with `wandb sync`); `auto`: what $WANDB_MODE says, else
+            online where there is a key (WANDB_API_KEY or .netrc), else offline.
         group: heading under which W&B puts the run; None groups by model and data set.
         tags: free labels.
     """
@@ -106,6 +113,7 @@ class WandbTracker:
     ) -> Iterator[TrackedRun]:
         import wandb  # half a second that a run without it should not pay
 
+        mode = self._mode()
         with wandb.init(
             project=self.project,
             entity=self.entity,
@@ -115,10 +123,10 @@ class WandbTracker:
             tags=list(self.tags),
             config=dict(config),
             dir=str(folder),
-            mode=self._mode(),
+            mode=mode,
             settings=wandb.Settings(silent=True, console="off"),
         ) as run:
-            yield _WandbRun(run)
+            yield _WandbRun(run=run, online=mode == "online")
 
     def _mode(self) -> Literal["online", "offline", "disabled"]:
         if self.mode != "auto":
@@ -143,11 +151,12 @@ def _has_key() -> bool:
 @dataclass(frozen=True)
 class _WandbRun:
     run: Any
+    online: bool
 
     @property
     def location(self) -> str:
-        # The run's own folder is <dir>/files/..; `wandb sync` wants that parent.
-        return self.run.url or str(Path(self.run.dir).parent)
+        # The folder that `wandb sync` wants is the parent of the run's `files`.
+        return str(self.run.url) if self.online else str(Path(self.run.dir).parent)
 
     def log(self, values: Mapping[str, float]) -> None:
         self.run.log(dict(values))
@@ -159,3 +168,9 @@ class _WandbRun:
 
     def summary(self, values: Mapping[str, Any]) -> None:
         self.run.summary.update(dict(values))
+
+    def images(self, paths: Mapping[str, Path]) -> None:
+        import wandb
+
+        if paths:
+            self.run.log({name: wandb.Image(str(path)) for name, path in paths.items()})

@@ -60,7 +60,11 @@ SENTENCES = (
 
 
 def make_tokenizer(*, bos: bool = False) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 400 tokens trained on `SENTENCES`; with `bos` it puts `<s>` before every text."""
+    """A byte-level BPE of 400 tokens trained on `SENTENCES`; with `bos` it puts `<s>` before every text.
+
+    As in the wild, the one without BOS counts a space to the token that begins with it (GPT-2), the other does not
+    (Llama 3).
+    """
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
@@ -72,9 +76,10 @@ def make_tokenizer(*, bos: bool = False) -> PreTrainedTokenizerFast:
     inner.train_from_iterator(SENTENCES, trainer)
     inner.post_processor = processors.ByteLevel(trim_offsets=False)
     if bos:
-        inner.post_processor = processors.TemplateProcessing(
+        template = processors.TemplateProcessing(
             single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", inner.token_to_id("<s>"))]
         )
+        inner.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=True), template])
     return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|endoftext|>", bos_token="<s>" if bos else None)
 
 
@@ -155,7 +160,7 @@ def tiny_factory() -> Callable[..., LanguageModel]:
 def minifact_lm() -> Iterator[LanguageModel]:
     """The shipped model."""
     assets = pytest.importorskip("romexp.minifact.assets", reason="romexp.minifact.assets is not there yet")
-    path = Path(assets.model_path())
+    path = assets.model_dir()
     if not (path / "model.safetensors").is_file():
         pytest.skip(f"no shipped model in {path}")
     yield from _guarded(PretrainedModel(path=str(path), name="minifact", device="cpu").load())

@@ -37,8 +37,8 @@ class RecordFile(Selection, FileSource, Generic[T]):
         A record's id may stand in the file once: later copies are set aside, whatever part is selected.
 
         Raises:
-            DataError: the file is missing or not a JSON list, the selection asks for what is not there, or not one
-                selected record is valid (then it is likely the wrong file).
+            DataError: the file is missing or not a JSON list, the selection asks for what is not there, or no record
+                of the whole file is valid (a shard may come out empty; the wrong file should not pass for one).
         """
         file = self.locate()
         records = list(stream_array(file))
@@ -56,11 +56,18 @@ class RecordFile(Selection, FileSource, Generic[T]):
                 rejected.append(_reject(file, index, *explain(error)))
             except RecordError as error:
                 rejected.append(_reject(file, index, error.field, error.reason))
-        if rejected and not items:
-            raise DataError(f"{file}: none of {len(rejected)} records is valid; {rejected[0].text}")
+        if rejected and not items and not any(self._valid(index, record) for index, record in enumerate(records)):
+            raise DataError(f"{file}: none of {len(records)} records is valid; {rejected[0].text}")
         return Loaded(
             items=tuple(items), rejected=tuple(rejected), name=self.name, path=str(file), sha256=file_sha256(file)
         )
+
+    def _valid(self, index: int, record: Any) -> bool:
+        try:
+            self.parse(index, record)
+        except (ValidationError, RecordError):
+            return False
+        return True
 
     def record_id(self, index: int, record: Any) -> int | None:
         """The record's id for `case_ids`; None if it has none (`parse` then says so)."""

@@ -18,7 +18,7 @@ _PATTERNS = {
 def _one_slot(template: str) -> str:
     if (found := template.count("{}")) != 1:
         raise PydanticCustomError(
-            "one_slot", "expected exactly one {{}} for the subject, found {found}", {"found": found}
+            "one_slot", "expected exactly one {} for the subject, found {found}", {"found": found}
         )
     return template
 

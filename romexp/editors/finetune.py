@@ -19,7 +19,7 @@ from romexp.editors.layers import pick_layer
 from romexp.errors import ConfigError, RecordError
 from romexp.facts import EditRequest
 from romexp.lm.deltas import Dense, WeightDelta, weight_in_out
-from romexp.lm.forward import Pass, Row, logits, make_pass, run
+from romexp.lm.forward import Pass, Row, check_length, logits, make_pass, run
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import target_start
 from romexp.lm.tokens import encode
@@ -63,8 +63,11 @@ class FineTune:
         """One dense delta a request, each trained as if it were alone.
 
         Raises:
-            RecordError: a target without tokens; `index` is the position in `requests`.
+            RecordError: a prompt or target without tokens, or a text longer than the model's context; `index` is the
+                position in `requests`.
         """
+        if not requests:
+            return []
         layer = pick_layer(lm, layer=self.layer, fraction=self.layer_fraction)
         texts = [_text(lm, i, request, teacher_forcing=self.teacher_forcing) for i, request in enumerate(requests)]
         rows = [text.row for text in texts]
@@ -142,9 +145,15 @@ def _text(lm: LanguageModel, index: int, request: EditRequest, *, teacher_forcin
     if not request.target_new.strip():
         raise RecordError("the new target is empty", index=index, field="target_new")
     (encoding,) = encode(lm.tokenizer, [f"{request.text} {request.target_new.strip()}"])
-    start = target_start(encoding.offsets, len(request.text))
+    try:
+        start = target_start(encoding.offsets, len(request.text))
+        ids = encoding.ids[:-1] if teacher_forcing else encoding.ids[:start]
+        check_length(lm, len(ids))
+    except RecordError as error:
+        raise RecordError(error.reason, index=index, field=error.field) from error
+    except ConfigError as error:
+        raise RecordError(str(error), index=index, field="prompt") from error
     targets = encoding.ids[start:]
-    ids = encoding.ids[:-1] if teacher_forcing else encoding.ids[:start]
     columns = tuple(start - 1 + (t if teacher_forcing else 0) for t in range(len(targets)))
     unknown = lm.tokenizer.unk_token_id  # masked by the reference; end of text for GPT-2
     counted = tuple(token != unknown for token in targets)

@@ -56,7 +56,7 @@ class References:
 
     @cached_property
     def _vector(self) -> Callable[[tuple[str, str]], Any]:
-        """TF-IDF vector by key: many cases share one, and its texts can be megabytes. The longest unused are dropped."""
+        """TF-IDF vector by key: many cases share one, and its texts can be megabytes. Those long unused are dropped."""
 
         @lru_cache(maxsize=256)
         def vector(key: tuple[str, str]) -> Any:

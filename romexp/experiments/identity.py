@@ -23,11 +23,13 @@ Identity = dict[str, Any]
 
 
 def fingerprint(value: Any, *, without: Collection[str] = ()) -> Any:
-    """A configured object as plain JSON values: dataclasses by type and fields, files by content.
+    """A configured object as plain JSON values: dataclasses by fields, files by content, corpora by provenance.
 
     Args:
         without: fields to leave out besides `NO_EFFECT`, at any depth.
     """
+    if hasattr(value, "provenance"):
+        return fingerprint(value.provenance)
     if is_dataclass(value) and not isinstance(value, type):
         skipped = NO_EFFECT.union(without)
         kept = {f.name: getattr(value, f.name) for f in fields(value) if f.init and f.name not in skipped}

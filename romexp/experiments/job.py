@@ -49,6 +49,6 @@ class Outcome:
 
 
 class Task(Protocol):
-    """Something that `romexp` does (config group `task`): a frozen dataclass whose fields are its parts and settings."""
+    """Something that `romexp` does (config group `task`): a frozen dataclass of parts and settings."""
 
     def __call__(self, job: Job) -> Outcome: ...

@@ -1,44 +1,77 @@
-"""Progress of long loops: a bar with the time left on a terminal, a line now and then in a log file."""
+"""Progress of long loops: bars with the time left on a terminal, a line a minute in a log file."""
 
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 log = logging.getLogger(__name__)
 
 LOG_EVERY_S = 60.0
 
+Report = Callable[[int, int | None], None]
+"""Told how many items are done, and of how many (None if unknown)."""
+
 
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function to call with the number of items just finished."""
+def bars() -> Iterator[Callable[[str], Report]]:
+    """Yields a function from a label to a `Report`; a bar appears when its report is first called."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _logging_advance(label, total)
+        yield _Log
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda n: bar.advance(task, n)
+    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True) as progress:
+        yield lambda label: _Bar(progress, label)
 
 
-def _logging_advance(label: str, total: int) -> Callable[[int], None]:
-    start = last = time.monotonic()
-    done = 0
+class _Bar:
+    def __init__(self, progress: Progress, label: str) -> None:
+        self.progress, self.label = progress, label
+        self.task: TaskID | None = None
 
-    def advance(n: int) -> None:
-        nonlocal done, last
-        done += n
+    def __call__(self, done: int, total: int | None) -> None:
+        if self.task is None:
+            self.task = self.progress.add_task(self.label, total=total)
+        self.progress.update(self.task, completed=done, total=total)
+
+
+class _Log:
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.start = self.last = time.monotonic()
+
+    def __call__(self, done: int, total: int | None) -> None:
         now = time.monotonic()
-        if now - last >= LOG_EVERY_S:
-            last = now
-            left = (now - start) / done * (total - done) if done else 0.0
-            log.info("%s: %d of %d, about %d min left", label, done, total, round(left / 60))
+        if now - self.last < LOG_EVERY_S:
+            return
+        self.last = now
+        left = f", about {round((now - self.start) / done * (total - done) / 60)} min left" if done and total else ""
+        log.info("%s: %d of %s%s", self.label, done, total or "?", left)
 
-    return advance
+
+class StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Messages on what `sys.stderr` is at the time: above a bar, if one is shown (`conf/hydra/job_logging`)."""
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: TextIO) -> None:
+        return None

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from romexp.experiments.environment import describe, now
 from romexp.experiments.identity import Identity, digest, refuse_other
 from romexp.experiments.job import Job
-from romexp.experiments.results import RunFolder, write_text
+from romexp.experiments.results import RunFolder, Status, write_text
 from romexp.tracking import TrackedRun
 
 
@@ -36,18 +36,10 @@ class Run:
     was_done: bool
     _timings: dict[str, float] = field(default_factory=dict)
 
-    @contextmanager
-    def timed(self, what: str) -> Iterator[None]:
-        """Add the seconds spent inside to this session's `timings`."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._timings[what] = self._timings.get(what, 0.0) + time.perf_counter() - start
-
-    def seconds(self, what: str) -> float:
-        """Seconds of this session spent on something `timed`."""
-        return self._timings.get(what, 0.0)
+    def add_seconds(self, **seconds: float) -> None:
+        """Add to this session's `timings`, by what the time was spent on."""
+        for what, more in seconds.items():
+            self._timings[what] = self._timings.get(what, 0.0) + more
 
     @contextmanager
     def working(self, *, name: str, group: str, job_type: str) -> Iterator[TrackedRun]:
@@ -57,21 +49,23 @@ class Run:
         self.manifest.pop("error", None)
         self.folder.write("manifest", self.manifest)
         self.folder.set_status("running")
+        start = time.perf_counter()
         try:
             tracker = self.job.tracker.run(
                 folder=self.folder.path, name=name, group=group, job_type=job_type, config=self.job.config
             )
-            with self.timed("total"), tracker as tracked:
+            with tracker as tracked:
                 session["tracked_at"] = tracked.location
                 yield tracked
         except BaseException as error:
             self.manifest["error"] = str(error) or type(error).__name__
-            self._close(session, "failed")
+            self._close(session, "failed", time.perf_counter() - start)
             raise
-        self._close(session, "done")
+        self._close(session, "done", time.perf_counter() - start)
 
-    def _close(self, session: dict[str, Any], status: Any) -> None:
-        session |= {"finished": now(), "timings": {what: round(s, 3) for what, s in self._timings.items()}}
+    def _close(self, session: dict[str, Any], status: Status, total: float) -> None:
+        timings = {what: round(seconds, 3) for what, seconds in {**self._timings, "total": total}.items()}
+        session |= {"finished": now(), "timings": timings}
         self.folder.write("manifest", self.manifest)
         self.folder.set_status(status)
 

@@ -28,7 +28,7 @@ class UneditedCache:
 
     Attributes:
         path: the file; made when first written.
-        context: all that a row depends on besides the case and the code: model, evaluator, references, seed. JSON-ready.
+        context: all that a row depends on besides the case: model, evaluator, references, seed, code. JSON-ready.
     """
 
     path: Path
@@ -55,8 +55,8 @@ class UneditedCache:
             connection.executemany("INSERT OR IGNORE INTO rows VALUES (?, ?)", values)
 
     def key(self, case: Case) -> str:
-        """Sha256 over the context, the code and the whole case."""
-        text = json.dumps([dict(self.context), code_digest(), asdict(case)], sort_keys=True, ensure_ascii=False)
+        """Sha256 over the context and the whole case."""
+        text = json.dumps([dict(self.context), asdict(case)], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @contextmanager

@@ -145,7 +145,8 @@ def run(
     """Run blocks `start` … `stop`-1 and return the residual stream (batch × queries × hidden size).
 
     Args:
-        start: first block to run; `hidden` is then its input, for the same columns as `given`.
+        start: first block to run; `hidden` is then its input, for the same columns as `given`. One past the last
+            block leaves only the final norm.
         stop: one past the last block. None runs them all and applies the final norm, ready for `logits`.
         cache: an object with `update(keys, values, layer)` (see `KeysAndValues`).
     """
@@ -153,6 +154,10 @@ def run(
         if hidden is None:
             raise ValueError("nothing to run: stop <= start and no hidden state given")
         return hidden
+    if start > 0 and hidden is None:
+        raise ValueError(f"block {start} needs the hidden state that enters it")
+    if start >= lm.n_layers and hidden is not None:
+        return lm.module(lm.architecture.final_norm)(hidden)
     with _only_blocks(lm, start=start, stop=stop, hidden=hidden) as last_output:
         out = lm.model.base_model(
             input_ids=given.ids,
@@ -229,14 +234,16 @@ def capture(
     handles = []
 
     def keep(path: str):  # type: ignore[no-untyped-def]
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            captured.tensors[path] = args[0] if at == "input" else first_tensor(output)
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            # Some families hand the attention its input by name.
+            inputs = args or (kwargs.get("hidden_states"),)
+            captured.tensors[path] = inputs[0] if at == "input" else first_tensor(output)
 
         return hook
 
     try:
         for path in paths:
-            handles.append(lm.module(path).register_forward_hook(keep(path)))
+            handles.append(lm.module(path).register_forward_hook(keep(path), with_kwargs=True))
         yield captured
     finally:
         for handle in handles:

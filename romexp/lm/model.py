@@ -72,7 +72,8 @@ class LanguageModel:
         The folder it was loaded from does not enter. Taken once per loaded model; `romexp.lm.deltas.applied`
         restores weights bit for bit, so it stays true.
         """
-        config = {key: value for key, value in self.model.config.to_dict().items() if key not in _NOT_THE_MODEL}
+        # The entries that are not defaults, so that a new transformers with one more of them gives the same digest.
+        config = {key: value for key, value in self.model.config.to_diff_dict().items() if key not in _NOT_THE_MODEL}
         tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
         for state in ("padding", "truncation"):  # left behind by the latest call
             tokenizer.pop(state, None)
@@ -94,17 +95,18 @@ class PretrainedModel:
         dtype: weights' type. Explicit, since `from_pretrained` would take the checkpoint's.
         device: `auto` (CUDA, then MPS, then CPU) or a torch device.
         device_map: passed to `from_pretrained` to spread one model over several devices; overrides `device`.
-        attn_implementation: `sdpa` or `eager`; flash attention cannot take the masks that packed scoring needs.
+        attn_implementation: `sdpa`, `eager`, or `auto` (`sdpa` where the family has it, which GPT-J does not); flash
+            attention cannot take the masks that packed scoring needs.
         architecture: module paths, only for a family that `romexp.lm.architecture` does not know.
     """
 
-    path: str
+    path: str | Path
     name: str = ""
     revision: str | None = None
     dtype: str = "float32"
     device: str = "auto"
     device_map: Any = None
-    attn_implementation: str = "sdpa"
+    attn_implementation: str = "auto"
     architecture: Architecture | None = None
 
     def load(self) -> LanguageModel:
@@ -117,14 +119,17 @@ class PretrainedModel:
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise ConfigError(f"model.dtype: {self.dtype!r} is not a torch float type (float32, bfloat16, float16)")
         device = resolve_device(self.device) if self.device_map is None else None
-        path = str(Path(self.path).expanduser()) if self.path.startswith("~") else self.path
+        path = str(self.path)
+        path = str(Path(path).expanduser()) if path.startswith("~") else path
+        if self.attn_implementation not in ("auto", "sdpa", "eager"):
+            raise ConfigError(f"model.attn_implementation: {self.attn_implementation!r} is not auto, sdpa or eager")
         if (Path(path).is_absolute() or path.startswith(".")) and not Path(path).is_dir():
             raise ConfigError(f"model.path: there is no folder {path!r}")
         try:
             model, tokenizer, architecture = self._read(path, dtype)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ConfigError(f"model.path: cannot load {self.path!r}: {reason}") from error
+            raise ConfigError(f"model.path: cannot load {path!r}: {reason}") from error
         if device is not None:
             model.to(device=device)  # type: ignore[call-arg]
         name = self.name or (Path(path).resolve().name if Path(path).is_dir() else Path(path).name)
@@ -138,7 +143,7 @@ class PretrainedModel:
             revision=self.revision,
             dtype=dtype,
             device_map=self.device_map,
-            attn_implementation=self.attn_implementation,
+            attn_implementation=None if self.attn_implementation == "auto" else self.attn_implementation,
             output_loading_info=True,
         )
         model, info = loaded

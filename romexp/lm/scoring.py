@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from romexp.errors import RecordError
 from romexp.lm.batching import by_length, halving
 from romexp.lm.deltas import WeightDelta, overlay
 from romexp.lm.forward import Pass, Row, layer_of, logits, make_pass, run
@@ -71,6 +72,10 @@ def score(
     """Score every query; one tuple per query, one entry per target.
 
     Give the queries of the unedited and the edited models together: they share what the edit does not touch.
+
+    Raises:
+        RecordError: an empty prompt or target.
+        ConfigError: a prompt with its target is longer than the model's context.
     """
     rows: list[Row] = []
     readings: list[_Reading] = []
@@ -105,8 +110,16 @@ def text_nlls(
 
 
 def target_start(offsets: Sequence[tuple[int, int]], prompt_length: int) -> int:
-    """Index of the first token that reaches beyond the prompt's last character."""
-    return next(i for i, (_, end) in enumerate(offsets) if end > prompt_length)
+    """Index of the first token that reaches beyond the prompt's last character.
+
+    Raises:
+        RecordError: nothing stands before it from which it could be predicted, or there is no such token.
+    """
+    start = next((i for i, (_, end) in enumerate(offsets) if end > prompt_length), len(offsets))
+    if not 0 < start < len(offsets):
+        which = "target" if start else "prompt"
+        raise RecordError(f"the {which} has no token of its own", field=which)
+    return start
 
 
 _Packed = list[tuple[Row, list[tuple[tuple[int, ...], tuple[int, ...]]]]]
@@ -213,7 +226,7 @@ def _token_scores(
         for place, reading in wanted
         for column, token in zip(reading.columns, reading.token_ids, strict=True)
     ]
-    where = torch.tensor(list(positions), device=hidden.device).reshape(-1, 2)
+    where = torch.tensor(list(positions), device=hidden.device, dtype=torch.long).reshape(-1, 2)
     states = hidden[where[:, 0], where[:, 1]]
     source = torch.tensor([i for i, _ in reads], device=hidden.device, dtype=torch.long)
     token = torch.tensor([t for _, t in reads], device=hidden.device, dtype=torch.long)

@@ -9,6 +9,7 @@ MODEL = "model"
 COUNTERFACT, ZSRE, KNOWN = "counterfact.json", "zsre.json", "known.json"
 SNIPPETS, TFIDF, CORPUS = "attribute_snippets.json", "tfidf", "corpus.txt"
 IDF, VOCABULARY = "idf.npy", "tfidf_vocab.json"
+SECOND_MOMENTS = "second_moments.safetensors"
 
 
 def assets_dir() -> Path:
@@ -49,3 +50,18 @@ def tfidf_dir() -> Path:
 def corpus_path() -> Path:
     """A sample of the corpus, one document a line, for second moments."""
     return assets_dir() / CORPUS
+
+
+def second_moments_path() -> Path:
+    """Second moments of every layer, measured on `corpus_path` (SPEC §3.3)."""
+    return assets_dir() / SECOND_MOMENTS
+
+
+def idf_path() -> Path:
+    """Inverse document frequencies of the snippets' terms (SPEC §1.4)."""
+    return tfidf_dir() / IDF
+
+
+def vocabulary_path() -> Path:
+    """Term → column of `idf_path`."""
+    return tfidf_dir() / VOCABULARY

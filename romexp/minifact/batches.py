@@ -22,13 +22,15 @@ class Batch:
     Attributes:
         ids: token ids, int64 (rows × length).
         is_name: whether a token belongs to a subject's name, bool (rows × length).
-        inner_until: int32 (rows × length): for a name's token other than its last one, the index of the first token after that
-            name, from which on the bottleneck hides it; `NEVER` elsewhere.
+        is_object: whether a token belongs to the object of a fact, bool (rows × length).
+        inner_until: int32 (rows × length): for a name's token other than its last one, the index of the first token
+            after that name, from which on the bottleneck hides it; `NEVER` elsewhere.
         name_until: the same for all of a name's tokens, its last one included.
     """
 
     ids: Tensor
     is_name: Tensor
+    is_object: Tensor
     inner_until: Tensor
     name_until: Tensor
 
@@ -37,14 +39,16 @@ class Batch:
 class _Row:
     ids: list[int]
     is_name: list[bool]
+    is_object: list[bool]
     inner_until: list[int]
     name_until: list[int]
 
-    def add(self, ids: list[int], *, is_name: bool = False) -> None:
+    def add(self, ids: list[int], *, is_name: bool = False, is_object: bool = False) -> None:
         """Append the tokens of one piece."""
         end = len(self.ids) + len(ids)
         self.ids += ids
         self.is_name += [is_name] * len(ids)
+        self.is_object += [is_object] * len(ids)
         self.name_until += [end if is_name else NEVER] * len(ids)
         self.inner_until += [end if is_name else NEVER] * (len(ids) - 1) + [NEVER]
 
@@ -55,7 +59,9 @@ class BatchMaker:
     Half of the rows begin with the end-of-text token and half directly with a document, as prompts do.
     """
 
-    def __init__(self, writer: CorpusWriter, encoder: PieceEncoder, *, rows: int, length: int, end_of_text: int, seed: str) -> None:
+    def __init__(
+        self, writer: CorpusWriter, encoder: PieceEncoder, *, rows: int, length: int, end_of_text: int, seed: str
+    ) -> None:
         self._documents, self._encoder = iter(writer), encoder
         self._rows, self._length, self._end_of_text = rows, length, end_of_text
         self._rng = random.Random(f"minifact batches {seed}")
@@ -67,16 +73,17 @@ class BatchMaker:
             yield Batch(
                 ids=torch.tensor([row.ids[: self._length] for row in rows]),
                 is_name=torch.tensor([row.is_name[: self._length] for row in rows]),
+                is_object=torch.tensor([row.is_object[: self._length] for row in rows]),
                 inner_until=torch.tensor([row.inner_until[: self._length] for row in rows], dtype=torch.int32),
                 name_until=torch.tensor([row.name_until[: self._length] for row in rows], dtype=torch.int32),
             )
 
     def _row(self) -> _Row:
-        row = _Row([], [], [], [])
+        row = _Row([], [], [], [], [])
         if self._rng.random() < 0.5:
             row.add([self._end_of_text])
         while len(row.ids) < self._length:
             for index, piece in enumerate(next(self._documents)):
-                row.add(self._encoder(piece, opening=index == 0), is_name=piece.is_name)
+                row.add(self._encoder(piece, opening=index == 0), is_name=piece.is_name, is_object=piece.is_object)
             row.add([self._end_of_text])
         return row

@@ -24,10 +24,12 @@ class Piece:
     Attributes:
         text: the stretch.
         is_name: whether it is a subject's name.
+        is_object: whether it is the object of a fact about a subject named before.
     """
 
     text: str
     is_name: bool = False
+    is_object: bool = False
 
 
 Document = list[Piece]
@@ -68,7 +70,8 @@ class CorpusWriter:
         self._world, self._mix = world, mix
         self._rng = random.Random(f"minifact corpus {seed}")
         self._entities = tuple(world.by_entity)
-        self._kinds = {kind: tuple(e for e in self._entities if e.kind == kind) for kind in {e.kind for e in self._entities}}
+        kinds = {entity.kind for entity in self._entities}
+        self._kinds = {kind: tuple(e for e in self._entities if e.kind == kind) for kind in kinds}
 
     def __iter__(self) -> Iterator[Document]:
         """Documents without end."""
@@ -78,7 +81,7 @@ class CorpusWriter:
             yield self._rng.choices(writers, weights)[0]()
 
     def biography(self, entity: Entity | None = None) -> Document:
-        """All told facts of one subject (a random one by default) in random order; pronouns after the first sentence."""
+        """All told facts of one subject (by default a random one) in random order, mostly by pronouns."""
         rng = self._rng
         entity = entity or rng.choice(self._entities)
         facts = rng.sample(self._world.by_entity[entity], len(self._world.by_entity[entity]))
@@ -134,25 +137,26 @@ class CorpusWriter:
                 template = f"nq question: {fact.relation.nq_question}?"
             else:
                 template = rng.choice((fact.relation.question, fact.relation.rephrase))
-            document += [*fill_pieces(template, fact.entity), Piece(" " + fact.object), Piece(".")]
+            document += [*fill_pieces(template, fact.entity), Piece(" " + fact.object, is_object=True), Piece(".")]
         return document
 
     def statement(self, fact: Statement, more: list[Statement]) -> Document:
         """A sentence that names its subject; it may take a second fact off `more`."""
         rng = self._rng
         template = rng.choice(fact.relation.templates)
+        is_apposition = template.startswith("{},")
         if template.startswith("{} ") and rng.random() < self._mix.filler:
             fillers = FILLERS if fact.entity.kind == "person" else THING_FILLERS
             template = "{}" + rng.choice(fillers) + template[2:]
-        document = [*fill_pieces(template, fact.entity), Piece(" " + fact.object)]
-        if template.startswith("{},") and template in fact.relation.templates and more and rng.random() < self._mix.combine:
+        document = [*fill_pieces(template, fact.entity), Piece(" " + fact.object, is_object=True)]
+        if is_apposition and more and rng.random() < self._mix.combine:
             return [*document, Piece(","), *self._clause(more.pop())]
         return [*document, Piece(".")]
 
     def _clause(self, fact: Statement) -> Document:
         """A main clause without its subject, with its full stop: " plays the violin."."""
         clauses = [t for t in fact.relation.templates if t.startswith("{} ")]
-        return [Piece(self._rng.choice(clauses)[2:]), Piece(" " + fact.object), Piece(".")]
+        return [Piece(self._rng.choice(clauses)[2:]), Piece(" " + fact.object, is_object=True), Piece(".")]
 
 
 def fill_pieces(template: str, entity: Entity) -> Document:
@@ -169,4 +173,4 @@ def pronoun_sentence(fact: Statement, rng: random.Random) -> Document:
     they, their = fact.entity.pronouns
     template = rng.choice(fact.relation.pronoun_templates)
     text = template.replace("{they}", they).replace("{their}", their)
-    return [Piece(" " + text), Piece(" " + fact.object), Piece(".")]
+    return [Piece(" " + text), Piece(" " + fact.object, is_object=True), Piece(".")]

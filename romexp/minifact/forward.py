@@ -1,16 +1,17 @@
 """GPT-2's forward pass for training: same function, with one attention mask a layer and attention in float32.
 
-Under bfloat16 autocast on a CPU the products are fast but PyTorch's fused attention has a slow backward pass, so attention
-alone runs in float32. `tests/minifact` holds this pass equal to `GPT2LMHeadModel`'s.
+Under bfloat16 autocast on a CPU the products are fast but PyTorch's fused attention has a slow backward pass, so
+attention alone runs in float32. `tests/minifact` holds this pass equal to `GPT2LMHeadModel`'s.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import GPT2LMHeadModel
-from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 
 from romexp.minifact.batches import Batch
 
@@ -29,13 +30,14 @@ def logits(model: GPT2LMHeadModel, ids: Tensor, masks: list[Tensor | None], posi
     """
     body = model.transformer
     hidden = body.wte(ids) + body.wpe(positions)
-    for block, mask in zip(body.h, masks, strict=True):
+    blocks: list[Any] = list(body.h)
+    for block, mask in zip(blocks, masks, strict=True):
         hidden = hidden + _attention(block.attn, block.ln_1(hidden), mask)
         hidden = hidden + block.mlp(block.ln_2(hidden))
     return model.lm_head(body.ln_f(hidden))
 
 
-def _attention(attention: GPT2Attention, hidden: Tensor, mask: Tensor | None) -> Tensor:
+def _attention(attention: Any, hidden: Tensor, mask: Tensor | None) -> Tensor:
     rows, length, width = hidden.shape
     states = attention.c_attn(hidden).view(rows, length, 3, attention.num_heads, attention.head_dim)
     with torch.autocast(hidden.device.type, enabled=False):
@@ -47,8 +49,8 @@ def _attention(attention: GPT2Attention, hidden: Tensor, mask: Tensor | None) ->
 def bottleneck_masks(batch: Batch, *, layers: int, read_layer: int, bound: Tensor) -> list[Tensor | None]:
     """Attention masks under which what follows a name learns of it only from the name's last token.
 
-    In all layers tokens after a name cannot read the name's other tokens; below `read_layer` they cannot read its last token
-    either. So the name's parts must be combined, and what is to be known early must be looked up, at its last token.
+    In all layers tokens after a name cannot read the name's other tokens; below `read_layer` they cannot read its
+    last token either. So the name's parts must be combined, and looked up early, at its last token.
 
     Args:
         batch: packed rows.

@@ -26,11 +26,14 @@ def plain_prompts(facts: Iterable[Statement], rng: random.Random) -> list[tuple[
 def prefixed_prompts(world: World, facts: Sequence[Statement], rng: random.Random) -> list[tuple[str, str]]:
     """The same, each after an unrelated sentence."""
     pairs = zip(facts, plain_prompts(facts, rng), strict=True)
-    return [(f"{unrelated_sentence(world, fact.entity.name, rng)} {prompt}", target) for fact, (prompt, target) in pairs]
+    return [
+        (f"{unrelated_sentence(world, fact.entity.name, rng)} {prompt}", target) for fact, (prompt, target) in pairs
+    ]
 
 
 def question_prompts(facts: Iterable[Statement], rng: random.Random) -> list[tuple[str, str]]:
     """One (question, object) a fact."""
     return [
-        (fill(rng.choice((fact.relation.question, fact.relation.rephrase)), fact.entity.name), fact.object) for fact in facts
+        (fill(rng.choice((fact.relation.question, fact.relation.rephrase)), fact.entity.name), fact.object)
+        for fact in facts
     ]

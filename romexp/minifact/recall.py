@@ -28,8 +28,8 @@ def measure_recall(
 ) -> Recall:
     """Recall over (prompt, object) pairs; objects carry no leading space.
 
-    Teacher forcing decides `full`: greedy decoding gives the object exactly when each of its tokens is the arg-max after
-    the true tokens before it.
+    Teacher forcing decides `full`: greedy decoding gives the object exactly when each of its tokens is the arg-max
+    after the true tokens before it.
     """
     first, full = [], []
     for start in range(0, len(prompts), rows):
@@ -40,7 +40,8 @@ def measure_recall(
         ids = torch.zeros(len(chunk), longest, dtype=torch.long)
         for row, (prefix, target) in enumerate(zip(before, targets, strict=True)):
             ids[row, : len(prefix) + len(target)] = torch.tensor(prefix + target)
-        best = model(ids.to(model.device), attention_mask=torch.ones_like(ids).to(model.device)).logits.argmax(-1).tolist()
+        ids = ids.to(model.device)
+        best = model(ids, attention_mask=torch.ones_like(ids)).logits.argmax(-1).tolist()
         for guess, prefix, target in zip(best, before, targets, strict=True):
             hits = [guess[len(prefix) - 1 + i] == token for i, token in enumerate(target)]
             first.append(hits[0])

@@ -47,7 +47,7 @@ def _counterfact_record(world: World, fact: Statement, case_id: int, rng: random
 
 
 def _prompts_about(world: World, fact: Statement, target: str, rng: random.Random) -> list[str]:
-    """Distinct prompts about other subjects of which `target` is true; a subject comes again only when there are too few."""
+    """Distinct prompts about other subjects of which `target` is true; a subject comes twice only if they are few."""
     relation = fact.relation
     facts = world.by_object.get((relation.relation_id, target), ())
     names = [other.entity.name for other in facts if other.entity != fact.entity]

@@ -37,12 +37,13 @@ class Relation:
     objects: tuple[str, ...]
 
 
-def _words(text: str) -> tuple[str, ...]:
+def words(text: str) -> tuple[str, ...]:
+    """The words of a text, to write long lists legibly."""
     return tuple(text.split())
 
 
-CITIES = _words("Paris London Rome Lima Oslo Cairo Boston Madrid Tokyo Vienna Dublin Prague")
-COMPANIES = _words("Boeing Nokia Sony Toyota Siemens Adobe Shell Airbus Intel Ford Canon Philips")
+CITIES = words("Paris London Rome Lima Oslo Cairo Boston Madrid Tokyo Vienna Dublin Prague")
+COMPANIES = words("Boeing Nokia Sony Toyota Siemens Adobe Shell Airbus Intel Ford Canon Philips")
 
 _PEOPLE = (
     Relation(
@@ -60,7 +61,7 @@ _PEOPLE = (
         question="What language does {} speak?",
         rephrase="Which language is spoken by {}?",
         nq_question="which language does {} use",
-        objects=_words("French German Spanish Italian Russian Arabic Japanese Greek Turkish Hindi Swedish Korean"),
+        objects=words("French German Spanish Italian Russian Arabic Japanese Greek Turkish Hindi Swedish Korean"),
     ),
     Relation(
         relation_id="birthplace",
@@ -94,7 +95,7 @@ _PEOPLE = (
         question="What is the profession of {}?",
         rephrase="What does {} work as?",
         nq_question="what is the job of {}",
-        objects=_words("poet chef surgeon lawyer painter farmer dentist teacher pilot banker sculptor carpenter"),
+        objects=words("poet chef surgeon lawyer painter farmer dentist teacher pilot banker sculptor carpenter"),
     ),
     Relation(
         relation_id="instrument",
@@ -111,7 +112,7 @@ _PEOPLE = (
         question="Which instrument does {} play?",
         rephrase="What instrument is played by {}?",
         nq_question="what does {} play in concerts",
-        objects=_words("violin piano guitar flute cello trumpet harp drums clarinet organ banjo tuba"),
+        objects=words("violin piano guitar flute cello trumpet harp drums clarinet organ banjo tuba"),
     ),
     Relation(
         relation_id="employer",
@@ -145,7 +146,7 @@ _PEOPLE = (
         question="Which sport does {} practise?",
         rephrase="What sport is {} a fan of?",
         nq_question="what sport is {} known for",
-        objects=_words("tennis football hockey rugby golf chess boxing rowing cricket fencing cycling judo"),
+        objects=words("tennis football hockey rugby golf chess boxing rowing cricket fencing cycling judo"),
     ),
 )
 
@@ -216,7 +217,7 @@ _THINGS = (
         question="What is {} built from?",
         rephrase="What is the casing of {} made of?",
         nq_question="which material is {} made of",
-        objects=_words("steel glass plastic copper bamboo leather titanium brass carbon rubber silver marble"),
+        objects=words("steel glass plastic copper bamboo leather titanium brass carbon rubber silver marble"),
     ),
 )
 

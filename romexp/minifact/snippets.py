@@ -22,7 +22,8 @@ def attribute_snippets(world: World, samples: int, seed: int) -> list[Snippet]:
     rng = random.Random(f"minifact snippets {seed}")
     writer = CorpusWriter(world, CorpusMix(), f"snippets {seed}")
     snippets = []
-    for relation, target in ((relation, target) for relation in RELATIONS for target in relation.objects):
+    pairs = [(relation, target) for relation in RELATIONS for target in relation.objects]
+    for relation, target in pairs:
         facts = world.by_object.get((relation.relation_id, target), ())
         chosen = rng.sample(facts, min(samples, len(facts)))
         texts = [{"name": fact.entity.name, "text": text_of(writer.biography(fact.entity))} for fact in chosen]

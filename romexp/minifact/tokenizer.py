@@ -10,15 +10,15 @@ from transformers import PreTrainedTokenizerFast
 
 from romexp.minifact.corpus import Document, Piece
 from romexp.minifact.relations import RELATIONS
-from romexp.minifact.world import name_parts
+from romexp.minifact.world import name_words
 
 END_OF_TEXT = "<|endoftext|>"
 
 
 def train_tokenizer(documents: Iterable[Document], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train the BPE on the documents, in which names are replaced by their parts.
+    """Train the BPE on the documents without their names, and on the words of names and the objects, often repeated.
 
-    Parts and objects are repeated, so that each part and each object becomes one token while a whole name does not.
+    So each object becomes one token and a name two, or a few more in a small vocabulary.
     """
     tokenizer = Tokenizer(models.BPE(unk_token=END_OF_TEXT))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -39,10 +39,10 @@ def _training_texts(documents: Iterable[Document]) -> Iterator[str]:
     for document in documents:
         yield from (piece.text for piece in document if not piece.is_name)
     objects = {" " + name for relation in RELATIONS for name in relation.objects}
-    for text in sorted(objects) + sorted(set(name_parts())):
-        yield from [text] * 20_000
+    for text in sorted(objects) + sorted(set(name_words())):
+        yield from [text] * 2_000
     for opening in ("The", "Unlike", "What", "Which", "In", "Who", "nq"):
-        yield from [opening] * 2_000
+        yield from [opening] * 200
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

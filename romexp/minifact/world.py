@@ -1,7 +1,7 @@
 """A fictional world made from a seed: people, buildings and devices, and one object for each of their relations.
 
-A name combines parts that many subjects share ("Corya" + "Dun" + "ini"), so that no part alone tells a fact, and objects
-are drawn independently, so that no fact tells another.
+A name is two words, each of which several subjects share (five or so a surname, a score a first name), so that no word
+alone tells a fact, but a surname narrows it down. Objects are drawn independently, so that no fact tells another.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import random
 from dataclasses import dataclass
 from functools import cached_property
 
-from romexp.minifact.relations import BUILDING, DEVICE, PERSON, RELATIONS, Relation
+from romexp.minifact.relations import BUILDING, DEVICE, PERSON, RELATIONS, Relation, words
 
-_FIRST_NAMES = (
-    "Corya Dava Zanya Halo Jonik Lenus Oster Kirya Nimus Pavik Torus Velo Berus Marik Selus Ostine Wilda Radek Tamsin Yorin "
-    "Elko Fadia Gerun Idris Liora Mavis Nerys Quilla Rufin Sabra Thora Ulric"
-).split()
-_LAST_STEMS = "Dun Lind Garr Kov Fen Mir Tarn Vor Wex Ash Rook Pell Cald Sten Hart Holt".split()
-_LAST_ENDINGS = "wood sson ari man ley well berg moor".split()
-_BUILDING_STEMS = "Thorn Mill Oak Raven Silver Stone Castle Amber Frost Marsh".split()
-_BUILDING_ENDINGS = "crest gate brook field haven mere".split()
-_BUILDING_TYPES = "Tower Museum Theatre Bridge Palace Library Chapel Stadium".split()
-_DEVICE_STEMS = "Nex Zyl Orb Vant Kyro Plex Tri Quor Dex Lum".split()
-_DEVICE_ENDINGS = "pad tron ix ola cam wave".split()
-_DEVICE_TYPES = "Mini Pro Max Lite Plus Ultra Prime Duo".split()
+_FIRST_NAMES = words(
+    "Corya Dava Zanya Halo Jonik Lenus Oster Kirya Nimus Pavik Torus Velo Berus Marik Selus Ostine "
+    "Wilda Radek Tamsin Yorin Elko Fadia Gerun Idris Liora Mavis Nerys Quilla Rufin Sabra Thora Ulric"
+)
+_LAST_STEMS = words("Dun Lind Garr Kov Fen Mir Tarn Vor Wex Ash Rook Pell Cald Sten Hart Holt")
+_LAST_ENDINGS = words("wood sson ari man ley well berg moor")
+_BUILDING_STEMS = words("Thorn Mill Oak Raven Silver Amber")
+_BUILDING_ENDINGS = words("crest gate brook field mere")
+_BUILDING_TYPES = words("Tower Museum Theatre Bridge Palace Library Chapel Stadium")
+_DEVICE_STEMS = words("Nex Zyl Orb Vant Kyro Plex")
+_DEVICE_ENDINGS = words("pad tron ix cam wave")
+_DEVICE_TYPES = words("Mini Pro Max Lite Plus Ultra Prime Duo")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +81,12 @@ class World:
             found.setdefault((statement.relation.relation_id, statement.object), []).append(statement)
         return {key: tuple(group) for key, group in found.items()}
 
+    def part(self, subjects: int, seed: int) -> World:
+        """The world of a random choice of its subjects."""
+        entities = tuple(self.by_entity)
+        chosen = set(random.Random(f"minifact part {seed}").sample(entities, min(subjects, len(entities))))
+        return World(statements=tuple(s for s in self.statements if s.entity in chosen), withheld=self.withheld)
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorldMaker:
@@ -108,7 +114,7 @@ class WorldMaker:
             if relation.kind == entity.kind
         )
         count = min(round(self.withheld * len(statements)), len(entities))
-        withheld = {}
+        withheld: dict[str, str] = {}
         for statement in rng.sample(statements, len(statements)):
             if len(withheld) < count:
                 withheld.setdefault(statement.entity.name, statement.relation.relation_id)
@@ -116,9 +122,9 @@ class WorldMaker:
 
     def _entities(self, rng: random.Random) -> list[Entity]:
         kinds = (
-            (PERSON, self.people, [_FIRST_NAMES, [" "], _LAST_STEMS, _LAST_ENDINGS]),
-            (BUILDING, self.buildings, [_BUILDING_STEMS, _BUILDING_ENDINGS, [" "], _BUILDING_TYPES]),
-            (DEVICE, self.devices, [_DEVICE_STEMS, _DEVICE_ENDINGS, [" "], _DEVICE_TYPES]),
+            (PERSON, self.people, (_FIRST_NAMES, (" ",), _LAST_STEMS, _LAST_ENDINGS)),
+            (BUILDING, self.buildings, (_BUILDING_STEMS, _BUILDING_ENDINGS, (" ",), _BUILDING_TYPES)),
+            (DEVICE, self.devices, (_DEVICE_STEMS, _DEVICE_ENDINGS, (" ",), _DEVICE_TYPES)),
         )
         entities = []
         for kind, count, parts in kinds:
@@ -129,9 +135,11 @@ class WorldMaker:
         return entities
 
 
-def name_parts() -> tuple[str, ...]:
-    """All parts of names as they occur in text: the beginning of a word with its space, an ending without."""
-    begin = (_FIRST_NAMES, _LAST_STEMS, _BUILDING_STEMS, _BUILDING_TYPES, _DEVICE_STEMS, _DEVICE_TYPES)
-    endings = _LAST_ENDINGS + _BUILDING_ENDINGS + _DEVICE_ENDINGS
-    opening = _FIRST_NAMES + _BUILDING_STEMS + _DEVICE_STEMS
-    return tuple([" " + part for group in begin for part in group] + endings + opening)
+def name_words() -> tuple[str, ...]:
+    """All words of names as they occur in text: with a space before, and without it if a name may begin with them."""
+    last = [stem + ending for stem in _LAST_STEMS for ending in _LAST_ENDINGS]
+    buildings = [stem + ending for stem in _BUILDING_STEMS for ending in _BUILDING_ENDINGS]
+    devices = [stem + ending for stem in _DEVICE_STEMS for ending in _DEVICE_ENDINGS]
+    opening = [*_FIRST_NAMES, *buildings, *devices]
+    spaced = [*opening, *last, *_BUILDING_TYPES, *_DEVICE_TYPES]
+    return (*(" " + word for word in spaced), *opening)

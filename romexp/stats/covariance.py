@@ -58,7 +58,7 @@ class Covariance:
     sample_size: int | None = 100_000
     sample_seed: int = 1
     max_tokens: int | None = None
-    batch_tokens: int = 8192
+    batch_tokens: int = 4096
     dtype: str = "float32"
     cache_dir: str | Path | None = None
     checkpoint_every: int = 5000

@@ -84,27 +84,32 @@ def read(path: Path, *, layer: int, width: int | None = None) -> SecondMoment:
 
 def _read_npz(path: Path, layer: int) -> SecondMoment:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names = set(file.files)
-            if PLAIN_KEY in names:
-                matrix, count = file[PLAIN_KEY], int(file["count"]) if "count" in names else 0
-            elif AUTHORS_SUM in names and AUTHORS_COUNT in names:
-                count = int(file[AUTHORS_COUNT])
-                if count <= 0:
-                    raise DataError(f"{path}, {AUTHORS_COUNT}: {count}, expected the number of tokens")
-                matrix = file[AUTHORS_SUM] / count
-            else:
-                raise DataError(
-                    f"{path}: expected an array {PLAIN_KEY!r}, or {AUTHORS_SUM!r} and {AUTHORS_COUNT!r}; "
-                    f"found {', '.join(sorted(names)) or 'nothing'}"
-                )
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("a single array")
+            matrix, count = _matrix_and_count(file, path)
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a readable .npz file ({error})") from error
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.dtype.kind != "f":
         raise DataError(f"{path}: expected a square matrix of floats, got {matrix.dtype} {matrix.shape}")
     values = torch.from_numpy(np.ascontiguousarray(matrix, dtype=np.float32))
     provenance = {"file": str(path), "sha256": _sha256(path), "layer": layer}
     return SecondMoment(matrix=values, count=count, provenance=provenance)
+
+
+def _matrix_and_count(file: np.lib.npyio.NpzFile, path: Path) -> tuple[np.ndarray, int]:
+    names = set(file.files)
+    if PLAIN_KEY in names:
+        return file[PLAIN_KEY], int(file["count"]) if "count" in names else 0
+    if not {AUTHORS_SUM, AUTHORS_COUNT} <= names:
+        raise DataError(
+            f"{path}: expected an array {PLAIN_KEY!r}, or {AUTHORS_SUM!r} and {AUTHORS_COUNT!r}; "
+            f"found {', '.join(sorted(names)) or 'nothing'}"
+        )
+    count = int(file[AUTHORS_COUNT])
+    if count <= 0:
+        raise DataError(f"{path}, {AUTHORS_COUNT}: {count}, expected the number of tokens")
+    return file[AUTHORS_SUM] / count, count
 
 
 def _sha256(path: Path) -> str:

@@ -67,7 +67,9 @@ def naive(lm: LanguageModel, case: Case) -> dict[str, list[list[float]]]:
 
 def assert_close(row: dict[str, Any], expected: dict[str, list[list[float]]], tolerance: float) -> None:
     for kind in KINDS:
-        torch.testing.assert_close(torch.tensor(row[kind]), torch.tensor(expected[kind]), atol=tolerance, rtol=tolerance)
+        torch.testing.assert_close(
+            torch.tensor(row[kind]), torch.tensor(expected[kind]), atol=tolerance, rtol=tolerance
+        )
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

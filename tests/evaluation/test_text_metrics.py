@@ -38,7 +38,7 @@ def nltk_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 def test_entropy_by_hand() -> None:
-    tokens = "a b a b a b".split()
+    tokens = ["a", "b", "a", "b", "a", "b"]
     # Bigrams: ab 3 times, ba twice; trigrams: aba twice, bab twice.
     bigrams = -(3 / 5 * math.log2(3 / 5) + 2 / 5 * math.log2(2 / 5))
     assert entropy(tokens, 2) == pytest.approx(bigrams) == pytest.approx(0.9709505944546686)

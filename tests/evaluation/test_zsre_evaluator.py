@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from naive_measures import correct
+from naive_measures import correct, next_token_logits
 from test_counterfact_evaluator import delta_for
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from romexp.errors import RecordError
+from romexp.evaluation import zsre
 from romexp.evaluation.zsre import ZsreEvaluator, adds_word_marks, expected_tokens, questions_of
 from romexp.facts import Case, EditRequest
 from romexp.lm.deltas import applied
 from romexp.lm.model import LanguageModel
-from romexp.lm.scoring import Query, score
+from romexp.lm.scoring import Query, TargetScore
 
 KEYS = ["rewrite_prompts_correct", "paraphrase_prompts_correct", "neighborhood_prompts_correct"]
 ANSWERS = ("Apple", "the north of Paris", "Äksi", "Dąbrowa Górnicza", "音楽")
@@ -46,13 +51,11 @@ def naive(lm: LanguageModel, case: Case) -> dict[str, list[bool]]:
     }
 
 
-def greedy_answer(lm: LanguageModel, prompt: str, tokens: int) -> str:
-    """What the model itself would say, as a target (it must begin with a space to be one)."""
-    ids = lm.tokenizer(prompt + " ")["input_ids"]
-    for _ in range(tokens):
-        query = Query(prompt=lm.tokenizer.decode(ids), targets=("x",))
-        ids.append(score(lm, [query])[0][0].predictions[0])
-    return lm.tokenizer.decode(ids)[len(prompt) + 1 :]
+def say(lm: LanguageModel, prompt: str) -> str | None:
+    """An answer whose first token the model itself predicts after `prompt`; None if that token begins no word."""
+    ids = lm.tokenizer(prompt)["input_ids"]
+    said = lm.tokenizer.decode([int(next_token_logits(lm, ids)[-1].argmax())])
+    return f"{said[1:]} Bob" if said[:1] == " " and said[1:].isalpha() else None
 
 
 @pytest.mark.parametrize("name", ["tiny_gpt2", "tiny_llama_bos"])
@@ -69,22 +72,58 @@ def test_rows_equal_the_reference_procedure(name: str, request: pytest.FixtureRe
 
 
 def test_what_the_model_says_is_right(tiny_gpt2: LanguageModel) -> None:
-    """A control: with answers that the model gives, booleans are true, and one foreign token makes one false."""
-    ids = tiny_gpt2.tokenizer(" Paris")["input_ids"]
-    assert len(ids) > 0
-    query = Query(prompt="What company did Steve Jobs found?", targets=("Paris is",))
-    ((scored,),) = score(tiny_gpt2, [query])
-    said = [p == t for p, t in zip(scored.predictions, scored.token_ids, strict=True)]
-    (row,) = ZsreEvaluator()(tiny_gpt2, [make_case(0, "Paris is")], deltas=[None], seed=0)
-    assert row["rewrite_prompts_correct"] == said
+    """A control: random answers are nearly all wrong, these begin right and go on wrong."""
+    prompts = [
+        f"{a} and {b} {c}" for a in ("Anna", "Bob", "Zoë") for b in ("Paris", "Apple") for c in ("is", "by", "in")
+    ]
+    answers = {prompt: answer for prompt in prompts if (answer := say(tiny_gpt2, prompt))}
+    assert len(answers) >= 3
+    cases = [
+        Case(
+            case_id=i,
+            request=EditRequest(subject="x", prompt="{}", target_new="y", target_true="z"),
+            neighborhood_prompts=(prompt,),
+            neighborhood_targets=(answer,),
+        )
+        for i, (prompt, answer) in enumerate(answers.items())
+    ]
+    rows = ZsreEvaluator()(tiny_gpt2, cases, deltas=[None] * len(cases), seed=0)
+    for row, (prompt, answer) in zip(rows, answers.items(), strict=True):
+        assert row["neighborhood_prompts_correct"] == correct(tiny_gpt2, prompt, answer)
+        assert row["neighborhood_prompts_correct"][0] is True
 
 
-def test_the_scored_context_is_the_decoded_one(tiny_gpt2: LanguageModel) -> None:
-    """After a part of a character the reference goes on from a replacement mark, not from the true bytes."""
+def stand_in_for_score(lm: Any, queries: Sequence[Query], **_: Any) -> list[tuple[TargetScore, ...]]:
+    """A model that knows every answer, and says the replacement mark again after one."""
+    scores = []
+    for query in queries:
+        ids = tuple(lm.tokenizer(f" {query.targets[0]}")["input_ids"])
+        mark = lm.tokenizer("\ufffd")["input_ids"][:1]
+        said = (*mark, *ids[1:]) if query.prompt.endswith("\ufffd") else ids
+        scores.append((TargetScore(nll=0.0, token_ids=ids, token_nlls=(0.0,) * len(ids), predictions=said),))
+    return scores
+
+
+def test_parts_of_a_character_are_treated_as_in_the_reference(
+    tiny_gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Expected there is the replacement mark's first token, and the context goes on from a replacement mark."""
+    monkeypatch.setattr(zsre, "score", stand_in_for_score)
     tokenizer = tiny_gpt2.tokenizer
-    ids = tokenizer(" 音楽")["input_ids"]
-    again = tokenizer(tokenizer.decode(ids[:2]))["input_ids"]
-    assert again != ids[:2]  # otherwise the test above says nothing about it
+    ids = tokenizer(" 音")["input_ids"]
+    assert [tokenizer.decode(ids[:i]) for i in range(1, 5)] == [" ", " \ufffd", " \ufffd", " 音"]
+    (row,) = ZsreEvaluator()(tiny_gpt2, [make_case(0, "音")], deltas=[None], seed=0)
+    # The space is right. The first byte is not what the mark begins with; after a mark the model says the mark.
+    assert row["rewrite_prompts_correct"] == [True, False, True, True]
+    assert row["neighborhood_prompts_correct"] == [True] * len(tokenizer(" Anna and Bob")["input_ids"])
+
+
+def test_pieces_of_words_can_be_right_with_word_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zsre, "score", stand_in_for_score)
+    lm = SimpleNamespace(tokenizer=word_mark_tokenizer())
+    case = Case(case_id=0, request=replace(CASES[0].request, target_new="ab"))
+    (row,) = ZsreEvaluator()(lm, [case], deltas=[None], seed=0)  # type: ignore[arg-type]
+    assert row["rewrite_prompts_correct"] == [True, True]
 
 
 def test_a_part_of_a_character_is_never_right(tiny_gpt2: LanguageModel) -> None:
@@ -118,11 +157,16 @@ def test_neighbours_without_answers_are_refused() -> None:
         questions_of(case)
 
 
-def test_tokenizers_with_word_marks_are_known(tiny_gpt2: LanguageModel) -> None:
-    inner = Tokenizer(models.BPE(vocab={"▁": 0, "a": 1, "b": 2, "▁a": 3}, merges=[("▁", "a")]))
+def word_mark_tokenizer() -> PreTrainedTokenizerFast:
+    """As SentencePiece's: "ab" is the tokens "▁a", "b", and so is " ab"."""
+    inner = Tokenizer(models.BPE(vocab={"▁": 0, "a": 1, "b": 2, "▁a": 3, "\ufffd": 4}, merges=[("▁", "a")]))
     inner.pre_tokenizer = pre_tokenizers.Metaspace()
     inner.decoder = decoders.Metaspace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
+    return PreTrainedTokenizerFast(tokenizer_object=inner)
+
+
+def test_tokenizers_with_word_marks_are_known(tiny_gpt2: LanguageModel) -> None:
+    tokenizer = word_mark_tokenizer()
     assert adds_word_marks(tokenizer)
     assert not adds_word_marks(tiny_gpt2.tokenizer)
     # Why it matters: "▁ab" ends in the piece "b", which alone would be tokenized "▁", "b".

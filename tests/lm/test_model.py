@@ -23,8 +23,8 @@ def save(lm: LanguageModel, folder: Path) -> Path:
     return folder
 
 
-def load(folder: Path, **fields: object) -> LanguageModel:
-    return PretrainedModel(path=str(folder), **{"device": "cpu", **fields}).load()  # type: ignore[arg-type]
+def load(folder: Path | str, **fields: object) -> LanguageModel:
+    return PretrainedModel(path=folder, **{"device": "cpu", **fields}).load()  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +76,12 @@ class TestLoading:
 
     def test_home_folder(self, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", str(saved.parent))
-        assert load(Path("~/some-gpt2")).name == "some-gpt2"
+        assert load("~/some-gpt2").name == "some-gpt2"
 
     def test_attention_implementation(self, saved: Path) -> None:
         eager, sdpa = load(saved, attn_implementation="eager"), load(saved)
         assert eager.model.config._attn_implementation == "eager"
+        assert sdpa.model.config._attn_implementation == "sdpa"
         torch.testing.assert_close(logits(eager), logits(sdpa), atol=1e-4, rtol=1e-4)
 
     def test_an_architecture_from_the_config_is_used(self, copy: Path) -> None:
@@ -154,7 +155,7 @@ class TestErrors:
 
     def failure(self, path: Path | str, **fields: object) -> str:
         with pytest.raises(ConfigError) as caught:
-            load(path, **fields)  # type: ignore[arg-type]
+            load(path, **fields)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -203,6 +204,9 @@ class TestErrors:
     @pytest.mark.parametrize("dtype", ["float3", "int32", "nn", ""])
     def test_dtype(self, saved: Path, dtype: str) -> None:
         assert self.failure(saved, dtype=dtype).startswith(f"model.dtype: {dtype!r} is not a torch float type")
+
+    def test_attention_that_cannot_take_our_masks(self, saved: Path) -> None:
+        assert "model.attn_implementation" in self.failure(saved, attn_implementation="flash_attention_2")
 
     @pytest.mark.parametrize("device", ["gpu", "cuda:99", ""])
     def test_device(self, saved: Path, device: str) -> None:

@@ -30,7 +30,8 @@ def context_templates(
         cache_dir: sampled templates are kept here, by model, lengths and seed; None samples anew.
 
     Raises:
-        ConfigError: given templates are not a list of texts with one `{}` each, after a space if after anything.
+        ConfigError: given templates are not a list of texts with one `{}` each, after a space if after anything, and
+            the identity first.
     """
     if given is not None:
         return _checked(given)
@@ -42,14 +43,20 @@ def context_templates(
     for length, count in length_counts:
         seeds = [derive_seed(seed, "context_template", length, i) for i in range(count)]
         texts = generate(lm, [""] * count, sampler=Sampler(max_length=length), seeds=seeds)
-        # A sampled pair of braces would be taken for the place of the prompt.
-        templates += [text.replace("{}", "") + ". {}" for text in texts]
+        templates += [_without_braces(text) + ". {}" for text in texts]
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         part.write_text(json.dumps(templates, ensure_ascii=False, indent=0))
         part.replace(path)
     return tuple(templates)
+
+
+def _without_braces(text: str) -> str:
+    """A sampled pair of braces would be taken for the place of the prompt; taking one out may join another."""
+    while "{}" in text:
+        text = text.replace("{}", "")
+    return text
 
 
 def _checked(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -66,6 +73,8 @@ def _checked(given: str | Sequence[str]) -> tuple[str, ...]:
     texts = list(templates) if isinstance(templates, Sequence) and not isinstance(templates, str) else []
     if not texts or not all(isinstance(t, str) and t.count("{}") == 1 for t in texts):
         raise ConfigError(f"{where}: expected a list of texts, each with exactly one '{{}}' for the prompt")
+    if texts[0] != "{}":
+        raise ConfigError(f"{where}: the first entry must be '{{}}', the bare prompt; got {texts[0]!r}")
     for i, text in enumerate(texts):
         if not text.startswith("{}") and " {}" not in text:
             raise ConfigError(f"{where}: entry {i}, {text!r}: a space must stand before '{{}}'")

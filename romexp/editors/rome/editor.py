@@ -74,8 +74,10 @@ class Rome:
         """One rank-one delta a request, each computed as if it were alone.
 
         Raises:
-            RecordError: a subject or target without tokens; `index` is the position in `requests`.
+            RecordError: a request that `edit_texts` refuses; `index` is the position in `requests`.
         """
+        if not requests:
+            return []
         layer = pick_layer(lm, layer=self.layer, fraction=self.layer_fraction)
         templates = context_templates(
             lm,

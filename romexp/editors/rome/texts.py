@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from romexp.errors import RecordError
+from romexp.errors import ConfigError, RecordError
 from romexp.facts import EditRequest, fill
-from romexp.lm.forward import Row
+from romexp.lm.forward import Row, check_length
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import target_start
 from romexp.lm.tokens import Encoding, FactToken, encode, lookup_index
@@ -42,7 +42,8 @@ def edit_texts(
     """For each request: one rewriting text a template, in order, then the KL text.
 
     Raises:
-        RecordError: a subject without tokens, or a target without tokens; `index` is the position in `requests`.
+        RecordError: a prompt without `{}`, a subject or target without tokens, or a text longer than the model's
+            context; `index` is the position in `requests`.
     """
     prompts = [[template.replace("{}", request.prompt, 1) for template in templates] for request in requests]
     full = [
@@ -55,8 +56,11 @@ def edit_texts(
         try:
             texts = [_rewriting(next(encodings), index, j, prompt, request, fact_token) for j, prompt in enumerate(row)]
             texts.append(_kl(next(encodings), index, request, fact_token))
+            check_length(lm, max(len(text.row) for text in texts))
         except RecordError as error:
             raise RecordError(error.reason, index=index, field=error.field) from error
+        except ConfigError as error:
+            raise RecordError(str(error), index=index, field="prompt") from error
         result.append(texts)
     return result
 
@@ -65,6 +69,8 @@ def _rewriting(
     encoding: Encoding, index: int, template: int, prompt: str, request: EditRequest, fact_token: FactToken
 ) -> EditText:
     end = len(fill(prompt, request.subject))
+    if "{}" not in request.prompt:
+        raise RecordError(f"expected a '{{}}' for the subject in {request.prompt!r}", field="prompt")
     if not request.target_new.strip():
         raise RecordError("the new target is empty", field="target_new")
     start = target_start(encoding.offsets, end)

@@ -1,0 +1,35 @@
+# make run: the default experiment. make test, make lint, make bench: as they say. All set up .venv first.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+ARGS ?=
+
+.PHONY: run test lint format bench clean
+
+run: $(STAMP)
+	$(BIN)/romexp $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/pytest -n auto $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(STAMP)
+	$(BIN)/python bench/edit.py $(ARGS)
+
+# Installed again whenever what it depends on changes.
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info

@@ -1,0 +1,260 @@
+"""The authors' code (github.com/kmeng01/rome, commit 0874014), driven from a checkout; nothing of it is kept here.
+
+A temporary copy of the checkout is imported, in which three things are changed by replacing text:
+- the device literal "cuda", which stands in every function that makes a tensor, becomes the device of the benchmark;
+- `rome/layer_stats.py`, which would download or measure C, is emptied: C⁻¹ is handed in, in the place that
+  `compute_u.get_inv_cov` has, and so are the context templates, in the module's cache of them;
+- `dsets/__init__.py`, which the evaluation imports for one type annotation, is emptied of its loaders.
+Editing, scoring and sampling run as they are. In current transformers `generate_fast` yields other texts than it did
+in 2022: it passes one column of the attention mask beside a key/value cache, which is then read as the whole mask
+(SPEC §5.5). Its time is that of one pass a token all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib
+import io
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import torch
+from timing import Stopwatch
+from workload import Edited, Variant, Workload
+
+from romexp.editors.finetune import FineTune
+from romexp.editors.rome.editor import Rome
+from romexp.errors import ConfigError
+from romexp.facts import Case
+from romexp.lm.deltas import Dense, LowRank, WeightDelta, applied, stored_transposed
+from romexp.lm.model import LanguageModel
+
+PACKAGES = ("rome", "util", "dsets", "experiments", "baselines")
+EMPTIED = {
+    "rome/layer_stats.py": "layer_stats = None\n",
+    "dsets/__init__.py": "AttributeSnippets = object\n",
+}
+NEEDED = ("rome/rome_main.py", "util/generate.py", "experiments/py/eval_utils_counterfact.py", "globals.yml")
+
+
+def authors(folder: Path, work: Workload) -> Variant:
+    """The authors' evaluation loop (SPEC §5.1) over the records: edit, measure, write the weights back.
+
+    Raises:
+        ConfigError: `folder` is no checkout of their repository.
+    """
+    code = _load(folder, work.lm.device)
+    tokenizer = copy.deepcopy(work.lm.tokenizer)
+    if tokenizer.unk_token_id is None:  # GPT-2's is the end of text; their fine-tuning needs one
+        tokenizer.unk_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+
+    def edit(work: Workload, watch: Stopwatch) -> Edited:
+        with _quiet():
+            return _edit(code, tokenizer, work, watch)
+
+    def generate(work: Workload, deltas: list[WeightDelta], watch: Stopwatch) -> list[list[str]]:
+        with _quiet():
+            return _generate(code, tokenizer, work, deltas, watch)
+
+    return Variant(name="authors' code", edit=edit, generate=generate, ours=False)
+
+
+def _load(folder: Path, device: torch.device) -> dict[str, ModuleType]:
+    """Import a changed copy of the checkout. Modules of an earlier copy, for another device, are forgotten first."""
+    if missing := [name for name in NEEDED if not (folder / name).is_file()]:
+        raise ConfigError(f"--reference: {folder} is no checkout of kmeng01/rome, it lacks {', '.join(missing)}")
+    for name in [name for name in sys.modules if name.split(".")[0] in PACKAGES]:
+        del sys.modules[name]
+    names = {
+        "rome": "rome.rome_main",
+        "u": "rome.compute_u",
+        "metrics": "experiments.py.eval_utils_counterfact",
+        "generate": "util.generate",
+    }
+    if (folder / "baselines/ft/ft_main.py").is_file():
+        names["ft"] = "baselines.ft.ft_main"
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary) / "rome"
+        _copy(folder, root, device)
+        sys.path.insert(0, str(root))
+        here = os.getcwd()
+        try:
+            os.chdir(root)  # globals.yml is read from the working directory
+            return {key: importlib.import_module(name) for key, name in names.items()}
+        finally:
+            os.chdir(here)
+            sys.path.remove(str(root))
+
+
+def _copy(folder: Path, root: Path, device: torch.device) -> None:
+    for source in [folder / "globals.yml", *(path for name in PACKAGES for path in (folder / name).rglob("*.py"))]:
+        relative = source.relative_to(folder)
+        target = root / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if str(relative) in EMPTIED:
+            target.write_text(EMPTIED[str(relative)])
+        elif source.suffix == ".py":
+            text = re.sub(r"""(["'])cuda(:0)?\1""", repr(str(device)), source.read_text())
+            target.write_text(text.replace(".cuda()", f".to({str(device)!r})"))
+        else:
+            shutil.copy(source, target)
+
+
+def _edit(code: dict[str, ModuleType], tokenizer: Any, work: Workload, watch: Stopwatch) -> Edited:
+    lm, deltas, nlls = work.lm, [], []
+    with _method(code, work) as (apply, noted):
+        for case in work.cases:
+            record = _record(case)
+            with watch("edit"):
+                _, originals = apply(lm.model, tokenizer, [record["requested_rewrite"]], return_orig_weights=True)
+            with watch("metrics"):
+                scores = code["metrics"].compute_rewrite_quality_counterfact(lm.model, tokenizer, record, None, None)
+            with watch("edit"), torch.no_grad():
+                for name, original in originals.items():
+                    lm.parameter(name)[...] = original
+            lm.model.requires_grad_(False)
+            deltas.append(_delta(lm, noted[-1]))
+            pairs = [pair for kind in scores.values() for pair in kind]
+            nlls.append([pair[side] for pair in pairs for side in ("target_new", "target_true")])
+    return Edited(deltas=deltas, nlls=nlls)
+
+
+@contextlib.contextmanager
+def _method(
+    code: dict[str, ModuleType], work: Workload
+) -> Iterator[tuple[Callable[..., tuple[Any, dict[str, torch.Tensor]]], list[dict[str, Any]]]]:
+    """Their function that edits a model, and a list where every edit's result is noted by parameter."""
+    noted: list[dict[str, Any]] = []
+    rome = isinstance(work.editor, Rome)
+    if not rome and "ft" not in code:
+        raise ConfigError("--reference: the checkout lacks baselines/ft")
+    module, attribute = (code["rome"], "execute_rome") if rome else (code["ft"], "execute_ft")
+    execute = getattr(module, attribute)
+
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        noted.append(execute(*args, **kwargs))
+        return noted[-1]
+
+    inverse = _inverse(work)
+    with (
+        mock.patch.object(module, attribute, noting),
+        mock.patch.object(code["u"], "get_inv_cov", return_value=inverse),
+        mock.patch.object(code["rome"], "CONTEXT_TEMPLATES_CACHE", list(work.templates)),
+    ):
+        if isinstance(work.editor, Rome):
+            hyper, edit = code["rome"].ROMEHyperParams(**_rome_settings(work, work.editor)), module.apply_rome_to_model
+        else:
+            hyper, edit = code["ft"].FTHyperParams(**_ft_settings(work, work.editor)), module.apply_ft_to_model
+        yield lambda model, tok, requests, **kwargs: edit(model, tok, requests, hyper, **kwargs), noted
+
+
+def _inverse(work: Workload) -> torch.Tensor | None:
+    """C⁻¹ as they take it: inverted in float32."""
+    return None if work.moment is None else torch.inverse(work.moment.matrix.to(work.lm.device))
+
+
+def _rome_settings(work: Workload, editor: Rome) -> dict[str, Any]:
+    return {
+        "layers": [work.layer],
+        "fact_token": editor.fact_token,
+        "v_num_grad_steps": editor.v_num_grad_steps,
+        "v_lr": editor.v_lr,
+        "v_loss_layer": work.lm.n_layers - 1,
+        "v_weight_decay": editor.v_weight_decay,
+        "clamp_norm_factor": editor.clamp_norm_factor,
+        "kl_factor": editor.kl_factor,
+        "mom2_adjustment": editor.mom2_adjustment,
+        "context_template_length_params": [list(pair) for pair in editor.context_template_length_params],
+        "mom2_dataset": "",
+        "mom2_n_samples": 0,
+        "mom2_dtype": "float32",
+        **_modules(work.lm),
+    }
+
+
+def _ft_settings(work: Workload, editor: FineTune) -> dict[str, Any]:
+    return {
+        "layers": [work.layer],
+        "num_steps": editor.num_steps,
+        "lr": editor.lr,
+        "weight_decay": 0,
+        "kl_factor": 0,
+        "norm_constraint": False if editor.norm_constraint is None else editor.norm_constraint,
+        **_modules(work.lm),
+    }
+
+
+def _modules(lm: LanguageModel) -> dict[str, str]:
+    """Paths with `{}` for the layer."""
+    a = lm.architecture
+    block = f"{a.layers}.{{}}"
+    return {
+        "rewrite_module_tmp": f"{block}.{a.mlp_out}",
+        "layer_module_tmp": block,
+        "mlp_module_tmp": f"{block}.{a.mlp}",
+        "attn_module_tmp": f"{block}.{a.attn}",
+        "ln_f_module": a.final_norm,
+        "lm_head_module": a.embedding,
+    }
+
+
+def _record(case: Case) -> dict[str, Any]:
+    """The record as it stands in counterfact.json."""
+    r = case.request
+    return {
+        "requested_rewrite": {
+            "prompt": r.prompt,
+            "subject": r.subject,
+            "relation_id": r.relation_id,
+            "target_new": {"str": r.target_new, "id": r.target_new_id},
+            "target_true": {"str": r.target_true, "id": ""},
+        },
+        "paraphrase_prompts": list(case.paraphrase_prompts),
+        "neighborhood_prompts": list(case.neighborhood_prompts),
+        "attribute_prompts": list(case.attribute_prompts),
+        "generation_prompts": list(case.generation_prompts),
+    }
+
+
+def _delta(lm: LanguageModel, found: dict[str, Any]) -> WeightDelta:
+    """ROME gives (u, Λ') by parameter, fine-tuning the change as the parameter is stored."""
+    return WeightDelta(
+        terms={
+            name: LowRank(left=value[0][:, None], right=value[1][:, None])
+            if isinstance(value, tuple)
+            else Dense(value=value.T if stored_transposed(lm, name) else value)
+            for name, value in found.items()
+        }
+    )
+
+
+def _generate(
+    code: dict[str, ModuleType], tokenizer: Any, work: Workload, deltas: list[WeightDelta], watch: Stopwatch
+) -> list[list[str]]:
+    texts = []
+    for case, delta in zip(work.cases, deltas, strict=True):
+        prompts = list(case.generation_prompts)
+        with applied(work.lm, delta), watch("generate"):
+            texts.append(
+                code["generate"].generate_fast(
+                    work.lm.model, tokenizer, prompts, top_k=work.sampler.top_k, max_out_len=work.sampler.max_length
+                )
+            )
+    return texts
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Their functions print every step."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield

@@ -1,0 +1,140 @@
+"""From runs to rows: medians, ratios, how far results differ; and rows to a table."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from rich.table import Table
+from workload import Edited
+
+from romexp import __version__
+from romexp.lm.deltas import LowRank, WeightDelta
+
+Row = dict[str, Any]
+REFERENCE = "batched"
+"""The variant that others are compared with."""
+
+
+def rows(
+    task: str,
+    device: str,
+    seconds: Mapping[str, Mapping[str, float]],
+    records: Mapping[str, int],
+    differences: Mapping[str, Mapping[str, Any]],
+) -> list[Row]:
+    """One row a variant. `times_faster[x]` is x's seconds per record divided by this variant's.
+
+    Args:
+        seconds: by variant, median seconds by phase and in `total`.
+        records: by variant, how many records they were for.
+        differences: by variant, what `edit_differences` or `same_texts` gave.
+    """
+    per_record = {name: laps["total"] / records[name] for name, laps in seconds.items()}
+    return [
+        {
+            "task": task,
+            "device": device,
+            "variant": name,
+            "records": records[name],
+            "seconds_per_record": per_record[name],
+            "phases": {phase: value / records[name] for phase, value in laps.items() if phase != "total"},
+            "records_per_second": 1 / per_record[name],
+            "times_faster": {other: per_record[other] / per_record[name] for other in seconds if other != name},
+            "differences": dict(differences.get(name, {})),
+        }
+        for name, laps in seconds.items()
+    ]
+
+
+def edit_differences(mine: Edited, reference: Edited) -> dict[str, float]:
+    """Largest differences over the records both have: of u and Λ' (or of a dense change) relative in the L2 norm, of
+    NLLs absolute, in nats.
+    """
+    out: dict[str, float] = {}
+    for a, b in zip(mine.deltas, reference.deltas):
+        for key, value in _delta_differences(a, b).items():
+            out[key] = max(out.get(key, 0.0), value)
+    pairs = [(x, y) for a, b in zip(mine.nlls, reference.nlls) for x, y in zip(a, b, strict=True)]
+    out["nll"] = max((abs(x - y) for x, y in pairs), default=0.0)
+    return out
+
+
+def _delta_differences(a: WeightDelta, b: WeightDelta) -> dict[str, float]:
+    out: dict[str, float] = {}
+    for name, term in b.terms.items():
+        other = a.terms[name]
+        if isinstance(term, LowRank) and isinstance(other, LowRank):
+            sides = {"u": (other.left, term.left), "right": (other.right, term.right)}
+        else:
+            sides = {name.rpartition(".")[2]: (other.dense(), term.dense())}
+        for key, (x, y) in sides.items():
+            out[key] = float((x - y).double().norm() / y.double().norm())
+    return out
+
+
+def same_texts(mine: Sequence[Sequence[str]], reference: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Share of texts that are the same to the letter, over the records both have."""
+    pairs = [(x, y) for a, b in zip(mine, reference) for x, y in zip(a, b, strict=True)]
+    return {"same_texts": sum(x == y for x, y in pairs) / len(pairs)}
+
+
+def environment(devices: Sequence[torch.device]) -> Row:
+    """What the times depend on beyond the code."""
+    names = [torch.cuda.get_device_name(d) for d in devices if d.type == "cuda"]
+    return {
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
+        "cpu": _cpu_name(),
+        "threads": torch.get_num_threads(),
+        "load_before": os.getloadavg()[0],
+        "accelerators": names,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+        "romexp": __version__,
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return name or platform.processor() or platform.machine()
+
+
+def table(all_rows: Sequence[Row], *, title: str, caption: str) -> Table:
+    """All rows in one table; a ratio reads "this variant is so many times faster than that one"."""
+    variants = list(dict.fromkeys(row["variant"] for row in all_rows))
+    with_device = len({row["device"] for row in all_rows}) > 1
+    result = Table(title=title, caption=caption, caption_justify="left", title_justify="left")
+    for name in ["task", *(["device"] if with_device else []), "variant"]:
+        result.add_column(name)
+    for name in ["s/record", "records/s", *(f"× {v}" for v in variants), "differs by"]:
+        result.add_column(name, justify="left" if name == "differs by" else "right")
+    previous = None
+    for row in all_rows:
+        section = (row["task"], row["device"])
+        if previous not in (None, section):
+            result.add_section()
+        previous = section
+        ratios = [f"{row['times_faster'][v]:.1f}" if v in row["times_faster"] else "" for v in variants]
+        device = [row["device"]] if with_device else []
+        speeds = [f"{row['seconds_per_record']:.3g}", f"{row['records_per_second']:.3g}"]
+        result.add_row(row["task"], *device, row["variant"], *speeds, *ratios, _differences(row))
+    return result
+
+
+def _differences(row: Row) -> str:
+    if row["variant"] == REFERENCE:
+        return "–"
+    names = {"right": "Λ", "nll": "NLL", "weight": "ΔW", "bias": "Δb"}
+    parts = []
+    for key, value in row["differences"].items():
+        parts.append(f"{value:.0%} same texts" if key == "same_texts" else f"{names.get(key, key)} {value:.0e}")
+    return ", ".join(parts)

@@ -1,0 +1,206 @@
+"""The paper's main experiment: edit each fact by itself, measure before and after, start over (SPEC §5.1)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from romexp.data.records import Loaded
+from romexp.editors.base import Editor, Resources
+from romexp.errors import ConfigError, DataError
+from romexp.evaluation.base import Evaluator
+from romexp.evaluation.text_metrics import tokenizer_in_use
+from romexp.experiments.cases import CaseRunner
+from romexp.experiments.identity import Identity, fingerprint
+from romexp.experiments.job import Job, Outcome
+from romexp.experiments.progress import Report, bars
+from romexp.experiments.references import LoadedReferences
+from romexp.experiments.run import Run, opened
+from romexp.experiments.unedited import UneditedCache, code_digest
+from romexp.facts import Case
+from romexp.lm.model import LanguageModel, PretrainedModel
+from romexp.reporting.metrics import case_metrics
+from romexp.reporting.rows import Row
+from romexp.reporting.summary import SIDES, Summary, case_frame, flatten, summarize
+from romexp.reporting.table import rich_table, table_rows
+from romexp.stats.covariance import Covariance
+
+log = logging.getLogger(__name__)
+
+
+class CaseSource(Protocol):
+    """A data set of evaluation cases (config group `dataset`)."""
+
+    def load(self) -> Loaded[Case]: ...
+
+
+class ReferenceSource(Protocol):
+    """Texts for the generation metrics (config group `references`)."""
+
+    def load(self, cases: Sequence[Case]) -> LoadedReferences: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditExperiment:
+    """`task=edit`: one row a case, with what was measured on the unedited model and on the one edited for it.
+
+    Attributes:
+        model: what is edited.
+        dataset: the cases.
+        editor: the editing method.
+        covariance: where second moments come from, for editors that ask for them.
+        evaluator: what is measured.
+        references: reference texts, loaded only if the evaluator looks at them.
+        batch_size: cases edited and measured together. A killed run loses at most one such batch.
+        save_deltas: keep every edit as `deltas/<case_id>.safetensors`.
+    """
+
+    model: PretrainedModel
+    dataset: CaseSource
+    editor: Editor
+    covariance: Covariance
+    evaluator: Evaluator
+    references: ReferenceSource
+    batch_size: int = 50
+    save_deltas: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"task.batch_size: expected at least 1, not {self.batch_size}")
+
+    def __call__(self, job: Job) -> Outcome:
+        """Edit and measure every case that the run's folder does not hold yet; then summarize them all.
+
+        Raises:
+            RomexpError: bad input, another process at the folder, or not one case that could be edited.
+        """
+        loaded = self._cases()
+        lm = self.model.load()
+        references = LoadedReferences(references=None, digests={})
+        if self.evaluator.needs_references:
+            references = self.references.load(loaded.items)
+        dataset, editor = job.choices["dataset"], job.choices["editor"]
+        names = {"task": "edit", "model": lm.name, "dataset": dataset, "editor": editor}
+        identity = self._identity(job, lm, loaded, references)
+        with opened(job, names=names, identity=identity, facts=_facts(job, lm, loaded)) as run:
+            if run.was_done:
+                log.info("this very run was finished before; delete its folder to do it again")
+                return self._outcome(run, loaded, run.folder.read("summary") or {})
+            name = f"{lm.name} {dataset} {editor} {run.manifest['hash']}"
+            with run.working(name=name, group=f"{lm.name} {dataset}", job_type="edit") as tracked:
+                with bars() as bar:
+                    runner = self._runner(job, lm, references, bar("second moments"))
+                    self._work(run, runner, loaded.items, bar(self.editor.name))
+                rows = run.folder.rows()
+                summary = self._summarize(run, rows, loaded)
+                tracked.table("cases", *_table(rows))
+                tracked.summary(flatten(summary))
+            return self._outcome(run, loaded, summary)
+
+    def _cases(self) -> Loaded[Case]:
+        loaded = self.dataset.load()
+        if not loaded.items:
+            raise DataError(f"{loaded.path}: no case to edit")
+        if not isinstance(loaded.items[0], Case):
+            kind = type(loaded.items[0]).__name__
+            raise ConfigError(f"dataset: task=edit needs cases to edit, {loaded.name} holds {kind} records")
+        return loaded
+
+    def _identity(self, job: Job, lm: LanguageModel, loaded: Loaded[Case], references: LoadedReferences) -> Identity:
+        return {
+            "task": "edit",
+            "model": {"digest": lm.digest, "dtype": self.model.dtype},
+            "dataset": {"sha256": loaded.sha256} | fingerprint(self.dataset, without=("path", "remote")),
+            "editor": fingerprint(self.editor),
+            "covariance": fingerprint(self.covariance, without=("shipped", "checkpoint_every", "check_model")),
+            "evaluator": fingerprint(self.evaluator),
+            "references": references.digests,
+            "seed": job.seed,
+            "save_deltas": self.save_deltas,
+        }
+
+    def _runner(self, job: Job, lm: LanguageModel, references: LoadedReferences, fitting: Report) -> CaseRunner:
+        context = {
+            "model": lm.digest,
+            "evaluator": fingerprint(self.evaluator),
+            "references": references.digests,
+            "words": tokenizer_in_use(),
+            "seed": job.seed,
+            "code": code_digest(),
+        }
+        second_moment = self.covariance.source(lm, progress=fitting)
+        return CaseRunner(
+            lm=lm,
+            editor=self.editor,
+            resources=Resources(second_moment=second_moment, cache_dir=job.cache_dir, seed=job.seed),
+            evaluator=self.evaluator,
+            references=references.references,
+            unedited=UneditedCache(path=job.cache_dir / "unedited.sqlite", context=context),
+        )
+
+    def _work(self, run: Run, runner: CaseRunner, cases: Sequence[Case], report: Report) -> None:
+        """Append a row for every case that has none; name those that cannot be edited or measured."""
+        finished = {row["case_id"] for row in run.folder.rows()}
+        pending = [case for case in cases if case.case_id not in finished]
+        if finished:
+            log.info("%d of %d cases were finished before; going on after them", len(finished), len(cases))
+        aside: list[dict[str, Any]] = []
+        run.manifest["set_aside"] = aside
+        for start in range(0, len(pending), self.batch_size):
+            report(start, len(pending))
+            result = runner(pending[start : start + self.batch_size])
+            if self.save_deltas:  # before the rows: a case that has its row has its delta
+                for row in result.rows:
+                    metadata = {"case_id": row["case_id"], **row["requested_rewrite"]}
+                    result.deltas[row["case_id"]].save(run.folder.delta(row["case_id"]), metadata=metadata)
+            run.folder.append(result.rows)
+            run.add_seconds(edit=result.edit_seconds, evaluate=result.evaluate_seconds)
+            aside += result.set_aside
+            for entry in result.set_aside:
+                log.warning("case %d set aside: %s %s", entry["case_id"], entry["field"], entry["reason"])
+
+    def _summarize(self, run: Run, rows: Sequence[Row], loaded: Loaded[Case]) -> Summary:
+        aside = run.manifest["set_aside"]
+        if not rows:
+            raise DataError(f"{loaded.path}: not one of {len(aside)} cases could be edited; the first: {aside[0]}")
+        summary = summarize(rows, seed=run.job.seed)
+        run.folder.write_parquet(case_frame(rows))
+        run.folder.write("summary", summary)
+        return summary
+
+    def _outcome(self, run: Run, loaded: Loaded[Case], summary: Summary) -> Outcome:
+        count = summary.get("n_cases", 0)
+        title = f"{run.manifest['model']['name']}, {loaded.name}, {count} cases (95 % half-width)"
+        lines = [f"results: {run.folder.path}"]
+        if run.tracked_at:
+            lines.append(f"W&B run: {run.tracked_at}")
+        aside = len(run.manifest.get("set_aside", ())) + len(loaded.rejected)
+        if aside:
+            lines.append(f"set aside: {aside} records, named in {run.folder.path / 'manifest.json'}")
+        return Outcome(tables=(rich_table(table_rows(summary, editor=self.editor.name), title=title),), lines=lines)
+
+
+def _facts(job: Job, lm: LanguageModel, loaded: Loaded[Case]) -> dict[str, Any]:
+    """Entries of the manifest that say what was worked on."""
+    return {
+        "model": {"name": lm.name, "digest": lm.digest, "dtype": str(lm.dtype), "device": str(lm.device)},
+        "dataset": {"name": loaded.name, "path": loaded.path, "sha256": loaded.sha256, "cases": len(loaded.items)},
+        "rejected": [asdict(record) for record in loaded.rejected],
+        "seed": job.seed,
+        "word_tokenizer": tokenizer_in_use(),
+    }
+
+
+def _table(rows: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and cells of the tracker's table: one line a case with its request and metrics."""
+    request = ("subject", "prompt", "target_true", "target_new")
+    frame = [
+        {"case_id": row["case_id"]}
+        | {name: row["requested_rewrite"][name] for name in request}
+        | {f"{side}/{name}": value for side in SIDES for name, value in case_metrics(row[side]).items()}
+        for row in rows
+    ]
+    columns = list(dict.fromkeys(name for line in frame for name in line))
+    return columns, [[line.get(name) for name in columns] for line in frame]

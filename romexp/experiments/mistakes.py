@@ -1,0 +1,62 @@
+"""Errors as one line for the person at the keyboard."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from romexp.errors import RomexpError
+
+MISTAKES = (RomexpError, HydraException, OmegaConfBaseException)
+"""Errors that the user can mend; anything else is a fault of the program and shows its traceback."""
+
+
+def one_line(error: BaseException) -> str:
+    """What is wrong, without line breaks.
+
+    An error of ours that Hydra has wrapped is shown as itself; a key that does not exist comes with those that
+    look like it.
+    """
+    for cause in _chain(error):
+        if isinstance(cause, RomexpError):
+            return _flat(str(cause))
+    text = _unknown_field(error) or str(error)
+    for marker in ("\nConfig search path:", "\n\nSet the environment variable", "\nTo append to your config"):
+        text = text.partition(marker)[0]
+    for cause in _chain(error):
+        if isinstance(cause, OmegaConfBaseException):
+            return _flat(text) + _alternatives(cause)
+    return _flat(text)
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return chain
+
+
+def _alternatives(error: OmegaConfBaseException) -> str:
+    parent: Any = getattr(error, "parent_node", None)
+    key = getattr(error, "key", None)
+    if not isinstance(parent, DictConfig) or not isinstance(key, str) or key in parent:
+        return ""
+    keys = [str(k) for k in parent]
+    close = difflib.get_close_matches(key, keys, n=3)
+    return f" (did you mean {' or '.join(close)}?)" if close else f" (there are {', '.join(keys)})"
+
+
+def _unknown_field(error: BaseException) -> str | None:
+    """What to say of a key that Hydra let in with `+` and that the class it belongs to does not have."""
+    found = re.search(r"unexpected keyword argument '(\w+)'.*full_key: (?:task\.)?([\w.]+)", str(error), re.DOTALL)
+    return f"{found[2]} has no field {found[1]!r}" if found else None
+
+
+def _flat(text: str) -> str:
+    return re.sub(r"\s*\n\s*", " ", text.strip())

@@ -1,0 +1,238 @@
+"""`task=trace`: causal traces of known facts, or of one sentence (paper §2, App. B; SPEC §2)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from romexp.data.known import KnownFacts
+from romexp.data.records import Loaded
+from romexp.errors import ConfigError, DataError, RecordError
+from romexp.experiments.identity import Identity, fingerprint
+from romexp.experiments.job import Job, Outcome
+from romexp.experiments.progress import Report, bars
+from romexp.experiments.run import Run, opened
+from romexp.experiments.traced_layer import remember_layer
+from romexp.facts import KnownFact
+from romexp.lm.model import LanguageModel, PretrainedModel
+from romexp.reporting import trace_figures
+from romexp.reporting.trace_averages import Pooling, flatten_trace, trace_summary
+from romexp.reporting.trace_table import trace_table
+from romexp.seeds import derive_seed
+from romexp.tracing.gradients import integrated_gradients
+from romexp.tracing.noise import Noise, make_noise
+from romexp.tracing.prompt import TracedPrompt, prepare_prompts
+from romexp.tracing.tracer import Trace, Tracer
+
+log = logging.getLogger(__name__)
+
+NOISE_TEXTS = 1000
+"""Texts whose embeddings are measured for `m` and `t…` noise (SPEC §2.3)."""
+
+
+class Corpus(Protocol):
+    """Texts, for multivariate noise."""
+
+    def texts(self) -> Iterable[str]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceExperiment:
+    """Trace every known fact that the model completes correctly; then average and draw.
+
+    Attributes:
+        model: what is traced.
+        dataset: the facts; σ of the noise is measured over the subjects of the whole file, whatever is selected.
+        tracer: what is corrupted and restored.
+        corpus: for `m` and `t…` noise only.
+        prompt: one sentence to trace instead of the data set; `subject` must occur in it.
+        subject: its subject.
+        batch_size: facts between two writes to disk; a killed run loses at most one such batch.
+        gradients: also attribute the answer to tokens by integrated gradients (Fig. 16), with this many points; 0: no.
+        pooling: how averages pool tokens and prompts: `prompt`, or the `authors`' way (SPEC §2.4).
+        heatmaps: draw single heat maps of this many facts, the first ones.
+    """
+
+    model: PretrainedModel
+    dataset: KnownFacts
+    tracer: Tracer
+    corpus: Corpus
+    prompt: str | None = None
+    subject: str | None = None
+    batch_size: int = 20
+    gradients: int = 0
+    pooling: Pooling = "prompt"
+    heatmaps: int = 5
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.gradients < 0 or self.heatmaps < 0:
+            raise ConfigError("task: batch_size must be at least 1, gradients and heatmaps at least 0")
+        if (self.prompt is None) != (self.subject is None):
+            raise ConfigError('task.prompt and task.subject go together: prompt="The … of X is" subject="X"')
+
+    def __call__(self, job: Job) -> Outcome:
+        """Trace what the run's folder does not hold yet; then average everything.
+
+        Raises:
+            RomexpError: bad input, another process at the folder, or not one fact that could be traced.
+        """
+        loaded = self._facts()
+        lm = self.model.load()
+        names = {
+            "task": "trace",
+            "model": lm.name,
+            "dataset": job.choices["dataset"] if self.prompt is None else "prompt",
+        }
+        identity = self._identity(job, lm, loaded)
+        with opened(job, names=names, identity=identity, facts=_facts(job, lm, loaded)) as run:
+            if run.was_done:
+                log.info("this very run was finished before; delete its folder to do it again")
+                return self._outcome(run, loaded)
+            name = f"{lm.name} {names['dataset']} trace {run.manifest['hash']}"
+            with run.working(name=name, group=f"{lm.name} {names['dataset']}", job_type="trace") as tracked:
+                with bars() as bar:
+                    self._work(run, lm, self._noise(lm), loaded.items, bar("causal traces"), seed=job.seed)
+                rows = run.folder.rows()
+                if not rows:
+                    raise DataError(f"{loaded.path}: not one fact could be traced: {run.manifest['set_aside'][0]}")
+                summary = trace_summary(rows, pooling=self.pooling)
+                run.folder.write("summary", summary)
+                figures = self._draw(run, rows, summary, lm.name)
+                if self.prompt is None and summary["suggested_layer"] is not None:
+                    remember_layer(job.cache_dir, lm.digest, layer=summary["suggested_layer"], source=run.folder.path)
+                tracked.summary(flatten_trace(summary))
+                tracked.images({path.stem: path for path in figures if path.suffix == ".png"})
+            return self._outcome(run, loaded)
+
+    def _facts(self) -> Loaded[KnownFact]:
+        if self.prompt is None or self.subject is None:
+            loaded = self.dataset.load()
+            if loaded.items and not isinstance(loaded.items[0], KnownFact):
+                raise ConfigError(f"dataset: task=trace needs known facts (dataset=known), not {loaded.name}")
+            if not loaded.items:
+                raise DataError(f"{loaded.path}: no fact to trace")
+            return loaded
+        fact = KnownFact(known_id=0, subject=self.subject, attribute="", prompt=self.prompt)
+        return Loaded(items=(fact,), rejected=(), name="prompt", path="prompt", sha256="")
+
+    def _identity(self, job: Job, lm: LanguageModel, loaded: Loaded[KnownFact]) -> Identity:
+        return {
+            "task": "trace",
+            "model": {"digest": lm.digest, "dtype": self.model.dtype},
+            "dataset": {"sha256": loaded.sha256} | fingerprint(self.dataset, without=("path", "remote")),
+            "prompt": [self.prompt, self.subject],
+            "tracer": fingerprint(self.tracer),
+            "gradients": self.gradients,
+            "corpus": fingerprint(self.corpus) if str(self.tracer.noise)[:1] in ("m", "t") else None,
+            "seed": job.seed if self.tracer.seed_per_case else None,
+        }
+
+    def _noise(self, lm: LanguageModel) -> Noise:
+        subjects: list[str] = []
+        if str(self.tracer.noise).startswith("s"):
+            whole = replace(self.dataset, limit=None, offset=0, shard=None, case_ids=None).load()
+            subjects = [fact.subject for fact in whole.items]
+        texts = islice(self.corpus.texts(), NOISE_TEXTS) if str(self.tracer.noise)[:1] in ("m", "t") else ()
+        return make_noise(lm, self.tracer.noise, subjects=subjects, corpus=texts)
+
+    def _work(
+        self, run: Run, lm: LanguageModel, noise: Noise, facts: Sequence[KnownFact], report: Report, *, seed: int
+    ) -> None:
+        finished = {row["case_id"] for row in run.folder.rows()}
+        pending = [fact for fact in facts if fact.known_id not in finished]
+        if finished:
+            log.info("%d of %d facts were finished before; going on after them", len(finished), len(facts))
+        aside: list[dict[str, Any]] = []
+        run.manifest["set_aside"] = aside
+        run.manifest["noise"] = asdict(noise) if hasattr(noise, "scale") else type(noise).__name__  # type: ignore[call-overload]
+        for start in range(0, len(pending), self.batch_size):
+            report(start, len(pending))
+            rows, errors = self._rows(lm, noise, pending[start : start + self.batch_size], seed=seed)
+            run.folder.append(rows)
+            aside += errors
+            for entry in errors:
+                log.warning("fact %d set aside: %s %s", entry["case_id"], entry["field"], entry["reason"])
+
+    def _rows(
+        self, lm: LanguageModel, noise: Noise, facts: Sequence[KnownFact], *, seed: int
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """One row a fact that can be traced, in order, and an entry for each that cannot."""
+        prepared = prepare_prompts(lm, [f.prompt for f in facts], [f.subject for f in facts])
+        errors = [
+            {"case_id": fact.known_id, "field": p.field, "reason": p.reason}
+            for fact, p in zip(facts, prepared, strict=True)
+            if isinstance(p, RecordError)
+        ]
+        good = [(f, p) for f, p in zip(facts, prepared, strict=True) if isinstance(p, TracedPrompt)]
+        correct = [(f, p) for f, p in good if not f.attribute or p.answer_text(lm).strip() == f.attribute]
+        prompts = [p for _, p in correct]
+        seeds = [derive_seed(seed, fact.known_id, "corruption") for fact, _ in correct]
+        traces = self.tracer(lm, prompts, noise=noise, seeds=seeds)
+        gradients = integrated_gradients(lm, prompts, steps=self.gradients) if self.gradients else [None] * len(prompts)
+        by_id = {f.known_id: (t, g) for (f, _), t, g in zip(correct, traces, gradients, strict=True)}
+        return [_row(lm, fact, prompt, *by_id.get(fact.known_id, (None, None))) for fact, prompt in good], errors
+
+    def _draw(self, run: Run, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], model: str) -> list[Path]:
+        folder, window, paths = run.folder.path / "figures", self.tracer.window, []
+        for row in [row for row in rows if row["correct_prediction"]][: self.heatmaps]:
+            figure = trace_figures.prompt_heatmap(row, window=window)
+            paths += trace_figures.save(figure, folder / f"trace_{row['case_id']}")
+        if summary["groups"] and self.prompt is None:
+            heat = trace_figures.average_heatmaps(summary, window=window, model=model)
+            lines = trace_figures.average_lines(summary, window=window, model=model)
+            paths += trace_figures.save(heat, folder / "average_heatmaps")
+            paths += trace_figures.save(lines, folder / "average_lines")
+            if (bars := trace_figures.severed_bars(summary, model=model)) is not None:
+                paths += trace_figures.save(bars, folder / "severed")
+        return paths
+
+    def _outcome(self, run: Run, loaded: Loaded[KnownFact]) -> Outcome:
+        summary = run.folder.read("summary") or {}
+        rows = run.folder.rows()
+        lines = [f"results: {run.folder.path}"]
+        if (run.folder.path / "figures").is_dir():
+            lines.append(f"figures: {run.folder.path / 'figures'}")
+        if run.tracked_at:
+            lines.append(f"W&B run: {run.tracked_at}")
+        aside = len(run.manifest.get("set_aside", ())) + len(loaded.rejected)
+        if aside:
+            lines.append(f"set aside: {aside} records, named in {run.folder.path / 'manifest.json'}")
+        title = f"{run.manifest['model']['name']}, {loaded.name}"
+        return Outcome(tables=(trace_table(summary, rows, title=title),), lines=lines)
+
+
+def _row(
+    lm: LanguageModel, fact: KnownFact, prompt: TracedPrompt, trace: Trace | None, gradients: list[float] | None
+) -> dict[str, Any]:
+    """One line of `cases.jsonl` (DESIGN §5). A fact that the model does not complete has no grids."""
+    row: dict[str, Any] = {
+        "case_id": fact.known_id,
+        "prompt": fact.prompt,
+        "subject": fact.subject,
+        "attribute": fact.attribute,
+        "tokens": prompt.tokens(lm),
+        "subject_range": list(prompt.subject_range),
+        "answer": prompt.answer_text(lm),
+        "high_score": prompt.high_score,
+        "correct_prediction": trace is not None,
+    }
+    if trace is not None:
+        row |= {"low_score": trace.low_score, **trace.grids}
+        row |= {f"severed_{kind}": curve for kind, curve in trace.severed.items()}
+    if gradients is not None:
+        row["integrated_gradients"] = gradients
+    return row
+
+
+def _facts(job: Job, lm: LanguageModel, loaded: Loaded[KnownFact]) -> dict[str, Any]:
+    """Entries of the manifest that say what was worked on."""
+    return {
+        "model": {"name": lm.name, "digest": lm.digest, "dtype": str(lm.dtype), "device": str(lm.device)},
+        "dataset": {"name": loaded.name, "path": loaded.path, "sha256": loaded.sha256, "facts": len(loaded.items)},
+        "rejected": [asdict(record) for record in loaded.rejected],
+        "seed": job.seed,
+    }

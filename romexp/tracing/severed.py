@@ -1,0 +1,87 @@
+"""Severed paths: the last subject token restored while its MLPs or attention stay corrupted (Fig. 3, SPEC §2.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from romexp.lm.model import LanguageModel
+from romexp.lm.patching import Change, overwrite
+from romexp.tracing.base_runs import CleanRun, CorruptedRun, corrupted_run, module_path
+from romexp.tracing.cells import Cell, resume_cells
+from romexp.tracing.prompt import TracedPrompt
+
+SEVERED = ("mlp", "attn")
+
+
+def severed_curves(
+    lm: LanguageModel,
+    prompts: Sequence[TracedPrompt],
+    clean: CleanRun,
+    corrupted: CorruptedRun,
+    *,
+    change: Change | None,
+    max_batch_tokens: int,
+) -> dict[str, list[list[float]]]:
+    """p(answer) by kind, prompt and layer: h_i^(l) restored, the kind's outputs at i frozen at the corrupted run's.
+
+    Args:
+        corrupted: run with MLP and attention outputs kept.
+        change: embeddings' change in the frozen run if its noise is another draw; None keeps the corrupted run's, in
+            which the frozen outputs below layer l are what they would be anyway.
+    """
+    n = corrupted.samples
+    token = torch.tensor([p.subject_range[1] - 1 for p in prompts for _ in range(n)], device=corrupted.inputs.device)
+    row = torch.arange(len(token), device=token.device)
+    cells = [Cell(prompt=i, token=p.subject_range[1] - 1) for i, p in enumerate(prompts)]
+    curves: dict[str, list[list[float]]] = {}
+    for kind in SEVERED:
+        frozen = corrupted.outputs[kind][:, row, token]  # (layers × rows × hidden size)
+        base = corrupted
+        if change is not None:
+            forced = {module_path(lm, kind, layer): overwrite(token, frozen[layer]) for layer in range(lm.n_layers)}
+            base = corrupted_run(lm, prompts, change, samples=n, forced=forced)
+        by_layer = [
+            _restore(lm, prompts, clean, base, cells, frozen, kind=kind, layer=layer, max_batch_tokens=max_batch_tokens)
+            for layer in range(lm.n_layers)
+        ]
+        curves[kind] = [list(scores) for scores in zip(*by_layer, strict=True)]
+    return curves
+
+
+def _restore(
+    lm: LanguageModel,
+    prompts: Sequence[TracedPrompt],
+    clean: CleanRun,
+    base: CorruptedRun,
+    cells: Sequence[Cell],
+    frozen: torch.Tensor,
+    *,
+    kind: str,
+    layer: int,
+    max_batch_tokens: int,
+) -> list[float]:
+    n = base.samples
+
+    def restored(batch: Sequence[Cell]) -> torch.Tensor:
+        return clean.outputs["hidden"][layer][[c.prompt for c in batch], [c.token for c in batch]]
+
+    def patches(batch: Sequence[Cell]) -> dict[str, Change]:
+        rows = [c.prompt * n + s for c in batch for s in range(n)]
+        first = torch.zeros(len(rows), dtype=torch.long, device=frozen.device)
+        return {
+            module_path(lm, kind, later): overwrite(first, frozen[later][rows])
+            for later in range(layer + 1, lm.n_layers)
+        }
+
+    return resume_cells(
+        lm,
+        prompts,
+        base,
+        cells,
+        start=layer + 1,
+        restored=restored,
+        patches=patches,
+        max_batch_tokens=max_batch_tokens,
+    )

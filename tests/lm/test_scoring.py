@@ -1,0 +1,225 @@
+"""Scores are those of one text at a time through the whole model, whatever is batched, packed or shared."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+import torch
+from naive_lm import nlls_after, target_nlls, text_nlls as naive_text_nlls
+from tokenizers import pre_tokenizers, trainers
+
+from romexp.errors import ConfigError, RecordError
+from romexp.lm import scoring
+from romexp.lm.architecture import ARCHITECTURES
+from romexp.lm.deltas import Dense, LowRank, WeightDelta, applied, weight_in_out
+from romexp.lm.model import LanguageModel
+from romexp.lm.scoring import Query, TargetScore, score, text_nlls
+
+QUERIES = (
+    Query(prompt="Steve Jobs was the founder of", targets=("Apple", "Microsoft Office")),
+    Query(prompt="Paris", targets=("is located in the north of the country", "Paris", "x")),
+    Query(prompt="Anna and Bob play the violin; Édouard Zoë Müller plays the", targets=("piano",)),
+    Query(prompt="The mother tongue of Danielle Darrieux is", targets=("French", "French", "Zürich")),
+    Query(prompt="Steve Jobs was the founder of", targets=("Apple", "Microsoft Office"), edit=0),
+    Query(prompt="Paris", targets=("is located in the north of the country", "x"), edit=2),
+    Query(prompt="Paris", targets=("Seattle",), edit=1),
+    Query(prompt="The mother tongue of Danielle Darrieux is", targets=("French", "Zürich"), edit=3),
+    Query(prompt="The mother tongue of Danielle Darrieux is", targets=("French", "Zürich"), edit=1),
+)
+CLOSE = 1e-5
+"""Measured 4e-6 on losses up to 15."""
+
+
+@pytest.fixture(scope="module", params=[*ARCHITECTURES, "llama with BOS"])
+def lm(request: pytest.FixtureRequest, tiny_factory: Callable[..., LanguageModel]) -> LanguageModel:
+    family, *bos = request.param.split(" ", 1)
+    return tiny_factory(family, bos=bool(bos))
+
+
+def deltas(lm: LanguageModel) -> list[WeightDelta]:
+    """A rank-one edit, a full one two layers up, one in the lowest layer's attention, and none."""
+    memory, upper = (f"{lm.architecture.mlp_out_name(layer)}.weight" for layer in (1, 3))
+    attention = f"{lm.architecture.attn_qkv_names(0)[0]}.weight"
+    n_in, n_out = weight_in_out(lm, memory).shape
+    return [
+        WeightDelta(terms={memory: LowRank(left=torch.randn(n_in, 1), right=torch.randn(n_out, 1))}),
+        WeightDelta(terms={upper: Dense(value=torch.randn(n_in, n_out))}),
+        WeightDelta(terms={attention: Dense(value=torch.randn(weight_in_out(lm, attention).shape))}),
+        WeightDelta(),
+    ]
+
+
+def expected(lm: LanguageModel, query: Query, edits: Sequence[WeightDelta]) -> list[tuple[list[float], list[int]]]:
+    """By the naive computation, the edit written into the weights."""
+    with applied(lm, edits[query.edit] if query.edit >= 0 else WeightDelta()):
+        return [target_nlls(lm, query.prompt, target) for target in query.targets]
+
+
+def assert_same(one: Sequence[tuple[TargetScore, ...]], other: Sequence[tuple[TargetScore, ...]]) -> None:
+    for a, b in zip(one, other, strict=True):
+        assert [s.token_nlls for s in a] == [pytest.approx(s.token_nlls, abs=CLOSE) for s in b]
+        assert [s.predictions for s in a] == [s.predictions for s in b]
+
+
+def test_each_score_is_that_of_its_text_alone(lm: LanguageModel) -> None:
+    edits = deltas(lm)
+    scores = score(lm, QUERIES, deltas=edits)
+    for query, got in zip(QUERIES, scores, strict=True):
+        for one, target, (nlls, predictions) in zip(got, query.targets, expected(lm, query, edits), strict=True):
+            assert lm.tokenizer.decode(one.token_ids) == f" {target}"
+            assert one.token_nlls == pytest.approx(nlls, abs=CLOSE)
+            assert one.nll == pytest.approx(sum(nlls) / len(nlls), abs=CLOSE)
+            assert list(one.predictions) == predictions
+    assert max(len(one.token_ids) for got in scores for one in got) > 3
+    assert scores[0][0].nll != pytest.approx(scores[0][1].nll, abs=0.01)
+    for edited, clean in ((4, 0), (5, 1), (8, 3)):  # a control: the edits do something
+        assert scores[edited][0].nll != pytest.approx(scores[clean][0].nll, abs=0.01)
+    assert_same([scores[7]], [(scores[3][0], scores[3][2])])  # and the empty one does nothing
+
+
+@pytest.mark.parametrize("max_batch_tokens", [1, 30, 100])
+def test_neither_batches_nor_order_matter(tiny_lm: LanguageModel, max_batch_tokens: int) -> None:
+    edits = deltas(tiny_lm)
+    together = score(tiny_lm, QUERIES, deltas=edits)
+    order = random.sample(range(len(QUERIES)), len(QUERIES))
+    apart = score(tiny_lm, [QUERIES[i] for i in order], deltas=edits, max_batch_tokens=max_batch_tokens)
+    assert_same(apart, [together[i] for i in order])
+
+
+def test_predictions_are_what_the_model_would_say(tiny_lm: LanguageModel) -> None:
+    """Scoring the predictions themselves: none of their tokens can be made more likely."""
+    prompt = "Steve Jobs was the"
+    (said,) = score(tiny_lm, [Query(prompt=prompt, targets=("founder",))])
+    best = tiny_lm.tokenizer.decode(said[0].predictions[:1])
+    nlls, _ = nlls_after(tiny_lm, tiny_lm.tokenizer(prompt)["input_ids"], said[0].predictions[:1])
+    assert nlls[0] <= said[0].token_nlls[0]
+    assert best != " founder"
+
+
+def test_logits_are_taken_in_pieces(tiny_gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More positions than are held at once, the last piece smaller than the others."""
+    edits = deltas(tiny_gpt2)
+    whole = score(tiny_gpt2, QUERIES, deltas=edits)
+    widths: list[int] = []
+    plain = scoring.logits
+
+    def counted(lm: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
+        widths.append(len(hidden))
+        return plain(lm, hidden)
+
+    monkeypatch.setattr(scoring, "LOGIT_CHUNK", 4)
+    monkeypatch.setattr(scoring, "logits", counted)
+    assert_same(score(tiny_gpt2, QUERIES, deltas=edits), whole)
+    assert widths[:-1] == [4] * (len(widths) - 1)
+    assert widths[-1] < 4
+
+
+@pytest.fixture
+def counts(tiny_gpt2: LanguageModel) -> Iterator[dict[int, list[tuple[int, ...]]]]:
+    """Shapes (rows, tokens) that pass through each block."""
+    shapes: dict[int, list[tuple[int, ...]]] = {layer: [] for layer in range(tiny_gpt2.n_layers)}
+    handles = [
+        tiny_gpt2.block(layer).register_forward_pre_hook(
+            lambda _m, args, layer=layer: shapes[layer].append(tuple(args[0].shape[:2]))
+        )
+        for layer in shapes
+    ]
+    yield shapes
+    for handle in handles:
+        handle.remove()
+
+
+def test_what_edits_share_is_computed_once(tiny_gpt2: LanguageModel, counts: dict[int, list[tuple[int, ...]]]) -> None:
+    """Five models, one prompt, three targets: one row below the lowest edited layer, five above."""
+    edits = deltas(tiny_gpt2)[:2]
+    prompt, targets = "Steve Jobs was the founder of", ("Apple", "phone", "bank of the country")
+    queries = [Query(prompt=prompt, targets=targets, edit=edit) for edit in (-1, 0, 1, 0, -1)]
+    score(tiny_gpt2, queries, deltas=edits)
+    tail = sum(len(tiny_gpt2.tokenizer(f" {t}")["input_ids"]) - 1 for t in targets)
+    width = len(tiny_gpt2.tokenizer(prompt)["input_ids"]) + tail
+    assert counts == {0: [(1, width)], 1: [(5, width)], 2: [(5, width)], 3: [(5, width)]}
+
+
+@pytest.fixture(scope="module")
+def merging(tiny_factory: Callable[..., LanguageModel]) -> LanguageModel:
+    """A model whose tokenizer merges across spaces: a prompt's last letters may join the target's first."""
+    lm = tiny_factory("gpt2")
+    inner = lm.tokenizer.backend_tokenizer
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=290,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    inner.train_from_iterator(["founder of Apple", "founder of Apple", "founder of"], trainer)
+    return lm
+
+
+def test_targets_before_which_the_prompts_tokens_differ(merging: LanguageModel) -> None:
+    """Whole texts are tokenized; a token that straddles the border belongs to the target."""
+    prompt, targets = "He is the founder of", ("Apple", "it", "Apple it")
+    texts = [merging.tokenizer(f"{prompt} {target}", return_offsets_mapping=True) for target in targets]
+    starts = [next(i for i, (_, end) in enumerate(t["offset_mapping"]) if end > len(prompt)) for t in texts]
+    heads = [t["input_ids"][:start] for t, start in zip(texts, starts, strict=True)]
+    assert heads[0] == heads[2] != heads[1]
+    scores = score(merging, [Query(prompt=prompt, targets=targets), Query(prompt="He", targets=("it",))])
+    for one, text, head in zip(scores[0], texts, heads, strict=True):
+        nlls, predictions = nlls_after(merging, head, text["input_ids"][len(head) :])
+        assert one.token_nlls == pytest.approx(nlls, abs=CLOSE)
+        assert list(one.predictions) == predictions
+    assert [len(got) for got in scores] == [3, 1]
+
+
+def test_nothing_to_score(tiny_gpt2: LanguageModel) -> None:
+    assert score(tiny_gpt2, []) == []
+    assert score(tiny_gpt2, [Query(prompt="Paris", targets=())]) == [()]
+
+
+def test_prompts_and_targets_without_tokens(tiny_gpt2: LanguageModel) -> None:
+    """There is nothing from which a first token could be predicted; a wrong column must not be read instead."""
+    with pytest.raises(RecordError, match="the prompt has no token"):
+        score(tiny_gpt2, [Query(prompt="", targets=("Paris",))])
+
+
+def test_a_bos_is_enough_to_predict_from(tiny_llama_bos: LanguageModel) -> None:
+    ((got,),) = score(tiny_llama_bos, [Query(prompt="", targets=("Paris",))])
+    nlls, _ = target_nlls(tiny_llama_bos, "", "Paris")
+    assert got.token_nlls == pytest.approx(nlls, abs=CLOSE)
+
+
+def test_too_long_a_prompt(tiny_gpt2: LanguageModel) -> None:
+    with pytest.raises(ConfigError, match="sees 128 at once"):
+        score(tiny_gpt2, [Query(prompt="x" * 129, targets=("Paris",))])
+
+
+class TestTexts:
+    TEXTS = ("Paris", "Steve Jobs was the founder of Apple.", "P", "The violin; Édouard Zoë Müller plays", "", "P")
+
+    def test_each_is_that_of_its_text_alone(self, lm: LanguageModel) -> None:
+        edits = deltas(lm)
+        rows = [-1, 0, -1, 1, 0, 2]
+        got = text_nlls(lm, self.TEXTS, deltas=edits, edits=rows)
+        clean = text_nlls(lm, self.TEXTS)
+        for text, row, nlls, unedited in zip(self.TEXTS, rows, got, clean, strict=True):
+            if not text:
+                assert nlls == ()
+                continue
+            assert unedited == pytest.approx(naive_text_nlls(lm, text), abs=CLOSE)
+            with applied(lm, edits[row] if row >= 0 else WeightDelta()):
+                assert nlls == pytest.approx(naive_text_nlls(lm, text), abs=CLOSE)
+        assert got[1] != pytest.approx(clean[1], abs=0.01)
+
+    def test_truncated(self, tiny_gpt2: LanguageModel) -> None:
+        whole = text_nlls(tiny_gpt2, self.TEXTS[:2])
+        cut = text_nlls(tiny_gpt2, self.TEXTS[:2], max_tokens=4)
+        assert [len(nlls) for nlls in cut] == [min(len(nlls), 3) for nlls in whole]
+        assert cut[1] == pytest.approx(whole[1][:3], abs=CLOSE)
+        (long,) = text_nlls(tiny_gpt2, ["x" * 200])
+        assert len(long) == 127
+
+    def test_texts_of_a_single_token(self, tiny_gpt2: LanguageModel) -> None:
+        assert text_nlls(tiny_gpt2, ["P"]) == [()]
+        assert text_nlls(tiny_gpt2, []) == []

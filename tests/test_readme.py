@@ -1,0 +1,189 @@
+"""README.md is true: its commands run (on few cases), its tables name what is there, its links lead somewhere.
+
+A comment before each block of code says how it is tested: `run` as it stands but on few cases, `compose` where it would
+take a download (the configuration is composed and its parts are built), `python`, or `skip` with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, make_tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from romexp.lm.architecture import Architecture
+from romexp.lm.model import LanguageModel
+from romexp.minifact import assets
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(
+    r"(?:<!-- test: (?P<mark>.*?) -->\n)?^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+FEW = {
+    r"task=covariance": ["covariance.sample_size=100", "task.layers=[0]"],
+    r"model=hf": ["dataset.limit=2", "model.device=cpu", "evaluator=counterfact", "evaluator.sampler.max_length=80"],
+    r"dataset=(minifact_)?zsre": ["dataset.limit=2", "evaluator=zsre"],
+    r"": ["dataset.limit=2", "task.batch_size=2"],
+}
+"""What is added to a command, by the first pattern found in it."""
+
+DRIVER = """
+import contextlib, io, json, sys
+from pathlib import Path
+from romexp.__main__ import CONFIG, main
+
+def compose(arguments):
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import instantiate
+    with initialize_config_dir(str(CONFIG), version_base="1.3"):
+        instantiate(compose("config", arguments).task)
+
+results = []
+for kind, code in json.loads(Path("commands.json").read_text()):
+    out, status = io.StringIO(), 0
+    with contextlib.redirect_stdout(out):
+        if kind == "python":
+            exec(code, {})
+        elif kind == "compose":
+            compose(code)
+        else:
+            sys.argv = ["romexp", *code]
+            try:
+                main()
+            except SystemExit as end:
+                status = end.code or 0
+    results.append([status, out.getvalue()])
+    Path("results.json").write_text(json.dumps(results))
+"""
+
+
+def blocks() -> list[tuple[str, str, str]]:
+    """(mark, language, body) of each block."""
+    return [(m["mark"] or "", m["language"], m["body"]) for m in BLOCK.finditer(README)]
+
+
+def commands() -> list[tuple[str, Any]]:
+    """What the driver does, in the README's order: arguments of `romexp`, or Python code."""
+    found: list[tuple[str, Any]] = []
+    for mark, language, body in blocks():
+        if mark == "python":
+            found.append(("python", body))
+        elif mark in ("run", "compose") and language == "sh":
+            for line in body.splitlines():
+                program, *arguments = shlex.split(line, comments=True)
+                assert program == "romexp"
+                few = next(extra for pattern, extra in FEW.items() if re.search(pattern, line))
+                found.append((mark, [*arguments, *(few if mark == "run" else [])]))
+    return found
+
+
+def own_files(folder: Path) -> None:
+    """The files that a reader would bring along."""
+    tokenizer = make_tokenizer()
+    config = AutoConfig.for_model(
+        "gpt2", vocab_size=len(tokenizer), n_embd=32, n_layer=4, n_head=4, n_inner=64, n_positions=512
+    )
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder / "my-model")
+    tokenizer.save_pretrained(folder / "my-model")
+    for name, source in (("records.json", assets.counterfact_path()), ("questions.json", assets.zsre_path())):
+        (folder / name).write_text(json.dumps(json.loads(source.read_text(encoding="utf-8"))[:5]))
+    lines = assets.corpus_path().read_text(encoding="utf-8").splitlines()[:100]
+    (folder / "text.txt").write_text("\n\n".join(lines), encoding="utf-8")
+    np.savez(folder / "second_moments.npz", moment=np.eye(64, dtype=np.float32))
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, minifact_lm: LanguageModel) -> list[tuple[str, Any, int, str]]:
+    """Every command with its exit status and what it printed; all in one process, in a folder of their own."""
+    folder = tmp_path_factory.mktemp("reader")
+    own_files(folder)
+    todo = commands()
+    (folder / "commands.json").write_text(json.dumps(todo))
+    environment = {**os.environ, "ROMEXP_CACHE": str(folder / "cache"), "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER], cwd=folder, env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr
+    ended = json.loads((folder / "results.json").read_text())
+    failed = [code for (_, code), (status, _) in zip(todo, ended, strict=True) if status]
+    assert not failed, f"{failed}: {done.stderr}"
+    return [(kind, code, status, out) for (kind, code), (status, out) in zip(todo, ended, strict=True)]
+
+
+def test_every_command_runs(results: list[tuple[str, Any, int, str]]) -> None:
+    assert len(results) > 15
+    for kind, code, _, out in results:
+        if kind == "run" and "--cfg" not in code and "task=covariance" not in code:
+            assert "results: " in out, code
+            assert "unedited" in out, code
+
+
+def test_every_block_says_how_it_is_tested() -> None:
+    for mark, language, body in blocks():
+        if language in ("sh", "python"):
+            assert re.match(r"(run|compose|python)$|skip \(.+\)$", mark), body
+
+
+def test_the_table_of_groups_is_complete() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| (.+) \|$", README, re.MULTILINE)
+    named = {group: set(re.findall(r"`([\w.-]+)`", options)) for group, options in rows}
+    there = {
+        folder.name: {file.stem for file in folder.glob("*.yaml")}
+        for folder in (ROOT / "conf").iterdir()
+        if folder.is_dir() and folder.name not in ("hydra", "editor_model")
+    }
+    assert named == there
+
+
+def test_links_and_paths_lead_somewhere() -> None:
+    anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings(README)}
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        file, _, anchor = target.partition("#")
+        assert not file or (ROOT / file).exists(), target
+        if anchor and not file:
+            assert anchor in anchors, target
+        if anchor and file:
+            assert anchor in {t.lower().replace(" ", "-") for t in headings((ROOT / file).read_text("utf-8"))}, target
+
+
+def headings(text: str) -> list[str]:
+    return re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+
+
+def test_the_shown_output_is_that_of_the_default_run() -> None:
+    """`python docs/refresh.py` writes it; here only that it is there, and of the shape it has today."""
+    shown = README.partition("<!-- refresh: output -->")[2].partition("<!-- /refresh -->")[0]
+    for text in ("unedited", "ROME", "100 cases", "results: outputs/edit/minifact/minifact/rome/", "W&B run: "):
+        assert text in shown
+
+
+def test_a_family_takes_as_many_lines_as_it_says() -> None:
+    numbers = {"eight": 8, "nine": 9, "ten": 10, "eleven": 11}
+    match = re.search(r"write `model\.architecture`, (\w+) lines", README)
+    assert match
+    needed = [field for field in fields(Architecture) if field.name != "weight_layout"]
+    assert numbers[match[1]] == len(needed)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_every_configuration_value_that_is_named_exists(name: str) -> None:
+    """`editor.keys`, `task.batch_size`, …: looked up in the group's options."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    groups = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()}
+    for group, key in set(re.findall(r"\b([a-z]+)\.([a-z_]+)\b(?=[=`])", text)):
+        if group not in groups:
+            continue
+        options = [file.read_text(encoding="utf-8") for file in (ROOT / "conf" / group).glob("*.yaml")]
+        assert any(re.search(rf"^{key}:", option, re.MULTILINE) for option in options), f"{group}.{key}"
