@@ -77,10 +77,11 @@ def draw(summaries: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         values = [summaries[label][metric] for metric in METRICS]
         means = [value["mean"] for value in values]
         places = [x + (i - (len(COLORS) - 1) / 2) * width for x in range(len(METRICS))]
-        bars = axes.bar(places, means, width * 0.92, color=color, label=label)
+        axes.bar(places, means, width * 0.92, color=color, label=label)
         below, above = zip(*map(whiskers, values), strict=True)
         axes.errorbar(places, means, yerr=[below, above], fmt="none", ecolor="#333333", elinewidth=1, capsize=2)
-        axes.bar_label(bars, fmt="%.0f", padding=4, fontsize=9)
+        for place, mean, reach in zip(places, means, above, strict=True):
+            axes.text(place, mean + reach + 2, f"{mean:.0f}", ha="center", fontsize=9)
     axes.set_xticks(range(len(METRICS)), list(METRICS.values()))
     axes.set_ylim(0, 112)
     axes.set_yticks(range(0, 101, 25))

@@ -81,14 +81,17 @@ def run(cfg: DictConfig) -> None:
     from transformers.utils import logging as transformers_logging
 
     from romexp.data.download import cache_folder
+    from romexp.experiments.checked import check
     from romexp.experiments.job import Job
 
     if missing := sorted(key for key in OmegaConf.missing_keys(cfg) if not key.startswith("task.")):
         raise ConfigError(f"{', '.join(missing)} must be given: {' '.join(f'{key}=…' for key in missing)}")
+    config = _plain(cfg)
+    check(config)
     transformers_logging.disable_progress_bar()  # of reading weights; downloads keep theirs
     task = instantiate(cfg.task)
     job = Job(
-        config=_plain(cfg),
+        config=config,
         choices={group: str(option) for group, option in HydraConfig.get().runtime.choices.items()},
         tracker=instantiate(cfg.tracker),
         outputs=Path(cfg.outputs).expanduser(),

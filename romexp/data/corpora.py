@@ -121,13 +121,15 @@ class HfCorpus:
                 self.name,
                 split=self.split,
                 revision=self.revision,
-                data_files=self.data_files,
+                data_files=_plain(self.data_files),
                 streaming=self.streaming,
                 cache_dir=None if self.cache_dir is None else str(self.cache_dir),
             )
         except Exception as error:  # the library raises a dozen types, its own and those of four others
             reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise DataError(f"corpus: cannot load data set {self._label}: {reason[0]}") from error
+            raise DataError(
+                f"corpus: cannot load data set {self._label}: {reason[0]} (without a network, use local text)"
+            ) from error
         if rows.column_names is not None and self.field not in rows.column_names:
             raise DataError(
                 f"corpus.field: data set {self._label} has no column {self.field!r}; "
@@ -143,7 +145,7 @@ class HfCorpus:
     def provenance(self) -> dict[str, Any]:
         """The fields that choose texts. Digests of local `data_files` stand for their paths."""
         fields = {name: getattr(self, name) for name in ("path", "name", "split", "field", "revision", "streaming")}
-        return {"kind": "datasets", **fields, "data_files": _digests(self.data_files)}
+        return {"kind": "datasets", **fields, "data_files": _digests(_plain(self.data_files))}
 
     @property
     def _label(self) -> str:
@@ -165,12 +167,18 @@ class _Column(Sequence[str]):
         return text_of(self._rows[index], self._field, self._label, index)
 
 
-def _digests(data_files: Any) -> Any:
-    if data_files is None:
-        return None
-    if isinstance(data_files, str | os.PathLike):
-        file = Path(data_files).expanduser()
-        return file_sha256(file) if file.is_file() else str(data_files)
+def _plain(data_files: Any) -> Any:
+    """File names in dicts and lists of Python itself, whatever kinds a configuration holds them in."""
+    if data_files is None or isinstance(data_files, str | os.PathLike):
+        return None if data_files is None else str(Path(data_files).expanduser())
     if hasattr(data_files, "items"):
-        return {str(key): _digests(value) for key, value in data_files.items()}
-    return [_digests(item) for item in data_files]
+        return {str(key): _plain(value) for key, value in data_files.items()}
+    return [_plain(item) for item in data_files]
+
+
+def _digests(data_files: Any) -> Any:
+    if isinstance(data_files, dict):
+        return {key: _digests(value) for key, value in data_files.items()}
+    if isinstance(data_files, list):
+        return [_digests(value) for value in data_files]
+    return file_sha256(Path(data_files)) if data_files and Path(data_files).is_file() else data_files

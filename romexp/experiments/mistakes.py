@@ -25,7 +25,7 @@ def one_line(error: BaseException) -> str:
     for cause in _chain(error):
         if isinstance(cause, RomexpError):
             return _flat(str(cause))
-    text = _unknown_field(error) or str(error)
+    text = str(error)
     for marker in ("\nConfig search path:", "\n\nSet the environment variable", "\nTo append to your config"):
         text = text.partition(marker)[0]
     for cause in _chain(error):
@@ -50,12 +50,6 @@ def _alternatives(error: OmegaConfBaseException) -> str:
     keys = [str(k) for k in parent]
     close = difflib.get_close_matches(key, keys, n=3)
     return f" (did you mean {' or '.join(close)}?)" if close else f" (there are {', '.join(keys)})"
-
-
-def _unknown_field(error: BaseException) -> str | None:
-    """What to say of a key that Hydra let in with `+` and that the class it belongs to does not have."""
-    found = re.search(r"unexpected keyword argument '(\w+)'.*full_key: (?:task\.)?([\w.]+)", str(error), re.DOTALL)
-    return f"{found[2]} has no field {found[1]!r}" if found else None
 
 
 def _flat(text: str) -> str:

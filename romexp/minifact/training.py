@@ -67,14 +67,14 @@ class Training:
         seed: fixes initial weights and random choices.
     """
 
-    steps: int = 2000
-    learning_rate: float = 1e-3
+    steps: int = 5000
+    learning_rate: float = 2e-3
     weight_decay: float = 0.1
     warmup: int = 100
     clip: float = 1.0
     optimizer: str = "adamw"
-    bottleneck: float = 0.0
-    read_layer: int = 5
+    bottleneck: float = 0.75
+    read_layer: int = 4
     name_loss: float = 0.05
     text_loss: float = 0.2
     bfloat16: bool = True

@@ -3,8 +3,9 @@
     IG_i = Σ_d (x_id - b_id) ∫₀¹ ∂p(answer) / ∂x_id at b + α(x - b) dα
 
 with the integral by Gauss-Legendre quadrature (50 points in the paper). The baseline b is the zero embedding. Written
-here rather than taken from captum because the points of many prompts then share a batch; the sum over tokens equals
-p(x) - p(b), which a test holds.
+here rather than taken from captum because the points of many prompts then share a batch. The sum over tokens tends to
+p(x) - p(b) where the model is smooth along the path (GPT-2); a model that starts with an RMSNorm and has no position
+embeddings (Llama) jumps right at the zero baseline, which no quadrature sees.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
+from omegaconf import OmegaConf
 
 from romexp.data.corpora import HfCorpus, TextCorpus
 from romexp.data.fetcher import Fetcher
@@ -117,7 +118,13 @@ def test_hub_loader_on_local_files(tmp_path: Path) -> None:
     assert list(streamed) == ["one", "two", "three"]
     with pytest.raises(DataError, match=r"corpus\.field: data set parquet .* has no column 'body'; it has text, id"):
         HfCorpus(path="parquet", data_files=str(path), field="body", cache_dir=tmp_path / "cache").load()
+    listed = HfCorpus(path="parquet", data_files=OmegaConf.create([str(path)]), cache_dir=tmp_path / "cache")
+    assert list(listed.texts()) == ["one", "two", "three"]
+    assert listed.provenance["data_files"] == [corpus.provenance["data_files"]]
+    json.dumps(listed.provenance)
+    before = corpus.provenance
     write_parquet(path, ["one", "two", "four"])
+    assert corpus.provenance != before
     assert corpus.provenance != HfCorpus(path="parquet", data_files=str(tmp_path / "none")).provenance
 
 

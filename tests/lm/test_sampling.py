@@ -27,7 +27,7 @@ PROMPTS = (
     "The bank of the north of the country. The Eiffel Tower is located in Paris, and the Space Needle",
 )
 SEEDS = (3, 1, 4, 1, 5, 2**63 - 1)
-SAMPLER = Sampler(max_length=24)
+SAMPLER = Sampler(max_length=22)
 
 
 @pytest.fixture(scope="module", params=[*ARCHITECTURES, "llama with BOS"])
@@ -58,10 +58,16 @@ def plain(lm: LanguageModel, prompt: str, seed: int, sampler: Sampler) -> str:
     return clean(lm, grown)
 
 
-def test_texts_are_those_of_the_plain_loop(lm: LanguageModel) -> None:
-    texts = generate(lm, PROMPTS, sampler=SAMPLER, seeds=SEEDS)
-    assert texts == [plain(lm, prompt, seed, SAMPLER) for prompt, seed in zip(PROMPTS, SEEDS, strict=True)]
-    assert all(text != clean(lm, start(lm, prompt)) for text, prompt in zip(texts[:5], PROMPTS[:5], strict=True))
+def test_texts_are_those_of_the_plain_loop_through_each_rows_model(lm: LanguageModel) -> None:
+    deltas, rows = edits(lm), (0, -1, 1, -1)
+    prompts, seeds, sampler = PROMPTS[:4], SEEDS[:4], Sampler(max_length=18)
+    texts = generate(lm, prompts, sampler=sampler, seeds=seeds, deltas=deltas, edits=rows)
+    unedited = generate(lm, prompts, sampler=sampler, seeds=seeds)
+    for prompt, seed, row, text, before in zip(prompts, seeds, rows, texts, unedited, strict=True):
+        with applied(lm, deltas[row] if row >= 0 else WeightDelta()):
+            assert text == plain(lm, prompt, seed, sampler)
+        assert (text == before) == (row < 0)
+        assert text != clean(lm, start(lm, prompt))
 
 
 @pytest.mark.parametrize(
@@ -77,19 +83,6 @@ def test_every_setting_of_the_sampler(tiny_gpt2: LanguageModel, sampler: Sampler
     whole = Sampler(max_length=16, top_k=min(sampler.top_k, 400), temperature=sampler.temperature)
     assert texts == [plain(tiny_gpt2, prompt, seed, whole) for prompt, seed in zip(PROMPTS, SEEDS, strict=True)]
     assert texts != generate(tiny_gpt2, PROMPTS, sampler=Sampler(max_length=16), seeds=SEEDS)
-
-
-def test_edited_rows_are_the_edited_models(lm: LanguageModel) -> None:
-    deltas, rows = edits(lm), (0, -1, 1, 0, 1, -1)
-    texts = generate(lm, PROMPTS, sampler=SAMPLER, seeds=SEEDS, deltas=deltas, edits=rows)
-    unedited = generate(lm, PROMPTS, sampler=SAMPLER, seeds=SEEDS)
-    for prompt, seed, row, text, before in zip(PROMPTS, SEEDS, rows, texts, unedited, strict=True):
-        with applied(lm, deltas[row] if row >= 0 else WeightDelta()):
-            assert text == plain(lm, prompt, seed, SAMPLER)
-        if row < 0:
-            assert text == before
-    assert texts[0] != unedited[0]
-    assert texts[2] != unedited[2]
 
 
 def shuffled(items: Sequence[object], order: Sequence[int]) -> list:  # type: ignore[type-arg]
@@ -116,10 +109,10 @@ def test_batches_order_and_neighbours_do_not_matter(tiny_lm: LanguageModel, monk
 
 
 def test_memory_decides_how_many_grow_at_once(tiny_gpt2: LanguageModel) -> None:
-    """Keys and values of 24 tokens, 4 layers of width 32, float32: 24 KiB a text."""
+    """Keys and values of 22 tokens, 4 layers of width 32, float32: 22 KiB a text."""
     shapes: list[int] = []
     handle = tiny_gpt2.block(0).register_forward_pre_hook(lambda _m, args: shapes.append(args[0].shape[0]))
-    small = Sampler(max_length=24, cache_gib=2 * 24 / 2**20)
+    small = Sampler(max_length=22, cache_gib=2 * 22 / 2**20)
     try:
         texts = generate(tiny_gpt2, PROMPTS, sampler=small, seeds=SEEDS)
     finally:
@@ -130,7 +123,7 @@ def test_memory_decides_how_many_grow_at_once(tiny_gpt2: LanguageModel) -> None:
 
 def test_running_out_of_memory_halves_the_batch(tiny_gpt2: LanguageModel) -> None:
     def refuse(_m: object, args: tuple[torch.Tensor, ...]) -> None:
-        if args[0].shape[0] > 2:
+        if args[0].shape[0] > 3:
             raise torch.OutOfMemoryError("too much")
 
     handle = tiny_gpt2.block(0).register_forward_pre_hook(refuse)
@@ -167,10 +160,10 @@ def test_an_empty_prompt_starts_from_end_of_text(tiny_gpt2: LanguageModel) -> No
 
 def test_the_top_one_is_greedy_whatever_the_seed(lm: LanguageModel) -> None:
     (one,), (other,) = (
-        generate(lm, [PROMPTS[0]], sampler=Sampler(max_length=20, top_k=1), seeds=[s]) for s in (1, 2)
+        generate(lm, [PROMPTS[0]], sampler=Sampler(max_length=16, top_k=1), seeds=[s]) for s in (1, 2)
     )
     ids = start(lm, PROMPTS[0])
-    while len(ids) < 20:
+    while len(ids) < 16:
         ids.append(int(all_logits(lm, ids)[-1].argmax()))
     assert one == other == clean(lm, ids)
 
