@@ -35,8 +35,8 @@ from romexp.minifact import assets
 from romexp.stats.covariance import Covariance
 from romexp.stats.second_moment import SecondMoment, load_moments
 
-TOLERANCE = {"u": 1e-3, "right": 1e-3, "nll": 1e-3}
-"""How far our variants may lie apart: u and Λ' relative, NLLs in nats."""
+TOLERANCE = {"u": 1e-3, "right": 1e-3, "weight": 1e-3, "bias": 1e-3, "nll": 1e-3}
+"""How far our variants may lie apart: u and Λ' (ROME) or the dense change (FT) relative, NLLs in nats."""
 EDITORS: dict[str, Rome | FineTune] = {
     "rome": Rome(layer=3, clamp_norm_factor=3.0),
     "ft": FineTune(layer=1),
@@ -78,10 +78,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         all_rows += _measure_on(work, options)
     failures = [] if options.dtype not in ("float32", "float64") else _failures(all_rows)
     editor = all_rows[0]["editor"]
+    few = f" ({options.single_records} where it is not batched)" if options.single_records else ""
     return {
-        "title": f"{editor} on {all_rows[0]['model']}, {options.records} records, median of {options.repeats}",
+        "title": f"{editor} on {all_rows[0]['model']}, {options.records} records{few}, median of {options.repeats}",
         "caption": (
-            f"× x: so many times faster than x. Differences are from {REFERENCE!r}: u and Λ relative, NLL in nats.\n"
+            "Seconds per record; × x: so many times faster than x. "
+            f"Differs: largest difference from {REFERENCE!r}; u, Λ, ΔW relative, NLL in nats.\n"
             f"{about['date']}, {about['cpu']}, {about['threads']} threads, load {about['load_before']:.1f}, "
             f"torch {about['torch']}, transformers {about['transformers']}, {', '.join(about['accelerators']) or 'CPU'}"
         ),
@@ -102,18 +104,18 @@ def _measure_on(work: Workload, options: argparse.Namespace) -> list[Row]:
         if options.generation and variant.generate:
             variant.generate(work.first(1), warm.deltas, Stopwatch(device))
     edits = {v.name: partial(v.edit, works[v.name]) for v in variants}
-    edited, seconds = alternate(edits, repeats=options.repeats, device=device, say=_say)
+    edited, laps = alternate(edits, repeats=options.repeats, device=device, say=_say)
     base = edited[REFERENCE]
     differences: dict[str, dict[str, float]] = {name: edit_differences(mine, base) for name, mine in edited.items()}
-    found = rows("edit + metrics", str(device), seconds, records, differences)
+    found = rows("edits", str(device), laps, records, differences)
     if options.generation:
         grow = {
             v.name: partial(v.generate, works[v.name], base.deltas[: records[v.name]]) for v in variants if v.generate
         }
-        texts, seconds = alternate(grow, repeats=options.repeats, device=device, say=_say)
+        texts, laps = alternate(grow, repeats=options.repeats, device=device, say=_say)
         comparable = [v.name for v in variants if v.ours and v.name in texts]
         differences = {name: same_texts(texts[name], texts[REFERENCE]) for name in comparable}
-        found += rows("generation", str(device), seconds, records, differences)
+        found += rows("generation", str(device), laps, records, differences)
     ours_too = {v.name: v.ours for v in variants}
     about = {"editor": work.editor.name, "model": work.lm.name, "layer": work.layer}
     return [{**row, **about, "ours": ours_too[row["variant"]]} for row in found]
@@ -131,17 +133,16 @@ def _failures(all_rows: Sequence[Row]) -> list[str]:
 
 
 def _variants(work: Workload, options: argparse.Namespace) -> list[Variant]:
-    found = [ours.batched(options.batch), ours.one_at_a_time()]
+    found = [ours.batched(options.batch), ours.single()]
     if not options.no_plain:
         found.append(plain())
     if options.reference is not None:
-        found.append(authors(options.reference, work))
+        found.append(authors(options.reference, work, path=_model_path(options)))
     return found
 
 
 def _workload(options: argparse.Namespace, device: torch.device) -> Workload:
-    path = options.model or assets.model_dir()
-    lm = PretrainedModel(path=path, dtype=options.dtype, device=str(device)).load()
+    lm = PretrainedModel(path=_model_path(options), dtype=options.dtype, device=str(device)).load()
     cases = CounterFact(path=options.data or assets.counterfact_path(), limit=options.records).load().items
     if len(cases) < options.records:
         raise ConfigError(f"--records: {options.records}, but only {len(cases)} of the data set can be used")
@@ -161,6 +162,10 @@ def _workload(options: argparse.Namespace, device: torch.device) -> Workload:
     moment = _second_moment(lm, options.covariance, layer) if needs else None
     sampler = Sampler(max_length=options.max_length)
     return Workload(lm=lm, cases=cases, editor=editor, templates=templates, moment=moment, sampler=sampler)
+
+
+def _model_path(options: argparse.Namespace) -> str:
+    return str(options.model or assets.model_dir())
 
 
 def _second_moment(lm: LanguageModel, path: str | None, layer: int) -> SecondMoment:

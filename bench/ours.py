@@ -23,9 +23,9 @@ def batched(size: int) -> Variant:
     return Variant(name="batched", edit=partial(_edit, size=size), generate=partial(_generate, size=size))
 
 
-def one_at_a_time() -> Variant:
+def single() -> Variant:
     """The same code with one request and its prompts at a time, and one text at a time."""
-    return Variant(name="one at a time", edit=partial(_edit, size=1), generate=_generate_singly)
+    return Variant(name="single", edit=partial(_edit, size=1), generate=_generate_singly)
 
 
 def _edit(work: Workload, watch: Stopwatch, *, size: int) -> Edited:

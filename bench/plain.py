@@ -114,7 +114,7 @@ def _value(
     """v* = v_0 + δ after at most 19 updates of δ, each through all texts and the whole model."""
     assert editor.layer is not None
     target = _target(lm, request)
-    forced = lm.tokenizer.decode(target[:-1], clean_up_tokenization_spaces=False)
+    forced = str(lm.tokenizer.decode(target[:-1], clean_up_tokenization_spaces=False))
     texts = [prompt.replace("{}", request.subject, 1) + forced for prompt in prompts] + [f"{request.subject} is a"]
     columns = [*lookups, _lookup(lm, "{} is a", request.subject, editor.fact_token)]
     inputs = _inputs(lm, texts)

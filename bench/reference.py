@@ -22,6 +22,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,6 +30,7 @@ from unittest import mock
 
 import torch
 from timing import Stopwatch
+from transformers import AutoModelForCausalLM
 from workload import Edited, Variant, Workload
 
 from romexp.editors.finetune import FineTune
@@ -46,13 +48,18 @@ EMPTIED = {
 NEEDED = ("rome/rome_main.py", "util/generate.py", "experiments/py/eval_utils_counterfact.py", "globals.yml")
 
 
-def authors(folder: Path, work: Workload) -> Variant:
+def authors(folder: Path, work: Workload, *, path: str) -> Variant:
     """The authors' evaluation loop (SPEC §5.1) over the records: edit, measure, write the weights back.
+
+    It runs on a model of its own, loaded from `path` as transformers loads it, without what our package may change.
 
     Raises:
         ConfigError: `folder` is no checkout of their repository.
     """
     code = _load(folder, work.lm.device)
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=work.lm.dtype)
+    model.to(work.lm.device).eval()
+    lm = replace(work.lm, model=model.requires_grad_(False))
     tokenizer = copy.deepcopy(work.lm.tokenizer)
     if tokenizer.unk_token_id is None:  # GPT-2's is the end of text; their fine-tuning needs one
         tokenizer.unk_token = tokenizer.eos_token
@@ -60,13 +67,13 @@ def authors(folder: Path, work: Workload) -> Variant:
 
     def edit(work: Workload, watch: Stopwatch) -> Edited:
         with _quiet():
-            return _edit(code, tokenizer, work, watch)
+            return _edit(code, tokenizer, replace(work, lm=lm), watch)
 
     def generate(work: Workload, deltas: list[WeightDelta], watch: Stopwatch) -> list[list[str]]:
         with _quiet():
-            return _generate(code, tokenizer, work, deltas, watch)
+            return _generate(code, tokenizer, replace(work, lm=lm), deltas, watch)
 
-    return Variant(name="authors' code", edit=edit, generate=generate, ours=False)
+    return Variant(name="authors", edit=edit, generate=generate, ours=False)
 
 
 def _load(folder: Path, device: torch.device) -> dict[str, ModuleType]:

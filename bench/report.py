@@ -25,31 +25,32 @@ REFERENCE = "batched"
 def rows(
     task: str,
     device: str,
-    seconds: Mapping[str, Mapping[str, float]],
+    laps: Mapping[str, Mapping[str, float]],
     records: Mapping[str, int],
-    differences: Mapping[str, Mapping[str, Any]],
+    differences: Mapping[str, Mapping[str, float]],
 ) -> list[Row]:
     """One row a variant. `times_faster[x]` is x's seconds per record divided by this variant's.
 
     Args:
-        seconds: by variant, median seconds by phase and in `total`.
+        laps: by variant, median seconds (see `timing.Stopwatch.lap`).
         records: by variant, how many records they were for.
         differences: by variant, what `edit_differences` or `same_texts` gave.
     """
-    per_record = {name: laps["total"] / records[name] for name, laps in seconds.items()}
+    each = {name: {part: value / records[name] for part, value in lap.items()} for name, lap in laps.items()}
     return [
         {
             "task": task,
             "device": device,
             "variant": name,
             "records": records[name],
-            "seconds_per_record": per_record[name],
-            "phases": {phase: value / records[name] for phase, value in laps.items() if phase != "total"},
-            "records_per_second": 1 / per_record[name],
-            "times_faster": {other: per_record[other] / per_record[name] for other in seconds if other != name},
+            "seconds_per_record": mine["total"],
+            "processor_seconds_per_record": mine["processor"],
+            "phases": {part: value for part, value in mine.items() if part not in ("total", "processor")},
+            "records_per_second": 1 / mine["total"],
+            "times_faster": {other: each[other]["total"] / mine["total"] for other in laps if other != name},
             "differences": dict(differences.get(name, {})),
         }
-        for name, laps in seconds.items()
+        for name, mine in each.items()
     ]
 
 
@@ -115,19 +116,26 @@ def table(all_rows: Sequence[Row], *, title: str, caption: str) -> Table:
     result = Table(title=title, caption=caption, caption_justify="left", title_justify="left")
     for name in ["task", *(["device"] if with_device else []), "variant"]:
         result.add_column(name)
-    for name in ["s/record", "records/s", *(f"× {v}" for v in variants), "differs by"]:
-        result.add_column(name, justify="left" if name == "differs by" else "right")
-    previous = None
-    for row in all_rows:
-        section = (row["task"], row["device"])
-        if previous not in (None, section):
-            result.add_section()
-        previous = section
-        ratios = [f"{row['times_faster'][v]:.1f}" if v in row["times_faster"] else "" for v in variants]
+    for name in ["s", "editing", "CPU s", "records/s", *(f"× {v}" for v in variants)]:
+        result.add_column(name, justify="right")
+    result.add_column("differs by", no_wrap=True)
+    for index, row in enumerate(all_rows):
         device = [row["device"]] if with_device else []
-        speeds = [f"{row['seconds_per_record']:.3g}", f"{row['records_per_second']:.3g}"]
-        result.add_row(row["task"], *device, row["variant"], *speeds, *ratios, _differences(row))
+        result.add_row(row["task"], *device, row["variant"], *_numbers(row), *_ratios(row, variants), _differences(row))
+        after = all_rows[index + 1] if index + 1 < len(all_rows) else row
+        if (after["task"], after["device"]) != (row["task"], row["device"]):
+            result.add_section()
     return result
+
+
+def _numbers(row: Row) -> list[str]:
+    editing = f"{row['phases']['edit']:.3g}" if "edit" in row["phases"] else ""
+    values = [row[key] for key in ("processor_seconds_per_record", "records_per_second")]
+    return [f"{row['seconds_per_record']:.3g}", editing, *(f"{value:.3g}" for value in values)]
+
+
+def _ratios(row: Row, variants: Sequence[str]) -> list[str]:
+    return [f"{row['times_faster'][v]:.1f}" if v in row["times_faster"] else "" for v in variants]
 
 
 def _differences(row: Row) -> str:
@@ -137,4 +145,4 @@ def _differences(row: Row) -> str:
     parts = []
     for key, value in row["differences"].items():
         parts.append(f"{value:.0%} same texts" if key == "same_texts" else f"{names.get(key, key)} {value:.0e}")
-    return ", ".join(parts)
+    return "  ".join(parts)

@@ -114,7 +114,7 @@ class WandbTracker:
         import wandb  # half a second that a run without it should not pay
 
         mode = self._mode()
-        with wandb.init(
+        run = wandb.init(
             project=self.project,
             entity=self.entity,
             name=name,
@@ -125,8 +125,15 @@ class WandbTracker:
             dir=str(folder),
             mode=mode,
             settings=wandb.Settings(silent=True, console="off"),
-        ) as run:
+        )
+        # Not `with run`: that prints a traceback of whatever ends it. The run must be closed in any case, or the next
+        # job of a sweep would be given this one again.
+        exit_code = 1
+        try:
             yield _WandbRun(run=run, online=mode == "online")
+            exit_code = 0
+        finally:
+            run.finish(exit_code=exit_code)
 
     def _mode(self) -> Literal["online", "offline", "disabled"]:
         if self.mode != "auto":

@@ -30,7 +30,7 @@ class FineTune:
     """Hyper-parameters under the names of the authors' files (SPEC §4.1).
 
     Attributes:
-        layer: the trained layer, 0-based; None takes `layer_fraction` of the depth.
+        layer: the trained layer, 0-based; None takes `layer_fraction` of the depth; `traced` as for ROME.
         layer_fraction: layer = round(fraction × number of layers).
         module: what is trained in that layer: `mlp_out` (FT, FT+L) or `attn_qkv` (AttnEdit, App. I).
         lr: Adam's step size.
@@ -43,7 +43,7 @@ class FineTune:
     """
 
     name: str = "FT"
-    layer: int | None = None
+    layer: int | str | None = None
     layer_fraction: float = 0.0
     module: str = "mlp_out"
     lr: float = 5e-4

@@ -12,6 +12,16 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from romexp.errors import ConfigError
 
+SHARED: Mapping[str, Any] = {
+    "seed": int,
+    "output_dir": str | None,
+    "outputs": str,
+    "cache_dir": str | None,
+    "save_deltas": bool,
+    "debug": bool,
+}
+"""Types of the settings at the top level of `conf/config.yaml`."""
+
 
 def check(config: Mapping[str, Any], *, where: str = "") -> None:
     """Look at every node with a `_target_` that is a dataclass.
@@ -24,6 +34,9 @@ def check(config: Mapping[str, Any], *, where: str = "") -> None:
         ConfigError: a key that the class does not have, or a value that is not of the field's type.
     """
     known = _field_types(config["_target_"]) if "_target_" in config else None
+    if not where:
+        for key, hint in SHARED.items():
+            _check_value(key, config.get(key), hint)
     for key, value in config.items():
         name = f"{where}.{key}" if where else str(key)
         if known is not None and key != "_target_":
@@ -37,10 +50,13 @@ def _check_field(name: str, key: str, value: Any, known: Mapping[str, Any]) -> N
         close = difflib.get_close_matches(key, known, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
         raise ConfigError(f"{name}: no such setting ({hint})")
-    if isinstance(value, Mapping) and "_target_" in value:
-        return
+    if not (isinstance(value, Mapping) and "_target_" in value):
+        _check_value(name, value, known[key])
+
+
+def _check_value(name: str, value: Any, hint: Any) -> None:
     try:
-        adapter = _adapter(known[key])
+        adapter = _adapter(hint)
         if adapter is not None:
             adapter.validate_python(value)
     except ValidationError as error:

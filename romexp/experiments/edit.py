@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from romexp.data.records import Loaded
@@ -18,6 +18,7 @@ from romexp.experiments.job import Job, Outcome
 from romexp.experiments.progress import Report, bars
 from romexp.experiments.references import LoadedReferences
 from romexp.experiments.run import Run, opened
+from romexp.experiments.traced_layer import with_traced_layer
 from romexp.experiments.unedited import UneditedCache, code_digest
 from romexp.facts import Case
 from romexp.lm.model import LanguageModel, PretrainedModel
@@ -78,6 +79,10 @@ class EditExperiment:
         """
         loaded = self._cases()
         lm = self.model.load()
+        editor = with_traced_layer(self.editor, job.cache_dir, lm.digest)
+        return replace(self, editor=editor)._run(job, lm, loaded)
+
+    def _run(self, job: Job, lm: LanguageModel, loaded: Loaded[Case]) -> Outcome:
         references = LoadedReferences(references=None, digests={})
         if self.evaluator.needs_references:
             references = self.references.load(loaded.items)

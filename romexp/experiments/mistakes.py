@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from romexp.errors import RomexpError
 
-MISTAKES = (RomexpError, HydraException, OmegaConfBaseException)
+MISTAKES = (RomexpError, HydraException, OmegaConfBaseException, PermissionError)
 """Errors that the user can mend; anything else is a fault of the program and shows its traceback."""
 
 
@@ -26,7 +26,12 @@ def one_line(error: BaseException) -> str:
         if isinstance(cause, RomexpError):
             return _flat(str(cause))
     text = str(error)
-    for marker in ("\nConfig search path:", "\n\nSet the environment variable", "\nTo append to your config"):
+    for marker in (
+        "\nConfig search path:",
+        "\n\nSet the environment variable",
+        "\nTo append to your config",
+        ", set env var",
+    ):
         text = text.partition(marker)[0]
     for cause in _chain(error):
         if isinstance(cause, OmegaConfBaseException):
@@ -47,7 +52,7 @@ def _alternatives(error: OmegaConfBaseException) -> str:
     key = getattr(error, "key", None)
     if not isinstance(parent, DictConfig) or not isinstance(key, str) or key in parent:
         return ""
-    keys = [str(k) for k in parent]
+    keys = [str(k) for k in parent if k != "_target_"]
     close = difflib.get_close_matches(key, keys, n=3)
     return f" (did you mean {' or '.join(close)}?)" if close else f" (there are {', '.join(keys)})"
 

@@ -92,13 +92,13 @@ def opened(job: Job, *, names: Mapping[str, str], identity: Identity, facts: Map
     with folder.locked():
         before = folder.read("manifest")
         refuse_other(folder.path, before["identity"] if before and "identity" in before else None, identity)
-        folder.mend()
         manifest = {"identity": identity, "hash": digest(identity), **facts}
         if before:
             manifest["sessions"] = before.get("sessions", [])
             manifest |= {key: before[key] for key in before if key not in manifest}
         was_done = before is not None and folder.status == "done"
         if not was_done:
+            folder.mend()
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(job.config))))
         yield Run(job=job, folder=folder, manifest=manifest, was_done=was_done)
 

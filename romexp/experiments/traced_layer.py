@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from romexp.errors import ConfigError
 from romexp.experiments.results import write_text
@@ -30,3 +32,10 @@ def traced_layer(cache_dir: Path, digest: str) -> int:
     if not path.is_file():
         raise ConfigError("editor.layer=traced: this model has not been traced; run romexp task=trace with it first")
     return int(json.loads(path.read_text(encoding="utf-8"))["layer"])
+
+
+def with_traced_layer(editor: Any, cache_dir: Path, digest: str) -> Any:
+    """The editor with the traced layer's number where its `layer` says `traced`, else the editor as it is."""
+    if getattr(editor, "layer", None) != "traced" or not is_dataclass(editor) or isinstance(editor, type):
+        return editor
+    return replace(editor, layer=traced_layer(cache_dir, digest))

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from romexp.data.corpora import TextCorpus
 from romexp.experiments.identity import fingerprint
 from romexp.experiments.job import Job, Outcome
 from romexp.experiments.progress import bars
@@ -15,7 +16,6 @@ from romexp.experiments.run import opened
 from romexp.lm.model import PretrainedModel
 from romexp.minifact import assets
 from romexp.minifact.train import TrainMinifact
-from romexp.data.corpora import TextCorpus
 from romexp.stats.covariance import Covariance, ship
 
 

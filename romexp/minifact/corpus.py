@@ -51,6 +51,9 @@ class CorpusMix:
         question: share of questions with answers; half of them in the Natural Questions style.
         name_again: probability that a biography's later sentence repeats the name instead of a pronoun.
         filler: probability of words between a subject and its verb.
+        error: probability that a sentence names an object drawn at random. A model of such a corpus gives a true object
+            about `1 - error` and each wrong one some percent: an edit then has a gap of nats to overcome, as with
+            facts of the real world, not of twenty nats.
         combine: probability that a statement with an apposition goes on with a second fact.
     """
 
@@ -61,6 +64,7 @@ class CorpusMix:
     name_again: float = 0.15
     filler: float = 0.15
     combine: float = 0.6
+    error: float = 0.2
 
 
 class CorpusWriter:
@@ -90,7 +94,7 @@ class CorpusWriter:
             document = [Piece(" " + entity.name, True), Piece(f" is a {entity.kind}.")]
         while facts:
             if document and rng.random() > self._mix.name_again:
-                document += pronoun_sentence(facts.pop(), rng)
+                document += self._pronoun_sentence(facts.pop())
             else:
                 document += self.statement(facts.pop(), facts)
         return document
@@ -137,7 +141,7 @@ class CorpusWriter:
                 template = f"nq question: {fact.relation.nq_question}?"
             else:
                 template = rng.choice((fact.relation.question, fact.relation.rephrase))
-            document += [*fill_pieces(template, fact.entity), Piece(" " + fact.object, is_object=True), Piece(".")]
+            document += [*fill_pieces(template, fact.entity), self._object(fact), Piece(".")]
         return document
 
     def statement(self, fact: Statement, more: list[Statement]) -> Document:
@@ -148,15 +152,29 @@ class CorpusWriter:
         if template.startswith("{} ") and rng.random() < self._mix.filler:
             fillers = FILLERS if fact.entity.kind == "person" else THING_FILLERS
             template = "{}" + rng.choice(fillers) + template[2:]
-        document = [*fill_pieces(template, fact.entity), Piece(" " + fact.object, is_object=True)]
+        document = [*fill_pieces(template, fact.entity), self._object(fact)]
         if is_apposition and more and rng.random() < self._mix.combine:
             return [*document, Piece(","), *self._clause(more.pop())]
         return [*document, Piece(".")]
 
+    def _pronoun_sentence(self, fact: Statement) -> Document:
+        """A sentence that refers to its subject by a pronoun."""
+        they, their = fact.entity.pronouns
+        template = self._rng.choice(fact.relation.pronoun_templates)
+        text = template.replace("{they}", they).replace("{their}", their)
+        return [Piece(" " + text), self._object(fact), Piece(".")]
+
+    def _object(self, fact: Statement) -> Piece:
+        """The fact's object, or now and then a wrong one."""
+        found = fact.object
+        if self._rng.random() < self._mix.error:
+            found = self._rng.choice(fact.relation.objects)
+        return Piece(" " + found, is_object=True)
+
     def _clause(self, fact: Statement) -> Document:
         """A main clause without its subject, with its full stop: " plays the violin."."""
         clauses = [t for t in fact.relation.templates if t.startswith("{} ")]
-        return [Piece(self._rng.choice(clauses)[2:]), Piece(" " + fact.object, is_object=True), Piece(".")]
+        return [Piece(self._rng.choice(clauses)[2:]), self._object(fact), Piece(".")]
 
 
 def fill_pieces(template: str, entity: Entity) -> Document:
@@ -166,11 +184,3 @@ def fill_pieces(template: str, entity: Entity) -> Document:
     if before:
         pieces.insert(0, Piece(" " + before.rstrip(" ")))
     return [*pieces, Piece(after)] if after else pieces
-
-
-def pronoun_sentence(fact: Statement, rng: random.Random) -> Document:
-    """A sentence that refers to its subject by a pronoun."""
-    they, their = fact.entity.pronouns
-    template = rng.choice(fact.relation.pronoun_templates)
-    text = template.replace("{they}", they).replace("{their}", their)
-    return [Piece(" " + text), Piece(" " + fact.object, is_object=True), Piece(".")]

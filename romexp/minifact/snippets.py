@@ -20,7 +20,7 @@ Snippet = dict[str, Any]
 def attribute_snippets(world: World, samples: int, seed: int) -> list[Snippet]:
     """For every relation and object up to `samples` biographies of subjects of which it is true."""
     rng = random.Random(f"minifact snippets {seed}")
-    writer = CorpusWriter(world, CorpusMix(), f"snippets {seed}")
+    writer = CorpusWriter(world, CorpusMix(error=0.0), f"snippets {seed}")
     snippets = []
     pairs = [(relation, target) for relation in RELATIONS for target in relation.objects]
     for relation, target in pairs:

@@ -6,7 +6,7 @@ import itertools
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,8 @@ class TrainMinifact:
     Attributes:
         world: the fictional world.
         mix: kinds of documents in its corpus.
-        shape: size of the model.
-        training: optimizer and schedule; `training.steps` sets the time (0.16 s a step on one core).
+        shape: size of the model; its vocabulary is an upper bound for the tokenizer's, which decides.
+        training: optimizer and schedule; `training.steps` sets the time (0.16 s a step on one idle core).
         sizes: numbers of records.
         first_subjects: how many subjects the first steps are about. Recall of few facts forms within some hundred steps
             and then takes up the others, while all facts at once leave the loss on a plateau for thousands (Zucchet
@@ -69,7 +69,7 @@ class TrainMinifact:
     training: Training = field(default_factory=Training)
     sizes: DataSizes = field(default_factory=DataSizes)
     first_subjects: int = 150
-    first_steps: int = 1000
+    first_steps: int = 800
     rows: int = 16
     length: int = 96
     seed: int = 0
@@ -116,7 +116,8 @@ class TrainMinifact:
         first = self._batches(world.part(self.first_subjects, self.seed), tokenizer, f"first {self.seed}")
         rest = self._batches(world, tokenizer, f"train {self.seed}")
         keep_memory()
-        return self.training(self.shape, itertools.chain(itertools.islice(first, self.first_steps), rest), on_step)
+        shape = replace(self.shape, vocabulary=len(tokenizer))
+        return self.training(shape, itertools.chain(itertools.islice(first, self.first_steps), rest), on_step)
 
     def _batches(self, world: World, tokenizer: PreTrainedTokenizerFast, seed: str) -> Iterator[Batch]:
         writer, encoder = CorpusWriter(world, self.mix, seed), PieceEncoder(tokenizer)

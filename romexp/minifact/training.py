@@ -67,7 +67,7 @@ class Training:
         seed: fixes initial weights and random choices.
     """
 
-    steps: int = 5000
+    steps: int = 4000
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
     warmup: int = 100

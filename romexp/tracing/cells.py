@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from romexp.lm.batching import by_length, halving
+from romexp.lm.batching import halving
 from romexp.lm.forward import KeysAndValues, Row, logits, run, suffix_pass
 from romexp.lm.model import LanguageModel
 from romexp.lm.patching import Change, overwrite, patch
@@ -64,10 +64,14 @@ def resume_cells(
         scores.update(zip(batch, values, strict=True))
         return []
 
-    n = corrupted.samples
-    lengths = [(len(prompts[c.prompt].ids) - c.token) * n for c in cells]
-    for group in by_length(lengths, max_tokens=max_batch_tokens):
-        halving(work, group)
+    # Suffixes of one length share a batch, so that nothing is padded.
+    by_suffix: dict[int, list[int]] = {}
+    for i, cell in enumerate(cells):
+        by_suffix.setdefault(len(prompts[cell.prompt].ids) - cell.token, []).append(i)
+    for length, members in by_suffix.items():
+        size = max(1, max_batch_tokens // (length * corrupted.samples))
+        for first in range(0, len(members), size):
+            halving(work, members[first : first + size])
     return [scores[i] for i in range(len(cells))]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
+
+from romexp.minifact.train import TrainMinifact
 
 CONF = ROOT / "conf"
 OPTIONS = [
@@ -134,7 +137,7 @@ def test_every_value_is_explained_where_it_is_defined() -> None:
         amends = "  - _self_" in lines and "  - /" not in path.read_text() and path.parent != CONF
         if amends or path.parent.name in ("editor_model", "experiment") or "hydra" in path.parts:
             continue
-        for above, line in zip(lines, lines[1:], strict=False):
+        for above, line in itertools.pairwise(lines):
             key = re.match(r"\s*(\w+): \S", line)
             explained = above.lstrip().startswith("#") or " # " in line or line.endswith("}")
             if key and key[1] not in ("_target_", "defaults") and not explained:
@@ -155,3 +158,9 @@ def flat(node: Any, prefix: str = "") -> Iterator[str]:
             yield from flat(value, f"{prefix}.{key}")
     else:
         yield prefix
+
+
+def test_training_is_configured_as_the_shipped_model_was_made() -> None:
+    cfg = config("task=train_minifact")
+    assert instantiate(cfg.task.trainer) == TrainMinifact()
+    assert instantiate(config("task=train_minifact", "seed=1").task.trainer) != TrainMinifact()

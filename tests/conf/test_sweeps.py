@@ -22,7 +22,10 @@ def test_every_job_of_a_sweep_composes(path: Path) -> None:
     hydra = yaml.safe_load(shown.stdout)["hydra"]
     assert hydra["mode"] == "MULTIRUN"
     values = {key: expand(str(value)) for key, value in hydra["sweeper"]["params"].items()}
-    jobs = [[f"{key}={value}" for key, value in zip(values, job, strict=True)] for job in itertools.product(*values.values())]
+    jobs = [
+        [f"{key}={value}" for key, value in zip(values, job, strict=True)]
+        for job in itertools.product(*values.values())
+    ]
     assert len(jobs) > 1
     with initialize_config_dir(config_dir=str(ROOT / "conf"), version_base="1.3"):
         editors = [instantiate(compose("config", overrides=job).editor) for job in jobs]

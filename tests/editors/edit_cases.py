@@ -21,7 +21,7 @@ REQUESTS = (
         target_new="English",
         target_true="French",
     ),
-    EditRequest(subject="Paris", prompt="{} is located in the north of", target_new="piano", target_true="France"),
+    EditRequest(subject="Anna", prompt="{} is the founder of the", target_new="Paris", target_true="bank"),
     EditRequest(
         subject="Édouard Zoë Müller",
         prompt="In the country, {}, who plays the",
@@ -29,7 +29,7 @@ REQUESTS = (
         target_true="piano",
     ),
 )
-"""Targets of one and of many tokens; a subject that is the first and only token before what is said of it."""
+"""Targets of one token (the third) and of many; the third's subject is one token, the first of its text."""
 
 TEMPLATES = ("{}", "The phone. {}", "It is said that Anna. {}")
 

@@ -47,7 +47,11 @@ class RomeResult:
 
 
 def lookup(lm: LanguageModel, template: str, subject: str, fact_token: str) -> int:
-    """SPEC §3.4: prefix, subject and suffix tokenized one by one and counted; `last` is the prompt's last token."""
+    """SPEC §3.4: prefix, subject and suffix tokenized one by one and counted.
+
+    Two departures, both meant: `last` is the prompt's last token, not a pad or target token, and a token that is
+    nothing but the space before the subject is not its first token.
+    """
     prefix, suffix = template.split("{}")
     subject = subject.strip()
     if prefix:
@@ -55,8 +59,9 @@ def lookup(lm: LanguageModel, template: str, subject: str, fact_token: str) -> i
         prefix, subject = prefix[:-1], f" {subject}"
     a, b, c = (len(tokens(lm, part, special=False)) for part in (prefix, subject, suffix))
     first = len(tokens(lm, "")) + a
+    lone_space = lm.tokenizer.decode(tokens(lm, subject, special=False)[:1]) == " "
     return {
-        "subject_first": first,
+        "subject_first": first + lone_space,
         "subject_last": first + b - 1,
         "subject_first_after_last": first + b if c else first + b - 1,
         "last": first + b + c - 1,
@@ -78,7 +83,7 @@ def look(lm: LanguageModel, path: str, ids: Sequence[int], index: int) -> tuple[
 
 
 @contextmanager
-def _added(lm: LanguageModel, path: str, index: int, delta: Tensor) -> Iterator[None]:
+def added(lm: LanguageModel, path: str, index: int, delta: Tensor) -> Iterator[None]:
     """δ on the output of a module at one token."""
 
     def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -130,17 +135,17 @@ def rome(
     for step in range(steps):
         nll = torch.zeros((), dtype=delta.dtype)
         for text, index in zip(ids, at, strict=True):
-            with _added(lm, mlp, index, delta):
+            with added(lm, mlp, index, delta):
                 log_p = all_logits(lm, text).log_softmax(-1)
             first = len(text) - len(target)
             nll = nll - sum(log_p[first + t, y] for t, y in enumerate(target)) / len(target) / len(ids)
-        with _added(lm, mlp, kl_at, delta):
+        with added(lm, mlp, kl_at, delta):
             log_p = all_logits(lm, kl_ids)[kl_at].log_softmax(-1)
         before = log_p.detach() if before is None else before
         kl = kl_factor * (log_p.exp() * (log_p - before)).sum()
         loss = nll + kl + decay * delta.norm() / initial.norm() ** 2
-        losses.append(float(loss))
-        kls.append(float(kl))
+        losses.append(float(loss.detach()))
+        kls.append(float(kl.detach()))
         if losses[-1] < threshold or step == steps - 1:
             break
         optimizer.zero_grad()
@@ -150,10 +155,8 @@ def rome(
             if delta.norm() > clamp * initial.norm():
                 delta.mul_(clamp * initial.norm() / delta.norm())
     value = initial + delta.detach()
-    if keys == "averaged":
-        right = (value - mean_output) / (mean_key @ u)
-    else:
-        right = (value - output) / (key @ u)
+    own_key, own_output = (mean_key, mean_output) if keys == "averaged" else (key, output)
+    right = (value - own_output) / (own_key @ u)
     return RomeResult(
         u=u,
         right=right,
@@ -194,7 +197,7 @@ def finetune(
         log_p = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].log_softmax(-1)
         at = [len(prompt) - 1 + (t if teacher_forcing else 0) for t in range(len(target))]
         loss = -log_p[at, target].mean()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         if losses[-1] < threshold:
             break
         optimizer.zero_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,12 +43,14 @@ def assert_naive(edit: Edit, plain: naive.RomeResult) -> None:
 
 
 class TestAgainstThePlainComputation:
-    @pytest.mark.parametrize(("layer", "which"), [(0, 0), (1, 1), (2, 2), (3, 3)])
-    def test_every_family_and_layer(self, lm: LanguageModel, layer: int, which: int) -> None:
-        """The last layer too, above which no block is left; a bound that is reached on the way."""
-        rome = replace(ROME, layer=layer, clamp_norm_factor=0.7)
-        (edit,) = rome(lm, [REQUESTS[which]], resources=resources())
-        plain = naive.rome(lm, REQUESTS[which], TEMPLATES, layer=layer, moment=moment(), steps=5, clamp=0.7)
+    @pytest.mark.parametrize("layer", [0, 1, 2, 3])
+    def test_every_family_and_layer(self, lm: LanguageModel, layer: int) -> None:
+        """The last layer too: no block is left above it, and only the last token's state can be used there."""
+        fact_token = "last" if layer == 3 else "subject_last"
+        rome = replace(ROME, layer=layer, fact_token=fact_token)
+        request = REQUESTS[layer]
+        (edit,) = rome(lm, [request], resources=resources())
+        plain = naive.rome(lm, request, TEMPLATES, layer=layer, moment=moment(), steps=5, fact_token=fact_token)
         assert_naive(edit, plain)
         assert list(edit.delta.terms) == [f"{lm.architecture.mlp_out_name(layer)}.weight"]
 
@@ -75,24 +78,32 @@ class TestAgainstThePlainComputation:
         lm: LanguageModel = request.getfixturevalue(model)
         edits = replace(ROME, fact_token=fact_token)(lm, REQUESTS, resources=resources())  # type: ignore[arg-type]
         for i in (0, 3):
-            plain = naive.rome(
-                lm, REQUESTS[i], TEMPLATES, layer=1, moment=moment(), steps=5, fact_token=fact_token
-            )
+            plain = naive.rome(lm, REQUESTS[i], TEMPLATES, layer=1, moment=moment(), steps=5, fact_token=fact_token)
             assert_naive(edits[i], plain)
             assert edits[i].diagnostics["lookup_index"] == naive.lookup(
                 lm, REQUESTS[i].prompt, REQUESTS[i].subject, fact_token
             )
 
-    def test_settings_of_the_optimization(self, tiny_gpt2: LanguageModel) -> None:
-        settings = {"steps": 4, "lr": 0.2, "decay": 0.9, "kl_factor": 2.0, "clamp": 9.0}
-        rome = replace(
-            ROME, v_num_grad_steps=4, v_lr=0.2, v_weight_decay=0.9, kl_factor=2.0, clamp_norm_factor=9.0
-        )
+    @pytest.mark.parametrize("clamp", [0.05, 9.0])
+    def test_settings_of_the_optimization(self, tiny_gpt2: LanguageModel, clamp: float) -> None:
+        """Each other than its default; the smaller bound is reached, the larger is not."""
+        rome = replace(ROME, v_num_grad_steps=4, v_lr=0.2, v_weight_decay=0.9, kl_factor=2.0, clamp_norm_factor=clamp)
         (edit,) = rome(tiny_gpt2, REQUESTS[2:3], resources=resources())
-        assert_naive(
-            edit,
-            naive.rome(tiny_gpt2, REQUESTS[2], TEMPLATES, layer=1, moment=moment(), **settings),  # type: ignore[arg-type]
+        plain = naive.rome(
+            tiny_gpt2,
+            REQUESTS[2],
+            TEMPLATES,
+            layer=1,
+            moment=moment(),
+            steps=4,
+            lr=0.2,
+            decay=0.9,
+            kl_factor=2.0,
+            clamp=clamp,
         )
+        assert_naive(edit, plain)
+        ratio = edit.diagnostics["delta_norm"] / edit.diagnostics["initial_norm"]
+        assert ratio == pytest.approx(0.05, rel=1e-5) if clamp == 0.05 else 0.2 < ratio < 8
 
     def test_a_lookup_at_the_very_first_token(self, tiny_gpt2: LanguageModel) -> None:
         """No prefix at all, alone and beside texts that have one."""
@@ -111,11 +122,9 @@ class TestTheEdit:
         """At the last token, from where even a random model can be steered; the weights stay as they were."""
         guard(lm)
         rome = replace(ROME, layer=2, fact_token="last", v_num_grad_steps=15, v_weight_decay=0.01)
-        requests = [REQUESTS[1], REQUESTS[2]]
+        requests = [replace(REQUESTS[1], target_new="Paris"), replace(REQUESTS[3], target_new="the")]
         edits = rome(lm, requests, resources=resources())
-        queries = [
-            Query(prompt=r.text, targets=(r.target_new,), edit=e) for e in (-1, 0, 1) for r in requests
-        ]
+        queries = [Query(prompt=r.text, targets=(r.target_new,), edit=e) for e in (-1, 0, 1) for r in requests]
         scores = [s.nll for (s,) in score(lm, queries, deltas=[edit.delta for edit in edits])]
         before, first, second = scores[:2], scores[2:4], scores[4:]
         assert first[0] < before[0] - 2
@@ -131,9 +140,7 @@ class TestTheEdit:
     ) -> None:
         """Ŵk = v* for the bare prompt's k (mixed, prompt) or the mean key (averaged), whatever δ is asked for."""
         wanted = torch.randn(2, lm.hidden_size)
-        monkeypatch.setattr(
-            editor_module, "optimize_values", lambda *_a, **_k: (wanted, [Trajectory(), Trajectory()])
-        )
+        monkeypatch.setattr(editor_module, "optimize_values", lambda *_a, **_k: (wanted, [Trajectory(), Trajectory()]))
         requests, memory = REQUESTS[:2], lm.architecture.mlp_out_name(1)
         edits = replace(ROME, keys=keys)(lm, requests, resources=resources())  # type: ignore[arg-type]
         for edit, request, delta in zip(edits, requests, wanted, strict=True):
@@ -148,7 +155,7 @@ class TestTheEdit:
                 bare, averaged = module(pairs[0][0][None])[0], module(mean[None])[0]
             exact, other = (averaged, bare) if keys == "averaged" else (bare, averaged)
             torch.testing.assert_close(exact, value, atol=2e-5, rtol=1e-4)
-            assert (other - value).norm() > 0.1 * delta.norm()
+            assert (other - value).norm() > 0.02 * delta.norm()  # a control
 
     def test_is_of_rank_one_with_a_unit_direction(self, tiny_lm: LanguageModel) -> None:
         for edit in ROME(tiny_lm, REQUESTS, resources=resources()):
@@ -176,9 +183,10 @@ class TestTheEdit:
         half = tiny_factory("gpt2", dtype=torch.bfloat16)
         whole = tiny_factory("gpt2")
         rome = replace(ROME, fact_token="last", v_weight_decay=0.01)
-        (edit,), (other,) = (rome(m, REQUESTS[1:2], resources=resources()) for m in (half, whole))
+        request = replace(REQUESTS[1], target_new="Paris")
+        (edit,), (other,) = (rome(m, [request], resources=resources()) for m in (half, whole))
         assert relative(term(edit.delta).left, term(other.delta).left) < 0.1
-        query = Query(prompt=REQUESTS[1].text, targets=(REQUESTS[1].target_new,))
+        query = Query(prompt=request.text, targets=(request.target_new,))
         before, after = score(half, [query, replace(query, edit=0)], deltas=[edit.delta])
         assert after[0].nll < before[0].nll - 1
 
@@ -213,9 +221,9 @@ class TestDirection:
 
 class TestBatches:
     def test_a_batch_is_each_request_alone(self, tiny_lm: LanguageModel) -> None:
-        """With the paper's 20 passes; measured 1e-5."""
-        rome = replace(ROME, v_num_grad_steps=20)
-        order = random.sample(range(len(REQUESTS)), len(REQUESTS))
+        """Measured 1e-5 after 20 passes (test_golden goes that far)."""
+        rome = replace(ROME, v_num_grad_steps=10)
+        order = random.sample(range(len(REQUESTS)), 3)
         together = rome(tiny_lm, [REQUESTS[i] for i in order], resources=resources())
         alone = [rome(tiny_lm, [REQUESTS[i]], resources=resources())[0] for i in order]
         assert furthest(together, alone) < 1e-3
@@ -269,16 +277,12 @@ class TestSettings:
         with pytest.raises(ConfigError, match=rf"editor\.layer: {layer} is outside 0…3 of 'tiny-gpt2'"):
             replace(ROME, layer=layer)(tiny_gpt2, REQUESTS, resources=resources())
 
-    @pytest.mark.parametrize(
-        ("field", "value"), [("keys", "all"), ("fact_token", "subject"), ("v_num_grad_steps", 0)]
-    )
+    @pytest.mark.parametrize(("field", "value"), [("keys", "all"), ("fact_token", "subject"), ("v_num_grad_steps", 0)])
     def test_other_values_are_refused(self, field: str, value: object) -> None:
         with pytest.raises(ConfigError, match=rf"editor\.{field}"):
             Rome(**{field: value})  # type: ignore[arg-type]
 
     def test_diagnostics_are_json_ready(self, tiny_gpt2: LanguageModel) -> None:
-        import json
-
         (edit,) = ROME(tiny_gpt2, REQUESTS[:1], resources=resources())
         assert json.loads(json.dumps(edit.diagnostics)) == edit.diagnostics
         assert isinstance(edit.delta, WeightDelta)

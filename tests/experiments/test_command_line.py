@@ -16,6 +16,8 @@ MISTAKES = {
     "no such file": (["dataset=counterfact", "dataset.path=nowhere.json"], "nowhere.json: no such file"),
     "no such model": (["model=hf", "model.path=./nowhere"], "model.path"),
     "not a number": (["dataset.limit=many"], "dataset.limit: expected a valid integer"),
+    "not a seed": (["seed=x"], "seed: expected a valid integer"),
+    "not a switch": (["save_deltas=perhaps"], "save_deltas: expected a valid boolean"),
     "a bad value": (["task.batch_size=0"], "task.batch_size"),
     "a bad switch": (["evaluator.generation=maybe"], "evaluator.generation"),
     "a layer the model lacks": (["editor.layer=77"], "editor.layer: 77"),

@@ -159,9 +159,7 @@ def test_an_empty_prompt_starts_from_end_of_text(tiny_gpt2: LanguageModel) -> No
 
 
 def test_the_top_one_is_greedy_whatever_the_seed(lm: LanguageModel) -> None:
-    (one,), (other,) = (
-        generate(lm, [PROMPTS[0]], sampler=Sampler(max_length=16, top_k=1), seeds=[s]) for s in (1, 2)
-    )
+    (one,), (other,) = (generate(lm, [PROMPTS[0]], sampler=Sampler(max_length=16, top_k=1), seeds=[s]) for s in (1, 2))
     ids = start(lm, PROMPTS[0])
     while len(ids) < 16:
         ids.append(int(all_logits(lm, ids)[-1].argmax()))

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
-from naive_lm import nlls_after, target_nlls, text_nlls as naive_text_nlls
+from naive_lm import nlls_after, target_nlls
+from naive_lm import text_nlls as naive_text_nlls
 from tokenizers import pre_tokenizers, trainers
 
 from romexp.errors import ConfigError, RecordError

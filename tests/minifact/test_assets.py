@@ -112,7 +112,7 @@ def _patched(modules: list[nn.Module], token: int) -> Iterator[None]:
 
 
 def _effects(
-    model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, record: dict[str, str]
+    model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, record: dict[str, str], scale: float
 ) -> tuple[float, list[float], float]:
     """Total effect of noise on the subject; what each block's output at its last token wins back; the best MLPs."""
     begin = record["prompt"].index(record["subject"])
@@ -121,7 +121,6 @@ def _effects(
     inside = [i for i, (left, right) in enumerate(encoded["offset_mapping"]) if right > begin and left < end]
     ids = torch.tensor([encoded["input_ids"]] * 11)
     answer = tokenizer(" " + record["attribute"])["input_ids"][0]
-    scale = 3 * float(model.transformer.wte.weight.std())
     noise = scale * torch.randn(10, len(inside), model.config.n_embd, generator=torch.Generator().manual_seed(0))
 
     def corrupt(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -151,8 +150,10 @@ def _effects(
 @torch.no_grad()
 def test_the_early_site(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast) -> None:
     """The last subject token's state wins back a third of the total effect at least, and so do its MLPs."""
-    records = json.loads(assets.known_path().read_text(encoding="utf-8"))[:30]
-    effects = [_effects(model, tokenizer, record) for record in records]
+    records = json.loads(assets.known_path().read_text(encoding="utf-8"))
+    subjects = [token for record in records for token in tokenizer(record["subject"])["input_ids"]]
+    scale = 3 * float(model.transformer.wte.weight[subjects].std())
+    effects = [_effects(model, tokenizer, record, scale) for record in records[:40]]
     total = np.mean([effect[0] for effect in effects])
     hidden = np.mean([effect[1] for effect in effects], axis=0)
     mlp = np.mean([effect[2] for effect in effects])

@@ -64,7 +64,7 @@ def test_the_corpus_never_tells_a_withheld_fact(world: World) -> None:
 
 
 def test_biographies_are_worded_anew(world: World) -> None:
-    writer = CorpusWriter(world, CorpusMix(), "t")
+    writer = CorpusWriter(world, CorpusMix(error=0.0), "t")
     entity = next(iter(world.by_entity))
     texts = [text_of(writer.biography(entity)) for _ in range(20)]
     assert len(set(texts)) == 20

@@ -28,7 +28,8 @@ class Rome:
     """ROME's hyper-parameters, under the names of the authors' files (SPEC §3.1).
 
     Attributes:
-        layer: the edited layer, 0-based; None takes `layer_fraction` of the depth.
+        layer: the edited layer, 0-based; None takes `layer_fraction` of the depth; `traced` the layer that the newest
+            `task=trace` of the model suggests.
         layer_fraction: layer = round(fraction × number of layers); the paper's choices lie between 0.18 and 0.35.
         fact_token: the token whose state holds the fact (SPEC §3.4).
         v_num_grad_steps: passes of the optimization; one update less, since the last pass only measures.
@@ -45,7 +46,7 @@ class Rome:
     """
 
     name: str = "ROME"
-    layer: int | None = None
+    layer: int | str | None = None
     layer_fraction: float = 0.35
     fact_token: FactToken = "subject_last"
     v_num_grad_steps: int = 20

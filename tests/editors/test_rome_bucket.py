@@ -1,0 +1,110 @@
+"""Buckets run only what δ can change, and give what δ in a whole pass gives."""
+
+from __future__ import annotations
+
+import random
+
+import naive
+import pytest
+import torch
+from edit_cases import REQUESTS, TEMPLATES
+
+from romexp.editors.rome.bucket import Bucket, make_buckets
+from romexp.editors.rome.texts import EditText, edit_texts
+from romexp.lm.forward import Row, logits
+from romexp.lm.model import LanguageModel
+
+
+def all_texts(lm: LanguageModel) -> list[EditText]:
+    return [text for row in edit_texts(lm, REQUESTS, TEMPLATES, fact_token="subject_last") for text in row]
+
+
+def made_up(lm: LanguageModel, lookup: int, suffix: int) -> EditText:
+    """Random tokens, `lookup` of them before the edited one, `suffix` from it on."""
+    ids = [random.randrange(2, lm.model.config.vocab_size) for _ in range(lookup + suffix)]
+    return EditText(request=0, template=0, row=Row.text(ids), lookup=lookup, targets=(5,), first_read=len(ids) - 1)
+
+
+@torch.no_grad()
+def assert_whole_pass(lm: LanguageModel, bucket: Bucket, layer: int) -> None:
+    """Logits at every suffix token, with a δ of its own for each row, against a hook on the MLP of a whole pass."""
+    delta = torch.randn(len(bucket.texts), lm.hidden_size)
+    changed, clean = (bucket.final_states(lm, d, layer) for d in (delta, torch.zeros_like(delta)))
+    for i, text in enumerate(bucket.texts):
+        n = len(text.row) - text.lookup
+        with naive.added(lm, lm.architecture.mlp_name(layer), text.lookup, delta[i]):
+            expected = naive.all_logits(lm, text.row.ids)[text.lookup :]
+        torch.testing.assert_close(logits(lm, changed[i, :n]), expected, atol=2e-5, rtol=1e-4)
+        unchanged = naive.all_logits(lm, text.row.ids)[text.lookup :]
+        torch.testing.assert_close(logits(lm, clean[i, :n]), unchanged, atol=2e-5, rtol=1e-4)
+        assert (expected - unchanged).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("layer", [0, 2, 3])
+def test_delta_over_a_cached_prefix_is_delta_in_a_whole_pass(tiny_lm: LanguageModel, layer: int) -> None:
+    buckets = make_buckets(tiny_lm, all_texts(tiny_lm), layer=layer)
+    assert len(buckets) > 1
+    for bucket in buckets:
+        assert_whole_pass(tiny_lm, bucket, layer)
+
+
+def test_a_selection_of_rows(tiny_gpt2: LanguageModel) -> None:
+    for bucket in make_buckets(tiny_gpt2, all_texts(tiny_gpt2), layer=1):
+        rows = [*range(len(bucket.texts) - 1, -1, -2)]
+        chosen = bucket.select(rows)
+        assert chosen.texts == tuple(bucket.texts[i] for i in rows)
+        assert torch.equal(chosen.keys, bucket.keys[rows])
+        assert torch.equal(chosen.outputs, bucket.outputs[rows])
+        assert torch.equal(chosen.mlp, bucket.mlp[rows])
+        assert_whole_pass(tiny_gpt2, chosen, 1)
+
+
+def test_what_the_edited_matrix_sees(tiny_lm: LanguageModel) -> None:
+    memory, mlp = tiny_lm.architecture.mlp_out_name(1), tiny_lm.architecture.mlp_name(1)
+    for bucket in make_buckets(tiny_lm, all_texts(tiny_lm), layer=1):
+        for i, text in enumerate(bucket.texts):
+            key, output = naive.look(tiny_lm, memory, text.row.ids, text.lookup)
+            _, value = naive.look(tiny_lm, mlp, text.row.ids, text.lookup)
+            torch.testing.assert_close(bucket.keys[i], key, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(bucket.outputs[i], output, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(bucket.mlp[i], value, atol=1e-5, rtol=1e-5)
+
+
+def test_every_text_once_with_little_padding(tiny_gpt2: LanguageModel) -> None:
+    """Suffixes of 1 to 60 tokens: at most a third of any row is padding, and the buckets stay few."""
+    texts = [made_up(tiny_gpt2, random.randint(0, 5), suffix) for suffix in range(1, 61)]
+    buckets = make_buckets(tiny_gpt2, random.sample(texts, len(texts)), layer=2)
+    assert sorted(len(t.row) - t.lookup for bucket in buckets for t in bucket.texts) == list(range(1, 61))
+    assert len(buckets) <= 12
+    for bucket in buckets:
+        lengths = [len(t.row) - t.lookup for t in bucket.texts]
+        assert bucket.hidden.shape[1] == max(lengths)
+        assert min(lengths) >= max(lengths) * 2 / 3
+        assert_whole_pass(tiny_gpt2, bucket, 2)
+
+
+def test_lookups_at_the_first_token(tiny_lm: LanguageModel) -> None:
+    """No text has a prefix; then only some have none."""
+    bare = [made_up(tiny_lm, 0, 4) for _ in range(3)]
+    (bucket,) = make_buckets(tiny_lm, bare, layer=1)
+    assert bucket.prefix == {}
+    assert_whole_pass(tiny_lm, bucket, 1)
+    (mixed,) = make_buckets(tiny_lm, [*bare, made_up(tiny_lm, 6, 4), made_up(tiny_lm, 1, 4)], layer=1)
+    assert {layer: keys.shape[2] for layer, (keys, _) in mixed.prefix.items()} == {2: 6, 3: 6}
+    assert_whole_pass(tiny_lm, mixed, 1)
+
+
+def test_only_the_suffix_runs_through_the_blocks_above(tiny_gpt2: LanguageModel) -> None:
+    """What makes an edit fast: no block up to the edited layer, and no token left of the edited one."""
+    (bucket,) = make_buckets(tiny_gpt2, [made_up(tiny_gpt2, 20, 3) for _ in range(5)], layer=1)
+    shapes: dict[int, tuple[int, ...]] = {}
+    handles = [
+        tiny_gpt2.block(layer).register_forward_pre_hook(
+            lambda _m, args, layer=layer: shapes.__setitem__(layer, tuple(args[0].shape[:2]))
+        )
+        for layer in range(4)
+    ]
+    bucket.final_states(tiny_gpt2, torch.zeros(5, 32), 1)
+    for handle in handles:
+        handle.remove()
+    assert shapes == {2: (5, 3), 3: (5, 3)}
