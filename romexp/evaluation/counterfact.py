@@ -32,14 +32,14 @@ class CounterFactEvaluator:
         essence: also take the essence score of cases that have an essence text; needs generation.
         attributes: also score the attribute prompts. They are stored, but no metric of the paper uses them, and they
             are ten of some 23 prompts.
-        max_batch_tokens: size of a scoring batch, padding included. Results do not depend on it.
+        max_batch_tokens: size of a scoring batch, padding included; None takes what suits the device.
     """
 
     generation: str | bool = "on"
     sampler: Sampler = field(default_factory=Sampler)
     essence: bool = True
     attributes: bool = True
-    max_batch_tokens: int = 8192
+    max_batch_tokens: int | None = None
 
     def __post_init__(self) -> None:
         # `evaluator.generation` means the same whichever way it was spelt, also in hashes of the config.
@@ -90,7 +90,12 @@ class CounterFactEvaluator:
     ) -> list[EvaluationRow]:
         prompts = [self._prompts(case) for case in cases]
         queries = [
-            Query(prompt=prompt, targets=(case.request.target_new, case.request.target_true), edit=edit)
+            Query(
+                prompt=prompt,
+                targets=(case.request.target_new, case.request.target_true),
+                edit=edit,
+                case_id=case.case_id,
+            )
             for case, kinds, edit in zip(cases, prompts, edits, strict=True)
             for group in kinds.values()
             for prompt in group

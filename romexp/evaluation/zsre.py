@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -33,10 +33,10 @@ class ZsreEvaluator:
     use), the token y_i itself is expected instead, or no word's second piece could ever be right.
 
     Attributes:
-        max_batch_tokens: size of a scoring batch, padding included. Results do not depend on it.
+        max_batch_tokens: size of a scoring batch, padding included; None takes what suits the device.
     """
 
-    max_batch_tokens: int = 8192
+    max_batch_tokens: int | None = None
 
     @property
     def needs_references(self) -> bool:
@@ -56,8 +56,8 @@ class ZsreEvaluator:
         present, edits = split_deltas(deltas, len(cases))
         questions = [questions_of(case) for case in cases]
         flat = [
-            (question, edit)
-            for kinds, edit in zip(questions, edits, strict=True)
+            (question, edit, case.case_id)
+            for case, kinds, edit in zip(cases, questions, edits, strict=True)
             for group in kinds.values()
             for question in group
         ]
@@ -68,19 +68,19 @@ class ZsreEvaluator:
         ]
 
     def _correct(
-        self, lm: LanguageModel, rows: Sequence[tuple[Question, int]], deltas: Sequence[WeightDelta]
+        self, lm: LanguageModel, rows: Sequence[tuple[Question, int, int]], deltas: Sequence[WeightDelta]
     ) -> list[list[bool]]:
-        """For each question, under its edit, one boolean an answer token."""
-        queries = [Query(prompt=prompt, targets=(answer,), edit=edit) for (prompt, answer), edit in rows]
+        """For each question, under its edit, one boolean an answer token. Rows are question, edit, case id."""
+        queries = [
+            Query(prompt=prompt, targets=(answer,), edit=edit, case_id=case_id)
+            for (prompt, answer), edit, case_id in rows
+        ]
         scores = [s for (s,) in self._score(lm, queries, deltas)]
         predictions = [list(s.predictions) for s in scores]
         spelt_again = not adds_word_marks(lm.tokenizer)
         if spelt_again:
             altered = [(row, i, text) for row, s in enumerate(scores) for i, text in _altered(lm.tokenizer, s)]
-            again = [
-                Query(prompt=queries[row].prompt + text, targets=queries[row].targets, edit=queries[row].edit)
-                for row, _, text in altered
-            ]
+            again = [replace(queries[row], prompt=queries[row].prompt + text) for row, _, text in altered]
             for (row, i, _), (s,) in zip(altered, self._score(lm, again, deltas), strict=True):
                 predictions[row][i] = s.predictions[0]
         expected = [expected_tokens(lm.tokenizer, s.token_ids) if spelt_again else s.token_ids for s in scores]

@@ -64,7 +64,7 @@ class EditExperiment:
     covariance: Covariance
     evaluator: Evaluator
     references: ReferenceSource
-    batch_size: int = 50
+    batch_size: int = 25
     save_deltas: bool = False
 
     def __post_init__(self) -> None:

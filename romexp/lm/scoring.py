@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import torch
 
-from romexp.errors import RecordError
+from romexp.errors import ConfigError, RecordError
 from romexp.lm.batching import by_length, halving
 from romexp.lm.deltas import WeightDelta, overlay
-from romexp.lm.forward import Pass, Row, layer_of, logits, make_pass, run
+from romexp.lm.forward import Pass, Row, check_length, layer_of, logits, make_pass, run
 from romexp.lm.model import LanguageModel
-from romexp.lm.tokens import encode
+from romexp.lm.tokens import Encoding, encode
 
 LOGIT_CHUNK = 1024
 """Positions whose logits are held at once: 1,024 × 50,257 float32 is 206 MB."""
@@ -30,11 +30,13 @@ class Query:
         prompt: complete text without a trailing space.
         targets: without a leading space; one is put before each.
         edit: index into the deltas, -1 for the unedited model.
+        case_id: named by an error if the query cannot be scored.
     """
 
     prompt: str
     targets: tuple[str, ...]
     edit: int = -1
+    case_id: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +69,17 @@ def score(
     queries: Sequence[Query],
     *,
     deltas: Sequence[WeightDelta] = (),
-    max_batch_tokens: int = 8192,
+    max_batch_tokens: int | None = None,
 ) -> list[tuple[TargetScore, ...]]:
     """Score every query; one tuple per query, one entry per target.
 
     Give the queries of the unedited and the edited models together: they share what the edit does not touch.
 
+    Args:
+        max_batch_tokens: size of a batch, padding included; None takes what suits the device (`batch_tokens`).
+
     Raises:
-        RecordError: an empty prompt or target.
-        ConfigError: a prompt with its target is longer than the model's context.
+        RecordError: an empty prompt or target, or one longer than the model's context; `index` is the query's case.
     """
     rows: list[Row] = []
     readings: list[_Reading] = []
@@ -99,7 +103,7 @@ def text_nlls(
     deltas: Sequence[WeightDelta] = (),
     edits: Sequence[int] | None = None,
     max_tokens: int | None = None,
-    max_batch_tokens: int = 8192,
+    max_batch_tokens: int | None = None,
 ) -> list[tuple[float, ...]]:
     """-log p of tokens 2…T of each text, truncated to `max_tokens` tokens; the first has nothing before it."""
     ids = [encoding.ids[: max_tokens or lm.max_positions] for encoding in encode(lm.tokenizer, texts)]
@@ -107,6 +111,11 @@ def text_nlls(
     readings = [_Reading(row=i, columns=tuple(range(len(row) - 1)), token_ids=row[1:]) for i, row in enumerate(ids)]
     scores = _read(lm, rows, readings, list(edits or [-1] * len(texts)), deltas, max_batch_tokens)
     return [s.token_nlls for s in scores]
+
+
+def batch_tokens(lm: LanguageModel) -> int:
+    """Tokens of a batch: on a CPU few enough to stay in its caches (twice as fast as 8,192), else many."""
+    return 1024 if lm.device.type == "cpu" else 16384
 
 
 def target_start(offsets: Sequence[tuple[int, int]], prompt_length: int) -> int:
@@ -134,9 +143,7 @@ def _pack(lm: LanguageModel, queries: Sequence[Query]) -> list[_Packed]:
         branches: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
         order: list[tuple[tuple[int, ...], int]] = []
         for _ in query.targets:
-            encoding = next(encodings)
-            start = target_start(encoding.offsets, len(query.prompt))
-            prompt, target = encoding.ids[:start], encoding.ids[start:]
+            prompt, target = _split(lm, next(encodings), query)
             branches.setdefault(prompt, []).append(target)
             order.append((prompt, len(branches[prompt]) - 1))
         if len(branches) == 1:
@@ -145,6 +152,17 @@ def _pack(lm: LanguageModel, queries: Sequence[Query]) -> list[_Packed]:
         else:  # the tokenizer merged the prompt's end differently: one row a target, in order
             packed.append([_branched(prompt, [branches[prompt][i]]) for prompt, i in order])
     return packed
+
+
+def _split(lm: LanguageModel, encoding: Encoding, query: Query) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Tokens of the prompt and of the target."""
+    try:
+        start = target_start(encoding.offsets, len(query.prompt))
+        check_length(lm, len(encoding) - 1)  # the last token is only predicted
+    except (RecordError, ConfigError) as error:
+        reason = error.reason if isinstance(error, RecordError) else str(error)
+        raise RecordError(f"{query.prompt!r}: {reason}", index=query.case_id, field="prompt") from error
+    return encoding.ids[:start], encoding.ids[start:]
 
 
 def _branched(
@@ -171,7 +189,7 @@ def _read(
     readings: Sequence[_Reading],
     edits: Sequence[int],
     deltas: Sequence[WeightDelta],
-    max_batch_tokens: int,
+    max_batch_tokens: int | None,
 ) -> list[TargetScore]:
     by_row: dict[int, list[int]] = {}
     for index, reading in enumerate(readings):
@@ -192,7 +210,7 @@ def _read(
     # Rows of one text stay together so that they share the blocks below the edit.
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), rows[i].ids))
     lengths = [len(rows[i]) for i in order]
-    for group in by_length(lengths, max_tokens=max_batch_tokens):
+    for group in by_length(lengths, max_tokens=max_batch_tokens or batch_tokens(lm)):
         halving(work, [order[i] for i in group])
     return [out[i] for i in range(len(readings))]
 

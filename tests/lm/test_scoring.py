@@ -11,7 +11,7 @@ from naive_lm import nlls_after, target_nlls
 from naive_lm import text_nlls as naive_text_nlls
 from tokenizers import pre_tokenizers, trainers
 
-from romexp.errors import ConfigError, RecordError
+from romexp.errors import RecordError
 from romexp.lm import scoring
 from romexp.lm.architecture import ARCHITECTURES
 from romexp.lm.deltas import Dense, LowRank, WeightDelta, applied, weight_in_out
@@ -29,8 +29,8 @@ QUERIES = (
     Query(prompt="The mother tongue of Danielle Darrieux is", targets=("French", "Zürich"), edit=3),
     Query(prompt="The mother tongue of Danielle Darrieux is", targets=("French", "Zürich"), edit=1),
 )
-CLOSE = 1e-5
-"""Measured 4e-6 on losses up to 15."""
+CLOSE = 3e-5
+"""Measured 5e-6 on losses up to 10."""
 
 
 @pytest.fixture(scope="module", params=[*ARCHITECTURES, "llama with BOS"])
@@ -192,8 +192,9 @@ def test_a_bos_is_enough_to_predict_from(tiny_llama_bos: LanguageModel) -> None:
 
 
 def test_too_long_a_prompt(tiny_gpt2: LanguageModel) -> None:
-    with pytest.raises(ConfigError, match="sees 128 at once"):
-        score(tiny_gpt2, [Query(prompt="x" * 129, targets=("Paris",))])
+    with pytest.raises(RecordError, match="sees 128 at once") as caught:
+        score(tiny_gpt2, [Query(prompt="x", targets=("P",)), Query(prompt="x" * 129, targets=("Paris",), case_id=7)])
+    assert (caught.value.index, caught.value.field) == (7, "prompt")
 
 
 class TestTexts:
