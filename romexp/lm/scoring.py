@@ -161,7 +161,8 @@ def _split(lm: LanguageModel, encoding: Encoding, query: Query) -> tuple[tuple[i
         check_length(lm, len(encoding) - 1)  # the last token is only predicted
     except (RecordError, ConfigError) as error:
         reason = error.reason if isinstance(error, RecordError) else str(error)
-        raise RecordError(f"{query.prompt!r}: {reason}", index=query.case_id, field="prompt") from error
+        shown = query.prompt if len(query.prompt) <= 80 else f"{query.prompt[:77]}…"
+        raise RecordError(f"{shown!r}: {reason}", index=query.case_id, field="prompt") from error
     return encoding.ids[:start], encoding.ids[start:]
 
 
