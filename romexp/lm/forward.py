@@ -262,11 +262,6 @@ def layer_of(lm: LanguageModel, parameter: str) -> int:
     return int(parameter[len(prefix) :].split(".", 1)[0])
 
 
-def select_rows(given: Pass, rows: Sequence[int]) -> Pass:
-    """`given` with these rows, as a new pass."""
-    return given.select(torch.tensor(list(rows), device=given.ids.device))
-
-
 def suffix_pass(lm: LanguageModel, rows: Sequence[Row], starts: Sequence[int], *, prefix_width: int) -> Pass:
     """A pass over each row's tokens from `starts[i]` on, looking back at a cached prefix of `prefix_width` columns.
 

@@ -6,7 +6,6 @@ authors' stream. A seed of its own for every fact is the variant.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -137,8 +136,3 @@ def _multivariate(lm: LanguageModel, corpus: Iterable[str], *, student: float | 
     covariance = (square - count * torch.outer(mean, mean)) / (count - 1)
     values, vectors = torch.linalg.eigh(covariance)
     return MultivariateGaussian(mean=mean, factor=vectors * values.clamp(min=0).sqrt(), student=student)
-
-
-def probability_of_no_effect(noise: Noise) -> bool:
-    """True if the noise cannot change anything, so that a trace would show nothing."""
-    return isinstance(noise, Gaussian | Uniform) and math.isclose(noise.scale, 0.0)

@@ -211,6 +211,8 @@ class TestLength:
         lm = tiny_factory("qwen2")
         lm.model.config.sliding_window, lm.model.config.use_sliding_window = 8, False
         check_length(lm, 128)
+        with pytest.raises(ConfigError, match="sees 128"):
+            check_length(lm, 129)
 
 
 def test_layer_of_a_parameter(lm: LanguageModel) -> None:
