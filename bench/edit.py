@@ -17,6 +17,8 @@ from typing import Any
 
 import ours
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from plain import plain
 from reference import authors
 from report import REFERENCE, Row, edit_differences, environment, rows, same_texts, table
@@ -24,6 +26,7 @@ from rich.console import Console
 from timing import Stopwatch, alternate
 from workload import SEED, Variant, Workload
 
+from romexp.__main__ import CONFIG
 from romexp.data.counterfact import CounterFact
 from romexp.editors.finetune import FineTune
 from romexp.editors.rome.contexts import context_templates
@@ -37,12 +40,7 @@ from romexp.stats.second_moment import SecondMoment, load_moments
 
 TOLERANCE = {"u": 1e-3, "right": 1e-3, "weight": 1e-3, "bias": 1e-3, "nll": 1e-3}
 """How far our variants may lie apart: u and Λ' (ROME) or the dense change (FT) relative, NLLs in nats."""
-EDITORS: dict[str, Rome | FineTune] = {
-    "rome": Rome(layer=3, clamp_norm_factor=3.0),
-    "ft": FineTune(layer=1),
-    "ft_l": FineTune(name="FT+L", layer=0, norm_constraint=2e-3),
-}
-"""As `editor=… model=minifact` has them."""
+EDITORS = ("rome", "ft", "ft_l")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,7 +144,7 @@ def _workload(options: argparse.Namespace, device: torch.device) -> Workload:
     cases = CounterFact(path=options.data or assets.counterfact_path(), limit=options.records).load().items
     if len(cases) < options.records:
         raise ConfigError(f"--records: {options.records}, but only {len(cases)} of the data set can be used")
-    editor = EDITORS[options.editor]
+    editor = _editor(options.editor)
     layer = editor.layer if options.layer is None else options.layer
     templates: tuple[str, ...] = ("{}",)
     if isinstance(editor, Rome):
@@ -157,11 +155,18 @@ def _workload(options: argparse.Namespace, device: torch.device) -> Workload:
         editor = replace(editor, layer=layer, context_templates=templates, mom2_adjustment=not without)
     else:
         editor = replace(editor, layer=layer)
-    assert layer is not None
+    assert isinstance(layer, int)
     needs = isinstance(editor, Rome) and editor.mom2_adjustment
     moment = _second_moment(lm, options.covariance, layer) if needs else None
     sampler = Sampler(max_length=options.max_length)
     return Workload(lm=lm, cases=cases, editor=editor, templates=templates, moment=moment, sampler=sampler)
+
+
+def _editor(name: str) -> Rome | FineTune:
+    """The editor as `editor=… model=minifact` has it."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG.resolve())):
+        editor: Rome | FineTune = instantiate(compose("config", overrides=[f"editor={name}", "model=minifact"]).editor)
+    return editor
 
 
 def _model_path(options: argparse.Namespace) -> str:
@@ -179,7 +184,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--records", type=_positive, default=20, help="how many records")
     add("--repeats", type=_positive, default=3, help="how often each variant runs; medians are printed")
-    add("--editor", choices=list(EDITORS), default="rome")
+    add("--editor", choices=EDITORS, default="rome")
     add("--layer", type=int, help="edited layer, 0-based; minifact's by default")
     add("--batch", type=_positive, default=50, help="records side by side in 'batched'")
     add("--single-records", type=_positive, help="run the variants other than 'batched' on the first so many only")

@@ -33,3 +33,7 @@ class RecordError(DataError):
             if part
         )
         super().__init__(f"{where}: {message}" if where else message)
+
+    def at(self, index: int | None) -> RecordError:
+        """The same error, of the record at this position."""
+        return RecordError(self.reason, file=self.file, index=index, field=self.field)

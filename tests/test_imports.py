@@ -10,10 +10,11 @@ import pytest
 import romexp
 
 PACKAGE = Path(romexp.__file__).parent
-BASE = {"errors", "facts", "seeds"}
+BASE = {"errors", "facts", "files", "seeds"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "facts": set(),
+    "files": set(),
     "seeds": set(),
     "lm": BASE,
     "data": BASE,

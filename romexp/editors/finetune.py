@@ -150,9 +150,7 @@ def _text(lm: LanguageModel, index: int, request: EditRequest, *, teacher_forcin
         ids = encoding.ids[:-1] if teacher_forcing else encoding.ids[:start]
         check_length(lm, len(ids))
     except RecordError as error:
-        raise RecordError(error.reason, index=index, field=error.field) from error
-    except ConfigError as error:
-        raise RecordError(str(error), index=index, field="prompt") from error
+        raise error.at(index) from error
     targets = encoding.ids[start:]
     columns = tuple(start - 1 + (t if teacher_forcing else 0) for t in range(len(targets)))
     unknown = lm.tokenizer.unk_token_id  # masked by the reference; end of text for GPT-2

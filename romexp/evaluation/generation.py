@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
+from romexp.errors import RecordError
 from romexp.evaluation.text_metrics import Vectorizer, essence_score, ngram_entropy, reference_score
 from romexp.facts import Case, EditRequest
 from romexp.lm.deltas import WeightDelta
@@ -78,11 +79,20 @@ def generate_texts(
 
     Prompt j of a case draws from the seed (run seed, case id, "generation", j), whatever the model: a case's texts
     before and after the edit differ by the edit alone, and repeated prompts of one case differ from each other.
+
+    Raises:
+        RecordError: a prompt is longer than the model's context; `index` is the case's id.
     """
     prompts = [prompt for case in cases for prompt in case.generation_prompts]
     seeds = [derive_seed(seed, c.case_id, "generation", j) for c in cases for j in range(len(c.generation_prompts))]
     rows = [edit for case, edit in zip(cases, edits, strict=True) for _ in case.generation_prompts]
-    texts = iter(generate(lm, prompts, sampler=sampler, seeds=seeds, deltas=deltas, edits=rows) if prompts else [])
+    if not prompts:
+        return [[] for _ in cases]
+    try:
+        texts = iter(generate(lm, prompts, sampler=sampler, seeds=seeds, deltas=deltas, edits=rows))
+    except RecordError as error:
+        owners = [case.case_id for case in cases for _ in case.generation_prompts]
+        raise error.at(None if error.index is None else owners[error.index]) from error
     return [[next(texts) for _ in case.generation_prompts] for case in cases]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from romexp.data.records import Loaded
@@ -17,7 +17,7 @@ from romexp.experiments.identity import Identity, fingerprint
 from romexp.experiments.job import Job, Outcome
 from romexp.experiments.progress import Report, bars
 from romexp.experiments.references import LoadedReferences
-from romexp.experiments.run import Run, opened
+from romexp.experiments.run import Run, opened, worked_on
 from romexp.experiments.traced_layer import with_traced_layer
 from romexp.experiments.unedited import UneditedCache, code_digest
 from romexp.facts import Case
@@ -89,7 +89,12 @@ class EditExperiment:
         dataset, editor = job.choices["dataset"], job.choices["editor"]
         names = {"task": "edit", "model": lm.name, "dataset": dataset, "editor": editor}
         identity = self._identity(job, lm, loaded, references)
-        with opened(job, names=names, identity=identity, facts=_facts(job, lm, loaded)) as run:
+        with opened(
+            job,
+            names=names,
+            identity=identity,
+            facts=worked_on(job, lm, loaded) | {"word_tokenizer": tokenizer_in_use()},
+        ) as run:
             if run.was_done:
                 log.info("this very run was finished before; delete its folder to do it again")
                 return self._outcome(run, loaded, run.folder.read("summary") or {})
@@ -178,24 +183,9 @@ class EditExperiment:
     def _outcome(self, run: Run, loaded: Loaded[Case], summary: Summary) -> Outcome:
         count = summary.get("n_cases", 0)
         title = f"{run.manifest['model']['name']}, {loaded.name}, {count} cases (95 % half-width)"
-        lines = [f"results: {run.folder.path}"]
-        if run.tracked_at:
-            lines.append(f"W&B run: {run.tracked_at}")
-        aside = len(run.manifest.get("set_aside", ())) + len(loaded.rejected)
-        if aside:
-            lines.append(f"set aside: {aside} records, named in {run.folder.path / 'manifest.json'}")
-        return Outcome(tables=(rich_table(table_rows(summary, editor=self.editor.name), title=title),), lines=lines)
-
-
-def _facts(job: Job, lm: LanguageModel, loaded: Loaded[Case]) -> dict[str, Any]:
-    """Entries of the manifest that say what was worked on."""
-    return {
-        "model": {"name": lm.name, "digest": lm.digest, "dtype": str(lm.dtype), "device": str(lm.device)},
-        "dataset": {"name": loaded.name, "path": loaded.path, "sha256": loaded.sha256, "cases": len(loaded.items)},
-        "rejected": [asdict(record) for record in loaded.rejected],
-        "seed": job.seed,
-        "word_tokenizer": tokenizer_in_use(),
-    }
+        return Outcome(
+            tables=(rich_table(table_rows(summary, editor=self.editor.name), title=title),), lines=run.closing_lines()
+        )
 
 
 def _table(rows: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:

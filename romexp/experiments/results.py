@@ -14,6 +14,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from romexp.errors import ConfigError, DataError
+from romexp.files import replacing, write_text
 from romexp.reporting.rows import Row, mend, read_rows
 
 Status = Literal["running", "done", "failed"]
@@ -104,13 +105,5 @@ class RunFolder:
 
     def write_parquet(self, frame: pd.DataFrame) -> None:
         """`cases.parquet`: written whole, then moved into place, since a cut file would be unreadable."""
-        part = self.path / "cases.parquet.part"
-        frame.to_parquet(part, index=False)
-        part.replace(self.path / "cases.parquet")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file atomically: a reader sees the old text or the new one, never half of it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+        with replacing(self.path / "cases.parquet") as part:
+            frame.to_parquet(part, index=False)

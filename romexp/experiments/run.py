@@ -6,16 +6,19 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from romexp.data.records import Loaded
 from romexp.experiments.environment import describe, now
 from romexp.experiments.identity import Identity, digest, refuse_other
 from romexp.experiments.job import Job
-from romexp.experiments.results import RunFolder, Status, write_text
+from romexp.experiments.results import RunFolder, Status
+from romexp.files import write_text
+from romexp.lm.model import LanguageModel
 from romexp.tracking import TrackedRun
 
 
@@ -75,6 +78,18 @@ class Run:
         sessions = self.manifest.get("sessions") or [{}]
         return str(sessions[-1].get("tracked_at", ""))
 
+    def closing_lines(self) -> list[str]:
+        """What the command line says at the end: where things lie, how many records were set aside."""
+        lines = [f"results: {self.folder.path}"]
+        if (self.folder.path / "figures").is_dir():
+            lines.append(f"figures: {self.folder.path / 'figures'}")
+        if self.tracked_at:
+            lines.append(f"W&B run: {self.tracked_at}")
+        aside = len(self.manifest.get("set_aside", ())) + len(self.manifest.get("rejected", ()))
+        if aside:
+            lines.append(f"set aside: {aside} records, named in {self.folder.path / 'manifest.json'}")
+        return lines
+
 
 @contextmanager
 def opened(job: Job, *, names: Mapping[str, str], identity: Identity, facts: Mapping[str, Any]) -> Iterator[Run]:
@@ -101,6 +116,16 @@ def opened(job: Job, *, names: Mapping[str, str], identity: Identity, facts: Map
             folder.mend()
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(job.config))))
         yield Run(job=job, folder=folder, manifest=manifest, was_done=was_done)
+
+
+def worked_on(job: Job, lm: LanguageModel, loaded: Loaded[Any]) -> dict[str, Any]:
+    """Entries of the manifest that say what a run on a model and a data set worked on."""
+    return {
+        "model": {"name": lm.name, "digest": lm.digest, "dtype": str(lm.dtype), "device": str(lm.device)},
+        "dataset": {"name": loaded.name, "path": loaded.path, "sha256": loaded.sha256, "cases": len(loaded.items)},
+        "rejected": [asdict(record) for record in loaded.rejected],
+        "seed": job.seed,
+    }
 
 
 def folder_path(job: Job, names: Mapping[str, str], identity: Identity) -> Path:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from romexp.errors import ConfigError, DataError, RecordError
 from romexp.experiments.identity import Identity, fingerprint
 from romexp.experiments.job import Job, Outcome
 from romexp.experiments.progress import Report, bars
-from romexp.experiments.run import Run, opened
+from romexp.experiments.run import Run, opened, worked_on
 from romexp.experiments.traced_layer import remember_layer
 from romexp.facts import KnownFact
 from romexp.lm.model import LanguageModel, PretrainedModel
@@ -24,7 +24,7 @@ from romexp.reporting.trace_averages import Pooling, flatten_trace, trace_summar
 from romexp.reporting.trace_table import trace_table
 from romexp.seeds import derive_seed
 from romexp.tracing.gradients import integrated_gradients
-from romexp.tracing.noise import Noise, make_noise
+from romexp.tracing.noise import Noise, make_noise, reads_corpus
 from romexp.tracing.prompt import TracedPrompt, prepare_prompts
 from romexp.tracing.tracer import Trace, Tracer
 
@@ -88,7 +88,7 @@ class TraceExperiment:
             "dataset": job.choices["dataset"] if self.prompt is None else "prompt",
         }
         identity = self._identity(job, lm, loaded)
-        with opened(job, names=names, identity=identity, facts=_facts(job, lm, loaded)) as run:
+        with opened(job, names=names, identity=identity, facts=worked_on(job, lm, loaded)) as run:
             if run.was_done:
                 log.info("this very run was finished before; delete its folder to do it again")
                 return self._outcome(run, loaded)
@@ -127,17 +127,20 @@ class TraceExperiment:
             "prompt": [self.prompt, self.subject],
             "tracer": fingerprint(self.tracer),
             "gradients": self.gradients,
-            "corpus": fingerprint(self.corpus) if str(self.tracer.noise)[:1] in ("m", "t") else None,
+            "corpus": fingerprint(self.corpus) if reads_corpus(self.tracer.noise) else None,
             "seed": job.seed if self.tracer.seed_per_case else None,
         }
 
     def _noise(self, lm: LanguageModel) -> Noise:
-        subjects: list[str] = []
-        if str(self.tracer.noise).startswith("s"):
-            whole = replace(self.dataset, limit=None, offset=0, shard=None, case_ids=None).load()
-            subjects = [fact.subject for fact in whole.items]
-        texts = islice(self.corpus.texts(), NOISE_TEXTS) if str(self.tracer.noise)[:1] in ("m", "t") else ()
-        return make_noise(lm, self.tracer.noise, subjects=subjects, corpus=texts)
+        return make_noise(lm, self.tracer.noise, subjects=self._subjects(), corpus=self._texts())
+
+    # Generators, so that neither source is read by noise that does not depend on it.
+    def _subjects(self) -> Iterator[str]:
+        whole = replace(self.dataset, limit=None, offset=0, shard=None, case_ids=None)
+        yield from (fact.subject for fact in whole.load().items)
+
+    def _texts(self) -> Iterator[str]:
+        yield from islice(self.corpus.texts(), NOISE_TEXTS)
 
     def _work(
         self, run: Run, lm: LanguageModel, noise: Noise, facts: Sequence[KnownFact], report: Report, *, seed: int
@@ -148,7 +151,7 @@ class TraceExperiment:
             log.info("%d of %d facts were finished before; going on after them", len(finished), len(facts))
         aside: list[dict[str, Any]] = []
         run.manifest["set_aside"] = aside
-        run.manifest["noise"] = asdict(noise) if hasattr(noise, "scale") else type(noise).__name__  # type: ignore[call-overload]
+        run.manifest["noise"] = noise.describe()
         for start in range(0, len(pending), self.batch_size):
             report(start, len(pending))
             rows, errors = self._rows(lm, noise, pending[start : start + self.batch_size], seed=seed)
@@ -193,16 +196,8 @@ class TraceExperiment:
     def _outcome(self, run: Run, loaded: Loaded[KnownFact]) -> Outcome:
         summary = run.folder.read("summary") or {}
         rows = run.folder.rows()
-        lines = [f"results: {run.folder.path}"]
-        if (run.folder.path / "figures").is_dir():
-            lines.append(f"figures: {run.folder.path / 'figures'}")
-        if run.tracked_at:
-            lines.append(f"W&B run: {run.tracked_at}")
-        aside = len(run.manifest.get("set_aside", ())) + len(loaded.rejected)
-        if aside:
-            lines.append(f"set aside: {aside} records, named in {run.folder.path / 'manifest.json'}")
         title = f"{run.manifest['model']['name']}, {loaded.name}"
-        return Outcome(tables=(trace_table(summary, rows, title=title),), lines=lines)
+        return Outcome(tables=(trace_table(summary, rows, title=title),), lines=run.closing_lines())
 
 
 def _row(
@@ -226,13 +221,3 @@ def _row(
     if gradients is not None:
         row["integrated_gradients"] = gradients
     return row
-
-
-def _facts(job: Job, lm: LanguageModel, loaded: Loaded[KnownFact]) -> dict[str, Any]:
-    """Entries of the manifest that say what was worked on."""
-    return {
-        "model": {"name": lm.name, "digest": lm.digest, "dtype": str(lm.dtype), "device": str(lm.device)},
-        "dataset": {"name": loaded.name, "path": loaded.path, "sha256": loaded.sha256, "facts": len(loaded.items)},
-        "rejected": [asdict(record) for record in loaded.rejected],
-        "seed": job.seed,
-    }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from romexp.errors import ConfigError
-from romexp.experiments.results import write_text
+from romexp.files import write_text
 
 
 def _file(cache_dir: Path, digest: str) -> Path:
@@ -18,7 +18,6 @@ def _file(cache_dir: Path, digest: str) -> Path:
 def remember_layer(cache_dir: Path, digest: str, *, layer: int, source: Path) -> None:
     """Keep the layer that the newest trace of a model suggests, with the run that it came from."""
     path = _file(cache_dir, digest)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps({"layer": layer, "source": str(source.resolve())}) + "\n")
 
 

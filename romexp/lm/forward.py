@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from romexp.errors import ConfigError
+from romexp.errors import RecordError
 from romexp.lm.model import LanguageModel
 
 
@@ -67,7 +67,7 @@ def make_pass(lm: LanguageModel, rows: Sequence[Row]) -> Pass:
     """Right-pad rows into one pass; a row may be empty. Padding sees and is seen by nothing but itself.
 
     Raises:
-        ConfigError: a row is longer than the model's context or its sliding window.
+        RecordError: a row is longer than the model's context or its sliding window.
     """
     width = max(1, *map(len, rows))
     check_length(lm, max((position for row in rows for position in row.positions), default=0) + 1)
@@ -91,18 +91,21 @@ def additive_mask(lm: LanguageModel, allowed: torch.Tensor) -> torch.Tensor:
     return mask.masked_fill_(~allowed, torch.finfo(lm.dtype).min)
 
 
+def context_length(lm: LanguageModel) -> int:
+    """Tokens that the model sees at once: its positions, or a sliding window, which explicit masks do not apply."""
+    config = lm.model.config
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    return min(lm.max_positions, window or lm.max_positions)
+
+
 def check_length(lm: LanguageModel, length: int) -> None:
     """Refuse a text that the model cannot see whole.
 
     Raises:
-        ConfigError: it exceeds the context length, or a sliding window, which explicit masks do not apply.
+        RecordError: it exceeds `context_length`.
     """
-    window = getattr(lm.model.config, "sliding_window", None)
-    if getattr(lm.model.config, "use_sliding_window", True) is False:
-        window = None
-    limit = min(lm.max_positions, window or lm.max_positions)
-    if length > limit:
-        raise ConfigError(f"a text of {length} tokens, but {lm.name!r} sees {limit} at once")
+    if length > (limit := context_length(lm)):
+        raise RecordError(f"a text of {length} tokens, but {lm.name!r} sees {limit} at once", field="prompt")
 
 
 class KeysAndValues:

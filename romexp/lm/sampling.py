@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from romexp.errors import ConfigError
+from romexp.errors import ConfigError, RecordError
 from romexp.lm.batching import halving
 from romexp.lm.deltas import WeightDelta, overlay
-from romexp.lm.forward import Pass, additive_mask, check_length, logits, run
+from romexp.lm.forward import Pass, additive_mask, check_length, context_length, logits, run
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import encode
 
@@ -84,10 +84,22 @@ def generate(
 
     Returns:
         Texts without special tokens, NFKD-normalized, blank lines turned into spaces.
+
+    Raises:
+        ConfigError: `max_length` exceeds the model's context.
+        RecordError: a prompt does; `index` is its position.
     """
     rows = [encoding.ids or (int(lm.tokenizer.eos_token_id),) for encoding in encode(lm.tokenizer, prompts)]
     chosen = list(edits) if edits is not None else [-1] * len(rows)
-    check_length(lm, max([sampler.max_length, *map(len, rows)]))
+    if sampler.max_length > (limit := context_length(lm)):
+        raise ConfigError(
+            f"sampler.max_length: texts of {sampler.max_length} tokens, but {lm.name!r} sees {limit} at once"
+        )
+    for i, row in enumerate(rows):
+        try:
+            check_length(lm, len(row))
+        except RecordError as error:
+            raise error.at(i) from error
     texts: dict[int, str] = {}
 
     def work(batch: Sequence[int]) -> list[None]:

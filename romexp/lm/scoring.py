@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from romexp.errors import ConfigError, RecordError
+from romexp.errors import RecordError
 from romexp.lm.batching import by_length, halving
 from romexp.lm.deltas import WeightDelta, overlay
 from romexp.lm.forward import Pass, Row, check_length, layer_of, logits, make_pass, run
@@ -159,10 +159,9 @@ def _split(lm: LanguageModel, encoding: Encoding, query: Query) -> tuple[tuple[i
     try:
         start = target_start(encoding.offsets, len(query.prompt))
         check_length(lm, len(encoding) - 1)  # the last token is only predicted
-    except (RecordError, ConfigError) as error:
-        reason = error.reason if isinstance(error, RecordError) else str(error)
+    except RecordError as error:
         shown = query.prompt if len(query.prompt) <= 80 else f"{query.prompt[:77]}…"
-        raise RecordError(f"{shown!r}: {reason}", index=query.case_id, field="prompt") from error
+        raise RecordError(f"{shown!r}: {error.reason}", index=query.case_id, field=error.field) from error
     return encoding.ids[:start], encoding.ids[start:]
 
 

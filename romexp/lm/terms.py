@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from romexp.errors import DataError
+from romexp.files import replacing
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,15 +103,13 @@ class WeightDelta:
                 tensors[f"{name}.right"] = term.right[:, 0] if rank_one else term.right
             else:
                 tensors[f"{name}.dense"] = term.value
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        save_file(
-            # Cloned, because safetensors refuses tensors that share memory (two terms with one left side).
-            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
-            part,
-            metadata={"romexp": json.dumps(dict(metadata or {}))},
-        )
-        part.replace(path)
+        with replacing(path) as part:
+            save_file(
+                # Cloned, because safetensors refuses tensors that share memory (two terms with one left side).
+                {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
+                part,
+                metadata={"romexp": json.dumps(dict(metadata or {}))},
+            )
 
     @classmethod
     def load(cls, path: Path) -> WeightDelta:

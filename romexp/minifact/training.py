@@ -51,14 +51,13 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """The optimizer and its schedule.
+    """AdamW and its schedule.
 
     Attributes:
         steps: number of updates.
         learning_rate: peak, after `warmup` steps; then a cosine down to a twentieth of it.
         weight_decay: decoupled, on matrices.
         clip: largest gradient norm.
-        optimizer: "adamw", or "muon": Muon for the blocks' matrices, AdamW for the rest.
         bottleneck: probability that a row is read through the name bottleneck (`forward.bottleneck_masks`).
         read_layer: first layer that may read a name's last token there.
         name_loss: weight of the loss on the tokens of names, which nothing foretells.
@@ -72,7 +71,6 @@ class Training:
     weight_decay: float = 0.1
     warmup: int = 100
     clip: float = 1.0
-    optimizer: str = "adamw"
     bottleneck: float = 0.75
     read_layer: int = 4
     name_loss: float = 0.05
@@ -86,17 +84,15 @@ class Training:
             torch.manual_seed(self.seed)
             model = shape.build()
             generator = torch.Generator().manual_seed(self.seed)
-            optimizers = self._optimizers(model)
+            optimizer = self._optimizer(model)
             for step in range(self.steps):
-                for optimizer in optimizers:
-                    for group in optimizer.param_groups:
-                        group["lr"] = self._rate(step)
+                for group in optimizer.param_groups:
+                    group["lr"] = self._rate(step)
                 loss = self._loss(model, next(batches), generator)
                 loss.backward()
                 nn.utils.clip_grad_norm_(model.parameters(), self.clip)
-                for optimizer in optimizers:
-                    optimizer.step()
-                    optimizer.zero_grad()
+                optimizer.step()
+                optimizer.zero_grad()
                 if on_step is not None:
                     on_step(step + 1, float(loss.detach()), model)
         return model.eval()
@@ -107,17 +103,11 @@ class Training:
         done = (step - self.warmup) / max(self.steps - self.warmup, 1)
         return self.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
 
-    def _optimizers(self, model: GPT2LMHeadModel) -> list[torch.optim.Optimizer]:
-        inner = [p for p in model.transformer.h.parameters() if p.ndim == 2]
-        known = {id(p) for p in inner}
-        outer = [p for p in model.parameters() if id(p) not in known and p.ndim == 2]
+    def _optimizer(self, model: GPT2LMHeadModel) -> torch.optim.Optimizer:
+        matrices = [p for p in model.parameters() if p.ndim == 2]
         vectors = [p for p in model.parameters() if p.ndim < 2]
-        plain = [{"params": vectors, "weight_decay": 0.0}, {"params": outer, "weight_decay": self.weight_decay}]
-        if self.optimizer == "muon":
-            muon = torch.optim.Muon(inner, weight_decay=self.weight_decay, adjust_lr_fn="match_rms_adamw")
-            return [torch.optim.AdamW(plain, betas=(0.9, 0.98), fused=True), muon]
-        plain[1]["params"] = outer + inner
-        return [torch.optim.AdamW(plain, betas=(0.9, 0.98), fused=True)]
+        groups = [{"params": vectors, "weight_decay": 0.0}, {"params": matrices, "weight_decay": self.weight_decay}]
+        return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
 
     def _loss(self, model: GPT2LMHeadModel, batch: Batch, generator: torch.Generator) -> Tensor:
         rows, length = batch.ids.shape

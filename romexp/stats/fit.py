@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from romexp.errors import ConfigError
+from romexp.files import replacing
 from romexp.lm.batching import by_length
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import pad
@@ -145,13 +145,8 @@ def _feeding(lm: LanguageModel, fitters: Mapping[int, MomentFitter], real: torch
 def _write(checkpoint: Checkpoint, fitters: Mapping[int, MomentFitter], done: int) -> None:
     tensors = {f"{layer}.{name}": value for layer, f in fitters.items() for name, value in f.state().items()}
     header = json.dumps({"key": checkpoint.key, "layers": sorted(fitters), "done": done})
-    checkpoint.path.parent.mkdir(parents=True, exist_ok=True)
-    part = checkpoint.path.with_name(f"{checkpoint.path.name}.{os.getpid()}.part")
-    try:
+    with replacing(checkpoint.path) as part:
         save_file(tensors, part, metadata={"romexp": header})
-        part.replace(checkpoint.path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _resume(checkpoint: Checkpoint, fitters: Mapping[int, MomentFitter]) -> int:

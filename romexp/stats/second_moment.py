@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from romexp.errors import DataError
+from romexp.files import replacing
 from romexp.stats.triangle import pack, unpack
 
 FORMAT = "romexp second moments 1"
@@ -58,8 +58,9 @@ class SecondMoment:
     def solve(self, keys: torch.Tensor) -> torch.Tensor:
         """C⁻¹k for each row: (n × D) → (n × D), in the keys' dtype and on their device; float64 inside.
 
-        C is factored once, on the keys' device if it is CUDA, else on the CPU. The reference multiplies by a plain
-        float32 inverse instead: the same up to rounding. A factor on C scales the result and cancels in ROME's u.
+        C is factored once, on the keys' device if it has float64 (MPS has not), else on the CPU. The reference
+        multiplies by a plain float32 inverse instead: the same up to rounding. A factor on C scales the result and
+        cancels in ROME's u.
 
         Raises:
             DataError: the keys are not as wide as C, or C has no inverse.
@@ -69,7 +70,7 @@ class SecondMoment:
                 f"second moment{self.origin}: keys of shape {tuple(keys.shape)} do not fit a matrix of "
                 f"{self.width} × {self.width}; expected (n, {self.width})"
             )
-        device = keys.device if keys.device.type == "cuda" else torch.device("cpu")
+        device = _float64_device(keys.device)
         if device not in self._solvers:
             self._solvers[device] = self._factor(device)
         right = keys.detach().to(device=device, dtype=torch.float64).T
@@ -124,21 +125,23 @@ class SecondMoment:
         return next(iter(moments.values()))
 
 
+def _float64_device(device: torch.device) -> torch.device:
+    """`device`, or the CPU where it cannot hold float64."""
+    try:
+        return torch.empty(0, dtype=torch.float64, device=device).device
+    except (TypeError, RuntimeError):
+        return torch.device("cpu")
+
+
 def save_moments(path: Path, moments: Mapping[int, SecondMoment]) -> None:
     """Write second moments by layer: safetensors with one packed float32 triangle a layer, JSON metadata; atomic."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     layers = {
         str(layer): {"width": m.width, "count": m.count, "provenance": dict(m.provenance)}
         for layer, m in sorted(moments.items())
     }
     tensors = {f"layers.{layer}": pack(m.matrix.detach().cpu().float()) for layer, m in moments.items()}
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(Path(path)) as part:
         save_file(tensors, part, metadata={"romexp": json.dumps({"format": FORMAT, "layers": layers})})
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def stored_layers(path: Path) -> dict[int, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -12,7 +13,7 @@ from romexp.lm.model import LanguageModel
 from romexp.lm.patching import Change, patch
 from romexp.tracing.prompt import TracedPrompt
 
-Kind = str
+Kind = Literal["hidden", "mlp", "attn"]
 """`hidden` (a whole block's output), `mlp` or `attn`."""
 
 
@@ -93,16 +94,26 @@ def corrupted_run(
         inputs=inputs,
         cache=recorder.stored,
         outputs={kind: torch.stack([outputs[path] for path in each]) for kind, each in parts.items()},
-        scores=answer_scores(lm, final, prompts, samples=samples),
+        scores=answer_scores(lm, final, prompts, columns=[len(p.ids) - 1 for p in prompts], samples=samples),
     )
 
 
 def answer_scores(
-    lm: LanguageModel, final: torch.Tensor, prompts: Sequence[TracedPrompt], *, samples: int
+    lm: LanguageModel,
+    final: torch.Tensor,
+    prompts: Sequence[TracedPrompt],
+    *,
+    columns: Sequence[int],
+    samples: int,
 ) -> torch.Tensor:
-    """Mean over samples of p(answer) at each prompt's last token (prompts); `final` has rows prompt-major."""
-    last = torch.tensor([len(p.ids) - 1 for p in prompts for _ in range(samples)], device=final.device)
-    answers = torch.tensor([p.answer for p in prompts for _ in range(samples)], device=final.device)
+    """Mean over samples of p(answer) where each prompt is read (prompts).
+
+    Args:
+        final: normed final states, `samples` rows a prompt, prompt-major.
+        columns: the column of each prompt's last token in them.
+    """
+    last = torch.tensor(columns, device=final.device).repeat_interleave(samples)
+    answers = torch.tensor([p.answer for p in prompts], device=final.device).repeat_interleave(samples)
     states = final[torch.arange(len(last), device=final.device), last]
     probabilities = logits(lm, states).softmax(dim=-1).gather(1, answers[:, None])[:, 0]
     return probabilities.reshape(len(prompts), samples).mean(dim=1)

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from romexp.lm.batching import halving
-from romexp.lm.forward import KeysAndValues, Row, logits, run, suffix_pass
+from romexp.lm.forward import KeysAndValues, Row, run, suffix_pass
 from romexp.lm.model import LanguageModel
 from romexp.lm.patching import Change, overwrite, patch
-from romexp.tracing.base_runs import CorruptedRun, module_path
+from romexp.tracing.base_runs import CleanRun, CorruptedRun, Kind, answer_scores, module_path
 from romexp.tracing.prompt import TracedPrompt
 
-WindowConvention = str
+WindowConvention = Literal["code", "paper"]
 """`code`: l - ⌊w/2⌋ … l + ⌈w/2⌉ - 1 (the published code); `paper`: l - ⌊(w-1)/2⌋ … l + ⌊w/2⌋ (App. B.2)."""
 
 
@@ -37,98 +38,92 @@ def window_layers(layer: int, *, width: int, n_layers: int, convention: WindowCo
     return range(max(0, first), min(n_layers, first + width))
 
 
-@torch.no_grad()
-def resume_cells(
-    lm: LanguageModel,
-    prompts: Sequence[TracedPrompt],
-    corrupted: CorruptedRun,
-    cells: Sequence[Cell],
-    *,
-    start: int,
-    restored: Callable[[Sequence[Cell]], torch.Tensor] | None,
-    patches: Callable[[Sequence[Cell]], dict[str, Change]],
-    max_batch_tokens: int,
-) -> list[float]:
-    """p(answer), averaged over samples, for each cell.
+def clean_states(clean: CleanRun, kind: Kind, layer: int, cells: Sequence[Cell]) -> torch.Tensor:
+    """The clean run's outputs at the cells' tokens (cells × hidden size)."""
+    return clean.outputs[kind][layer][[c.prompt for c in cells], [c.token for c in cells]]
 
-    Args:
-        start: first block that runs again.
-        restored: clean states that take the first token's place at the input of block `start` (cells × hidden size).
-        patches: outputs to overwrite while the blocks run, by module path, for rows cell-major.
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Resumption:
+    """Runs cells on from a corrupted run.
+
+    Attributes:
+        prompts: the prompts of that run.
+        max_batch_tokens: tokens of one forward pass; halved where memory runs out.
     """
-    scores: dict[int, float] = {}
 
-    def work(batch: Sequence[int]) -> list[None]:
-        chosen = [cells[i] for i in batch]
-        values = _run_batch(lm, prompts, corrupted, chosen, start=start, restored=restored, patches=patches)
-        scores.update(zip(batch, values, strict=True))
-        return []
+    lm: LanguageModel
+    prompts: Sequence[TracedPrompt]
+    corrupted: CorruptedRun
+    max_batch_tokens: int
 
-    # Suffixes of one length share a batch, so that nothing is padded.
-    by_suffix: dict[int, list[int]] = {}
-    for i, cell in enumerate(cells):
-        by_suffix.setdefault(len(prompts[cell.prompt].ids) - cell.token, []).append(i)
-    for length, members in by_suffix.items():
-        size = max(1, max_batch_tokens // (length * corrupted.samples))
-        for first in range(0, len(members), size):
-            halving(work, members[first : first + size])
-    return [scores[i] for i in range(len(cells))]
+    @torch.no_grad()
+    def __call__(
+        self,
+        cells: Sequence[Cell],
+        *,
+        start: int,
+        restored: Callable[[Sequence[Cell]], torch.Tensor] | None = None,
+        patches: Callable[[Sequence[Cell]], dict[str, Change]] = lambda cells: {},
+    ) -> list[float]:
+        """p(answer), averaged over samples, for each cell.
 
+        Args:
+            start: first block that runs again.
+            restored: states that take the first token's place at the input of block `start` (cells × hidden size).
+            patches: outputs to overwrite while the blocks run, by module path, for rows cell-major.
+        """
+        scores: dict[int, float] = {}
 
-def _run_batch(
-    lm: LanguageModel,
-    prompts: Sequence[TracedPrompt],
-    corrupted: CorruptedRun,
-    cells: Sequence[Cell],
-    *,
-    start: int,
-    restored: Callable[[Sequence[Cell]], torch.Tensor] | None,
-    patches: Callable[[Sequence[Cell]], dict[str, Change]],
-) -> list[float]:
-    n, device = corrupted.samples, corrupted.inputs.device
-    rows = [Row.text(prompts[c.prompt].ids) for c in cells for _ in range(n)]
-    tokens = [c.token for c in cells for _ in range(n)]
-    source = torch.tensor([c.prompt * n + s for c in cells for s in range(n)], device=device)
-    token = torch.tensor(tokens, device=device)
-    width = max(len(row) - t for row, t in zip(rows, tokens, strict=True))
-    columns = (token[:, None] + torch.arange(width, device=device)).clamp(max=corrupted.inputs.shape[2] - 1)
-    hidden = corrupted.inputs[start][source[:, None], columns]
-    if restored is not None:
-        hidden[:, 0] = restored(cells).repeat_interleave(n, dim=0)
-    before = max(tokens)
-    prefix = {
-        layer: (keys[source, :, :before], values[source, :, :before])
-        for layer, (keys, values) in corrupted.cache.items()
-        if layer >= start and before > 0
-    }
-    given = suffix_pass(lm, rows, tokens, prefix_width=before if prefix else 0)
-    with patch(lm, patches(cells)):
-        final = run(lm, given, start=start, hidden=hidden, cache=KeysAndValues(prefix=prefix))
-    return _scores(lm, prompts, final, cells, samples=n)
+        def work(batch: Sequence[int]) -> list[None]:
+            chosen = [cells[i] for i in batch]
+            values = self._batch(chosen, start, restored(chosen) if restored else None, patches(chosen))
+            scores.update(zip(batch, values, strict=True))
+            return []
 
+        # Suffixes of one length share a batch, so that nothing is padded.
+        by_suffix: dict[int, list[int]] = {}
+        for i, cell in enumerate(cells):
+            by_suffix.setdefault(len(self.prompts[cell.prompt].ids) - cell.token, []).append(i)
+        for length, members in by_suffix.items():
+            size = max(1, self.max_batch_tokens // (length * self.corrupted.samples))
+            for first in range(0, len(members), size):
+                halving(work, members[first : first + size])
+        return [scores[i] for i in range(len(cells))]
 
-def _scores(
-    lm: LanguageModel, prompts: Sequence[TracedPrompt], final: torch.Tensor, cells: Sequence[Cell], *, samples: int
-) -> list[float]:
-    last = [len(prompts[c.prompt].ids) - 1 - c.token for c in cells for _ in range(samples)]
-    answers = torch.tensor([prompts[c.prompt].answer for c in cells for _ in range(samples)], device=final.device)
-    states = final[torch.arange(len(last), device=final.device), last]
-    probabilities = logits(lm, states).softmax(dim=-1).gather(1, answers[:, None])[:, 0]
-    return probabilities.reshape(len(cells), samples).mean(dim=1).tolist()
-
-
-def first_column(values: torch.Tensor, *, samples: int) -> Change:
-    """Overwrite the restored token, which is column 0 of a suffix, with one value a cell (cells × hidden size)."""
-    repeated = values.repeat_interleave(samples, dim=0)
-    return overwrite(torch.zeros(len(repeated), dtype=torch.long, device=values.device), repeated)
+    def _batch(
+        self, cells: Sequence[Cell], start: int, restored: torch.Tensor | None, patches: dict[str, Change]
+    ) -> list[float]:
+        """Cells whose suffixes are equally long."""
+        n, device = self.corrupted.samples, self.corrupted.inputs.device
+        chosen = [self.prompts[c.prompt] for c in cells]
+        rows = [Row.text(p.ids) for p in chosen for _ in range(n)]
+        tokens = [c.token for c in cells for _ in range(n)]
+        source = torch.tensor([c.prompt * n + s for c in cells for s in range(n)], device=device)
+        width = len(rows[0]) - tokens[0]
+        columns = torch.tensor(tokens, device=device)[:, None] + torch.arange(width, device=device)
+        hidden = self.corrupted.inputs[start][source[:, None], columns]
+        if restored is not None:
+            hidden[:, 0] = restored.repeat_interleave(n, dim=0)
+        before = max(tokens)
+        prefix = {
+            layer: (keys[source, :, :before], values[source, :, :before])
+            for layer, (keys, values) in self.corrupted.cache.items()
+            if layer >= start and before > 0
+        }
+        given = suffix_pass(self.lm, rows, tokens, prefix_width=before if prefix else 0)
+        with patch(self.lm, patches):
+            final = run(self.lm, given, start=start, hidden=hidden, cache=KeysAndValues(prefix=prefix))
+        return answer_scores(self.lm, final, chosen, columns=[width - 1] * len(cells), samples=n).tolist()
 
 
 def window_patches(
-    lm: LanguageModel, kind: str, clean: torch.Tensor, cells: Sequence[Cell], layers: range, *, samples: int
+    lm: LanguageModel, clean: CleanRun, kind: Kind, cells: Sequence[Cell], layers: range, *, samples: int
 ) -> dict[str, Change]:
-    """Restore the outputs of `layers` at each cell's token to the clean run's (layers × prompts × tokens × d)."""
-    prompt = torch.tensor([c.prompt for c in cells], device=clean.device)
-    token = torch.tensor([c.token for c in cells], device=clean.device)
-    return {
-        module_path(lm, kind, layer): first_column(clean[layer][prompt, token], samples=samples) for layer in layers
-    }
+    """Restore the outputs of `layers` at each cell's token, which is column 0 of its suffix, to the clean run's."""
+    patches = {}
+    for layer in layers:
+        values = clean_states(clean, kind, layer, cells).repeat_interleave(samples, dim=0)
+        first = torch.zeros(len(values), dtype=torch.long, device=values.device)
+        patches[module_path(lm, kind, layer)] = overwrite(first, values)
+    return patches

@@ -29,6 +29,10 @@ class Noise(Protocol):
         """Noise (samples × tokens × hidden size), float64, advancing `random`."""
         ...
 
+    def describe(self) -> str:
+        """Kind and scale, for a manifest."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gaussian:
@@ -39,6 +43,9 @@ class Gaussian:
     def draw(self, random: np.random.RandomState, shape: tuple[int, int, int]) -> torch.Tensor:
         return torch.from_numpy(random.randn(*shape)) * self.scale
 
+    def describe(self) -> str:
+        return f"{self.scale!r} · N(0, 1)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform:
@@ -48,6 +55,9 @@ class Uniform:
 
     def draw(self, random: np.random.RandomState, shape: tuple[int, int, int]) -> torch.Tensor:
         return torch.from_numpy(random.uniform(-1, 1, shape)) * self.scale
+
+    def describe(self) -> str:
+        return f"{self.scale!r} · U(-1, 1)"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,12 +86,21 @@ class MultivariateGaussian:
         # ν - 2, not ν: so the covariance is that of the Gaussian.
         return noise * torch.from_numpy(np.sqrt((self.student - 2) / chi_square)).reshape(*shape[:2], 1)
 
+    def describe(self) -> str:
+        kind = "multivariate Gaussian" if self.student is None else f"multivariate Student t, {self.student:g} degrees"
+        return f"{kind} of the embeddings"
 
-def make_noise(lm: LanguageModel, code: str | float, *, subjects: Sequence[str], corpus: Iterable[str]) -> Noise:
+
+def reads_corpus(code: str | float) -> bool:
+    """Does the noise that a code names depend on a corpus (`m`, `t…`)?"""
+    return str(code).strip()[:1] in ("m", "t")
+
+
+def make_noise(lm: LanguageModel, code: str | float, *, subjects: Iterable[str], corpus: Iterable[str]) -> Noise:
     """The noise that a code names (SPEC §2.3): a number, `s`, `s3`, `u0.4`, `m`, `t5`.
 
     Args:
-        subjects: over which σ is measured, for `s…`.
+        subjects: over which σ is measured, for `s…`; read only then.
         corpus: texts whose token embeddings are measured, for `m` and `t…`; read only then.
 
     Raises:
@@ -99,7 +118,7 @@ def make_noise(lm: LanguageModel, code: str | float, *, subjects: Sequence[str],
     if kind == "":
         return Gaussian(scale=value)
     if kind == "s":
-        return Gaussian(scale=value * embedding_std(lm, subjects))
+        return Gaussian(scale=value * embedding_std(lm, list(subjects)))
     if kind == "u":
         return Uniform(scale=value)
     if kind == "t" and value <= 2:

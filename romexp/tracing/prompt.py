@@ -9,7 +9,7 @@ import torch
 
 from romexp.errors import RecordError
 from romexp.lm.batching import by_length, halving
-from romexp.lm.forward import Row, logits, make_pass, run
+from romexp.lm.forward import Row, check_length, logits, make_pass, run
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import encode, find_subject, subject_range
 
@@ -49,9 +49,10 @@ def prepare_prompts(
     out: dict[int, TracedPrompt | RecordError] = {}
     for i, (encoding, subject) in enumerate(zip(encodings, subjects, strict=True)):
         try:
+            check_length(lm, len(encoding))
             spans[i] = subject_range(encoding, find_subject(encoding.text, subject), subject)
         except RecordError as error:
-            out[i] = RecordError(error.reason, index=i, field=error.field)
+            out[i] = error.at(i)
 
     def work(batch: Sequence[int]) -> list[None]:
         rows = [Row.text(encodings[i].ids) for i in batch]

@@ -8,11 +8,11 @@ import torch
 
 from romexp.lm.model import LanguageModel
 from romexp.lm.patching import Change, overwrite
-from romexp.tracing.base_runs import CleanRun, CorruptedRun, corrupted_run, module_path
-from romexp.tracing.cells import Cell, resume_cells
+from romexp.tracing.base_runs import CleanRun, CorruptedRun, Kind, corrupted_run, module_path
+from romexp.tracing.cells import Cell, Resumption, clean_states
 from romexp.tracing.prompt import TracedPrompt
 
-SEVERED = ("mlp", "attn")
+SEVERED: tuple[Kind, ...] = ("mlp", "attn")
 
 
 def severed_curves(
@@ -34,7 +34,6 @@ def severed_curves(
     n = corrupted.samples
     token = torch.tensor([p.subject_range[1] - 1 for p in prompts for _ in range(n)], device=corrupted.inputs.device)
     row = torch.arange(len(token), device=token.device)
-    cells = [Cell(prompt=i, token=p.subject_range[1] - 1) for i, p in enumerate(prompts)]
     curves: dict[str, list[list[float]]] = {}
     for kind in SEVERED:
         frozen = corrupted.outputs[kind][:, row, token]  # (layers × rows × hidden size)
@@ -42,46 +41,25 @@ def severed_curves(
         if change is not None:
             forced = {module_path(lm, kind, layer): overwrite(token, frozen[layer]) for layer in range(lm.n_layers)}
             base = corrupted_run(lm, prompts, change, samples=n, forced=forced)
-        by_layer = [
-            _restore(lm, prompts, clean, base, cells, frozen, kind=kind, layer=layer, max_batch_tokens=max_batch_tokens)
-            for layer in range(lm.n_layers)
-        ]
+        resume = Resumption(lm=lm, prompts=prompts, corrupted=base, max_batch_tokens=max_batch_tokens)
+        by_layer = [_restore(resume, clean, frozen, kind, layer) for layer in range(lm.n_layers)]
         curves[kind] = [list(scores) for scores in zip(*by_layer, strict=True)]
     return curves
 
 
-def _restore(
-    lm: LanguageModel,
-    prompts: Sequence[TracedPrompt],
-    clean: CleanRun,
-    base: CorruptedRun,
-    cells: Sequence[Cell],
-    frozen: torch.Tensor,
-    *,
-    kind: str,
-    layer: int,
-    max_batch_tokens: int,
-) -> list[float]:
-    n = base.samples
-
-    def restored(batch: Sequence[Cell]) -> torch.Tensor:
-        return clean.outputs["hidden"][layer][[c.prompt for c in batch], [c.token for c in batch]]
+def _restore(resume: Resumption, clean: CleanRun, frozen: torch.Tensor, kind: Kind, layer: int) -> list[float]:
+    """Scores of all prompts with one layer's state restored at the last subject token."""
+    lm, n = resume.lm, resume.corrupted.samples
 
     def patches(batch: Sequence[Cell]) -> dict[str, Change]:
         rows = [c.prompt * n + s for c in batch for s in range(n)]
         first = torch.zeros(len(rows), dtype=torch.long, device=frozen.device)
-        return {
-            module_path(lm, kind, later): overwrite(first, frozen[later][rows])
-            for later in range(layer + 1, lm.n_layers)
-        }
+        later = range(layer + 1, lm.n_layers)
+        return {module_path(lm, kind, each): overwrite(first, frozen[each][rows]) for each in later}
 
-    return resume_cells(
-        lm,
-        prompts,
-        base,
-        cells,
+    return resume(
+        [Cell(prompt=i, token=p.subject_range[1] - 1) for i, p in enumerate(resume.prompts)],
         start=layer + 1,
-        restored=restored,
+        restored=lambda batch: clean_states(clean, "hidden", layer, batch),
         patches=patches,
-        max_batch_tokens=max_batch_tokens,
     )

@@ -11,13 +11,13 @@ import torch
 
 from romexp.errors import ConfigError
 from romexp.lm.model import LanguageModel
-from romexp.tracing.base_runs import CleanRun, CorruptedRun, clean_run, corrupt, corrupted_range, corrupted_run
-from romexp.tracing.cells import Cell, resume_cells, window_layers, window_patches
+from romexp.tracing.base_runs import CleanRun, CorruptedRun, Kind, clean_run, corrupt, corrupted_range, corrupted_run
+from romexp.tracing.cells import Cell, Resumption, WindowConvention, clean_states, window_layers, window_patches
 from romexp.tracing.noise import Noise
 from romexp.tracing.prompt import TracedPrompt
 from romexp.tracing.severed import severed_curves
 
-KINDS = ("hidden", "mlp", "attn")
+KINDS: tuple[Kind, ...] = ("hidden", "mlp", "attn")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +59,9 @@ class Tracer:
 
     noise: str | float = "s3"
     samples: int = 10
-    kinds: Sequence[str] = KINDS
+    kinds: Sequence[Kind] = KINDS
     window: int = 10
-    window_convention: Literal["code", "paper"] = "code"
+    window_convention: WindowConvention = "code"
     token_range: Literal["all", "subject_last"] = "all"
     severed: bool = True
     severed_second_draw: bool = False
@@ -101,14 +101,17 @@ class Tracer:
     ) -> list[Trace]:
         streams = [np.random.RandomState(seed % 2**32 if self.seed_per_case else 1) for seed in seeds]
         draws = [self._draw(lm, prompt, noise, stream) for prompt, stream in zip(prompts, streams, strict=True)]
-        kept = [*self.kinds, *(["hidden"] if self.severed and "hidden" not in self.kinds else [])]
+        kept: list[Kind] = [*self.kinds]
+        if self.severed and "hidden" not in kept:
+            kept.append("hidden")
         clean = clean_run(lm, prompts, kept)
         corrupted = self._corrupted(lm, prompts, draws, kinds=("mlp", "attn") if self.severed else ())
         low = corrupted.scores
         if self.replace and not self.replace_in_low_score:
             change = corrupt(prompts, draws, samples=self.samples, extra_token=self.extra_token, replace=False)
             low = corrupted_run(lm, prompts, change, samples=self.samples).scores
-        grids = {kind: self._grid(lm, prompts, clean, corrupted, low, kind) for kind in self.kinds}
+        resume = Resumption(lm=lm, prompts=prompts, corrupted=corrupted, max_batch_tokens=self.max_batch_tokens)
+        grids = {kind: self._grid(resume, clean, prompts, kind) for kind in self.kinds}
         severed: dict[str, list[list[float]]] = {}
         if self.severed:
             second = draws
@@ -140,22 +143,22 @@ class Tracer:
         return noise.draw(stream, (self.samples, end - begin, lm.hidden_size))
 
     def _corrupted(
-        self, lm: LanguageModel, prompts: Sequence[TracedPrompt], draws: Sequence[torch.Tensor], *, kinds: Sequence[str]
+        self,
+        lm: LanguageModel,
+        prompts: Sequence[TracedPrompt],
+        draws: Sequence[torch.Tensor],
+        *,
+        kinds: Sequence[Kind],
     ) -> CorruptedRun:
         change = corrupt(prompts, draws, samples=self.samples, extra_token=self.extra_token, replace=self.replace)
         return corrupted_run(lm, prompts, change, samples=self.samples, kinds=kinds)
 
     def _grid(
-        self,
-        lm: LanguageModel,
-        prompts: Sequence[TracedPrompt],
-        clean: CleanRun,
-        corrupted: CorruptedRun,
-        low: torch.Tensor,
-        kind: str,
+        self, resume: Resumption, clean: CleanRun, prompts: Sequence[TracedPrompt], kind: Kind
     ) -> list[list[list[float | None]]]:
         """[prompts][tokens][layers] of one kind."""
-        grids: list[list[list[float | None]]] = [[[None] * lm.n_layers for _ in p.ids] for p in prompts]
+        n_layers = resume.lm.n_layers
+        grids: list[list[list[float | None]]] = [[[None] * n_layers for _ in p.ids] for p in prompts]
         cells = []
         for i, p in enumerate(prompts):
             begin, end = p.subject_range
@@ -163,48 +166,20 @@ class Tracer:
             cells += [Cell(prompt=i, token=t) for t in tokens if t >= begin]
             for t in (t for t in tokens if t < begin):
                 # Left of the subject nothing is corrupted, so nothing can be restored: what the run gives anyway.
-                grids[i][t] = [float(corrupted.scores[i])] * lm.n_layers
-        for layer in range(lm.n_layers):
-            scores = self._layer(lm, prompts, clean, corrupted, cells, kind, layer)
-            for cell, score in zip(cells, scores, strict=True):
+                grids[i][t] = [float(resume.corrupted.scores[i])] * n_layers
+        for layer in range(n_layers):
+            for cell, score in zip(cells, self._layer(resume, clean, cells, kind, layer), strict=True):
                 grids[cell.prompt][cell.token][layer] = score
         return grids
 
-    def _layer(
-        self,
-        lm: LanguageModel,
-        prompts: Sequence[TracedPrompt],
-        clean: CleanRun,
-        corrupted: CorruptedRun,
-        cells: Sequence[Cell],
-        kind: str,
-        layer: int,
-    ) -> list[float]:
+    def _layer(self, resume: Resumption, clean: CleanRun, cells: Sequence[Cell], kind: Kind, layer: int) -> list[float]:
         """Scores of all cells of one layer."""
-        states = clean.outputs[kind]
+        lm = resume.lm
         if kind == "hidden":
-
-            def restored(batch: Sequence[Cell]) -> torch.Tensor:
-                return states[layer][[c.prompt for c in batch], [c.token for c in batch]]
-
-            return resume_cells(
-                lm,
-                prompts,
-                corrupted,
-                cells,
-                start=layer + 1,
-                restored=restored,
-                patches=lambda batch: {},
-                max_batch_tokens=self.max_batch_tokens,
-            )
+            return resume(cells, start=layer + 1, restored=lambda batch: clean_states(clean, "hidden", layer, batch))
         layers = window_layers(layer, width=self.window, n_layers=lm.n_layers, convention=self.window_convention)
-        return resume_cells(
-            lm,
-            prompts,
-            corrupted,
+        return resume(
             cells,
             start=layers[0],
-            restored=None,
-            patches=lambda batch: window_patches(lm, kind, states, batch, layers, samples=self.samples),
-            max_batch_tokens=self.max_batch_tokens,
+            patches=lambda batch: window_patches(lm, clean, kind, batch, layers, samples=self.samples),
         )

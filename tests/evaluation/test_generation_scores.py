@@ -10,6 +10,7 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from test_counterfact_evaluator import delta_for, make_case
 
+from romexp.errors import RecordError
 from romexp.evaluation.counterfact import CounterFactEvaluator
 from romexp.evaluation.generation import References, score_texts
 from romexp.evaluation.text_metrics import ngram_entropy
@@ -140,3 +141,10 @@ def test_prompts_of_probabilities_are_unaffected_by_generation(tiny_gpt2: Langua
     (with_texts,) = EVALUATOR(tiny_gpt2, [case], deltas=[None], seed=0)
     (without,) = CounterFactEvaluator(generation="off")(tiny_gpt2, [case], deltas=[None], seed=0)
     assert {key: with_texts[key] for key in without} == without
+
+
+def test_a_prompt_longer_than_the_context_names_its_case(tiny_gpt2: LanguageModel) -> None:
+    cases = [case_with(4), case_with(9, prompts=("Anna plays", "Anna " * 200 + "plays"))]
+    with pytest.raises(RecordError, match="sees 128") as caught:
+        EVALUATOR(tiny_gpt2, cases, deltas=[None, None], seed=0, references=None)
+    assert (caught.value.index, caught.value.field) == (9, "prompt")

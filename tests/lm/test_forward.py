@@ -9,7 +9,7 @@ import torch
 from forward_cases import CLOSE, TEXTS, VARIANTS, assert_rows, own_states, rows_of, variant
 from torch import Tensor
 
-from romexp.errors import ConfigError
+from romexp.errors import RecordError
 from romexp.lm.forward import Row, capture, check_length, layer_of, logits, make_pass, run, suffix_pass
 from romexp.lm.model import LanguageModel
 
@@ -187,7 +187,7 @@ class TestCapture:
 class TestLength:
     def test_a_text_longer_than_the_context_is_refused(self, tiny_lm: LanguageModel) -> None:
         make_pass(tiny_lm, [Row.text([5] * 128)])
-        with pytest.raises(ConfigError, match=rf"129 tokens, but '{tiny_lm.name}' sees 128"):
+        with pytest.raises(RecordError, match=rf"129 tokens, but '{tiny_lm.name}' sees 128"):
             make_pass(tiny_lm, [Row.text([5]), Row.text([5] * 129)])
 
     def test_packed_rows_count_positions_not_columns(self, tiny_gpt2: LanguageModel) -> None:
@@ -196,7 +196,7 @@ class TestLength:
         assert make_pass(tiny_gpt2, [row]).ids.shape == (1, 200)
 
     def test_suffixes_count_from_the_texts_beginning(self, tiny_gpt2: LanguageModel) -> None:
-        with pytest.raises(ConfigError, match="129 tokens"):
+        with pytest.raises(RecordError, match="129 tokens"):
             suffix_pass(tiny_gpt2, [Row.text([5] * 129)], [120], prefix_width=120)
 
     def test_a_sliding_window_is_a_limit_too(self, tiny_factory: Callable[..., LanguageModel]) -> None:
@@ -204,14 +204,14 @@ class TestLength:
         lm = tiny_factory("mistral")
         lm.model.config.sliding_window = 8
         make_pass(lm, [Row.text([5] * 8)])
-        with pytest.raises(ConfigError, match="9 tokens, but 'tiny-mistral' sees 8"):
+        with pytest.raises(RecordError, match="9 tokens, but 'tiny-mistral' sees 8"):
             make_pass(lm, [Row.text([5] * 9)])
 
     def test_a_window_that_is_switched_off_is_none(self, tiny_factory: Callable[..., LanguageModel]) -> None:
         lm = tiny_factory("qwen2")
         lm.model.config.sliding_window, lm.model.config.use_sliding_window = 8, False
         check_length(lm, 128)
-        with pytest.raises(ConfigError, match="sees 128"):
+        with pytest.raises(RecordError, match="sees 128"):
             check_length(lm, 129)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from naive_lm import all_logits, sample, tokens
 
-from romexp.errors import ConfigError
+from romexp.errors import ConfigError, RecordError
 from romexp.lm import sampling
 from romexp.lm.architecture import ARCHITECTURES
 from romexp.lm.deltas import Dense, LowRank, WeightDelta, applied, weight_in_out
@@ -190,8 +190,9 @@ def test_texts_longer_than_the_context_are_refused(tiny_gpt2: LanguageModel) -> 
     generate(tiny_gpt2, ["Paris"], sampler=Sampler(max_length=128), seeds=[0])
     with pytest.raises(ConfigError, match="129 tokens"):
         generate(tiny_gpt2, ["Paris"], sampler=Sampler(max_length=129), seeds=[0])
-    with pytest.raises(ConfigError, match="sees 128"):
-        generate(tiny_gpt2, ["x" * 150], sampler=SAMPLER, seeds=[0])
+    with pytest.raises(RecordError, match="sees 128") as caught:
+        generate(tiny_gpt2, ["Paris", "x" * 150], sampler=SAMPLER, seeds=[0, 1])
+    assert caught.value.index == 1
 
 
 @pytest.mark.parametrize("field", ["max_length", "top_k", "temperature", "cache_gib"])

@@ -9,7 +9,7 @@ from naive_trace import cell_score, grid, severed
 
 from romexp.errors import ConfigError, RecordError
 from romexp.lm.model import LanguageModel, PretrainedModel
-from romexp.tracing.cells import window_layers
+from romexp.tracing.cells import Resumption, window_layers
 from romexp.tracing.noise import Gaussian
 from romexp.tracing.prompt import TracedPrompt, prepare_prompts
 from romexp.tracing.tracer import Tracer
@@ -113,17 +113,15 @@ def test_out_of_memory_halves_and_goes_on(tiny_gpt2: LanguageModel, monkeypatch:
     prompts, noise = prepared(tiny_gpt2), Gaussian(scale=SCALE)
     hidden = tracer(severed=False, kinds=["hidden"])
     expected = hidden(tiny_gpt2, prompts, noise=noise)
-    from romexp.tracing import cells
+    whole, refused = Resumption._batch, []
 
-    whole, refused = cells._run_batch, []
-
-    def small_memory(lm, traced, corrupted, batch, **rest):
-        if len(batch) > 1:
-            refused.append(len(batch))
+    def small_memory(self, cells, *rest):
+        if len(cells) > 1:
+            refused.append(len(cells))
             raise torch.OutOfMemoryError("no room")
-        return whole(lm, traced, corrupted, batch, **rest)
+        return whole(self, cells, *rest)
 
-    monkeypatch.setattr(cells, "_run_batch", small_memory)
+    monkeypatch.setattr(Resumption, "_batch", small_memory)
     found = hidden(tiny_gpt2, prompts, noise=noise)
     assert refused
     np.testing.assert_allclose(values(expected, "hidden"), values(found, "hidden"), atol=1e-5)
@@ -188,7 +186,10 @@ def test_windows_of_the_code_and_of_the_paper() -> None:
 
 
 def test_prompts_that_cannot_be_traced_are_named(tiny_gpt2: LanguageModel) -> None:
-    good, absent, empty = prepare_prompts(tiny_gpt2, [PROMPTS[0]] * 3, [SUBJECTS[0], "Nobody", " "])
+    texts = [PROMPTS[0], PROMPTS[0], PROMPTS[0], PROMPTS[0] + " far" * 200]
+    good, absent, empty, long = prepare_prompts(tiny_gpt2, texts, [SUBJECTS[0], "Nobody", " ", SUBJECTS[0]])
+    assert isinstance(long, RecordError)
+    assert "sees 128" in long.reason
     assert isinstance(good, TracedPrompt)
     assert isinstance(absent, RecordError)
     assert isinstance(empty, RecordError)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from romexp.errors import ConfigError
+from romexp.files import write_text
 from romexp.lm.model import LanguageModel
 from romexp.lm.sampling import Sampler, generate
 from romexp.seeds import derive_seed
@@ -45,10 +45,7 @@ def context_templates(
         texts = generate(lm, [""] * count, sampler=Sampler(max_length=length), seeds=seeds)
         templates += [_without_braces(text) + ". {}" for text in texts]
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(templates, ensure_ascii=False, indent=0))
-        part.replace(path)
+        write_text(path, json.dumps(templates, ensure_ascii=False, indent=0))
     return tuple(templates)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from romexp.errors import ConfigError, RecordError
+from romexp.errors import RecordError
 from romexp.facts import EditRequest, fill
 from romexp.lm.forward import Row, check_length
 from romexp.lm.model import LanguageModel
@@ -58,9 +58,7 @@ def edit_texts(
             texts.append(_kl(next(encodings), index, request, fact_token))
             check_length(lm, max(len(text.row) for text in texts))
         except RecordError as error:
-            raise RecordError(error.reason, index=index, field=error.field) from error
-        except ConfigError as error:
-            raise RecordError(str(error), index=index, field="prompt") from error
+            raise error.at(index) from error
         result.append(texts)
     return result
 
