@@ -101,6 +101,7 @@ def run(cfg: DictConfig) -> None:
         output_dir=Path(cfg.output_dir).expanduser() if cfg.output_dir else None,
         cache_dir=cache_folder(cfg.cache_dir),
         seed=int(cfg.seed),
+        overrides=tuple(HydraConfig.get().overrides.task),
     )
     _show(task(job))
 

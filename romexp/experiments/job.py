@@ -24,6 +24,7 @@ class Job:
         output_dir: the result folder itself; None names one below `outputs` by what is run.
         cache_dir: for what many runs share: downloads, second moments, context templates, unedited metrics.
         seed: the run's seed; everything random derives from it (`romexp.seeds`).
+        overrides: what the command line said, so that the same run can be asked for again.
     """
 
     config: Mapping[str, Any]
@@ -33,6 +34,7 @@ class Job:
     output_dir: Path | None
     cache_dir: Path
     seed: int
+    overrides: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,7 +107,8 @@ def opened(job: Job, *, names: Mapping[str, str], identity: Identity, facts: Map
     with folder.locked():
         before = folder.read("manifest")
         refuse_other(folder.path, before["identity"] if before and "identity" in before else None, identity)
-        manifest = {"identity": identity, "hash": digest(identity), **facts}
+        manifest: dict[str, Any] = {"identity": identity, "hash": digest(identity), "names": dict(names)}
+        manifest |= {"overrides": list(job.overrides), **facts}
         if before:
             manifest["sessions"] = before.get("sessions", [])
             manifest |= {key: before[key] for key in before if key not in manifest}
