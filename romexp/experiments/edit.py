@@ -93,8 +93,7 @@ class EditExperiment:
             job,
             names=names,
             identity=identity,
-            facts=worked_on(job, lm, loaded)
-            | {"word_tokenizer": tokenizer_in_use(), "editor_label": self.editor.name},
+            facts=worked_on(job, lm, loaded) | {"word_tokenizer": tokenizer_in_use(), "editor_label": self.editor.name},
         ) as run:
             if run.was_done:
                 log.info("this very run was finished before; delete its folder to do it again")
