@@ -1,4 +1,4 @@
-"""README.md is true: its commands run (on few cases), its tables name what is there, its links lead somewhere.
+"""README.md and docs/*.md are true: commands run (on few cases), tables name what is there, links lead somewhere.
 
 A comment before each block of code says how it is tested: `run` as it stands but on few cases, `compose` where it would
 take a download (the configuration is composed and its parts are built), `python`, or `skip` with the reason.
@@ -26,7 +26,8 @@ from romexp.lm.architecture import Architecture
 from romexp.lm.model import LanguageModel
 from romexp.minifact import assets
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {str(path.relative_to(ROOT)): path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+README = PAGES["README.md"].read_text(encoding="utf-8")
 BLOCK = re.compile(
     r"(?:<!-- test: (?P<mark>.*?) -->\n)?^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -67,12 +68,13 @@ for kind, code in json.loads(Path("commands.json").read_text()):
 
 
 def blocks() -> list[tuple[str, str, str]]:
-    """(mark, language, body) of each block."""
-    return [(m["mark"] or "", m["language"], m["body"]) for m in BLOCK.finditer(README)]
+    """(mark, language, body) of each block of all pages."""
+    texts = [page.read_text(encoding="utf-8") for page in PAGES.values()]
+    return [(m["mark"] or "", m["language"], m["body"]) for text in texts for m in BLOCK.finditer(text)]
 
 
 def commands() -> list[tuple[str, Any]]:
-    """What the driver does, in the README's order: arguments of `romexp`, or Python code."""
+    """What the driver does, in the pages' order: arguments of `romexp`, or Python code."""
     found: list[tuple[str, Any]] = []
     for mark, language, body in blocks():
         if mark == "python":
@@ -148,19 +150,22 @@ def test_the_table_of_groups_is_complete() -> None:
     assert named == there
 
 
-def test_links_and_paths_lead_somewhere() -> None:
-    anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings(README)}
-    for target in re.findall(r"\]\(([^)]+)\)", README):
+@pytest.mark.parametrize("name", PAGES)
+def test_links_and_paths_lead_somewhere(name: str) -> None:
+    page = PAGES[name]
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith("https://"):
+            continue
         file, _, anchor = target.partition("#")
-        assert not file or (ROOT / file).exists(), target
-        if anchor and not file:
-            assert anchor in anchors, target
-        if anchor and file:
-            assert anchor in {t.lower().replace(" ", "-") for t in headings((ROOT / file).read_text("utf-8"))}, target
+        there = page.parent / file if file else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), target
 
 
-def headings(text: str) -> list[str]:
-    return re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+def anchors(page: Path) -> set[str]:
+    """What a page's headings are called in links to them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_shown_output_is_that_of_the_default_run() -> None:
@@ -187,7 +192,7 @@ def test_a_family_takes_as_many_lines_as_it_says() -> None:
     assert numbers[match[1]] == len(needed)
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("name", [*PAGES, "CONTRIBUTING.md"])
 def test_every_configuration_value_that_is_named_exists(name: str) -> None:
     """`editor.keys`, `task.batch_size`, …: looked up in the group's options."""
     text = (ROOT / name).read_text(encoding="utf-8")
