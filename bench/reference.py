@@ -4,7 +4,7 @@ A temporary copy of the checkout is imported, in which three things are changed 
 - the device literal "cuda", which stands in every function that makes a tensor, becomes the device of the benchmark;
 - `rome/layer_stats.py`, which would download or measure C, is emptied: C⁻¹ is handed in, in the place that
   `compute_u.get_inv_cov` has, and so are the context templates, in the module's cache of them;
-- `dsets/__init__.py`, which the evaluation imports for one type annotation, is emptied of its loaders.
+- `dsets/__init__.py`, from which the evaluation and the tracing import names of loaders, is emptied of them.
 Editing, scoring and sampling run as they are. In current transformers `generate_fast` yields other texts than it did
 in 2022: it passes one column of the attention mask beside a key/value cache, which is then read as the whole mask
 (SPEC §5.5). Its time is that of one pass a token all the same.
@@ -43,7 +43,7 @@ from romexp.lm.model import LanguageModel
 PACKAGES = ("rome", "util", "dsets", "experiments", "baselines")
 EMPTIED = {
     "rome/layer_stats.py": "layer_stats = None\n",
-    "dsets/__init__.py": "AttributeSnippets = object\n",
+    "dsets/__init__.py": "AttributeSnippets = KnownsDataset = object\n",
 }
 NEEDED = ("rome/rome_main.py", "util/generate.py", "experiments/py/eval_utils_counterfact.py", "globals.yml")
 
@@ -90,6 +90,8 @@ def _load(folder: Path, device: torch.device) -> dict[str, ModuleType]:
     }
     if (folder / "baselines/ft/ft_main.py").is_file():
         names["ft"] = "baselines.ft.ft_main"
+    if (folder / "experiments/causal_trace.py").is_file():
+        names["trace"] = "experiments.causal_trace"
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary) / "rome"
         _copy(folder, root, device)

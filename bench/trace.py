@@ -1,23 +1,32 @@
 """Causal traces: ours against one whole pass for every cell, as the authors' code runs it.
 
     python bench/trace.py --facts 8 --repeats 3
+    python bench/trace.py --reference /somewhere/rome
 
-The slow side is `tests/tracing/naive_trace.py`, written from SPEC §2 alone: one forward pass of 1 + n rows a cell, with
-hooks. It traces the same grids (no severed curves) from the same noise; they agree to 1e-5 or the exit status is 1.
+"one pass a cell" is `tests/tracing/naive_trace.py`, written from SPEC §2 alone: one forward pass of 1 + n rows a cell,
+with hooks; "authors" is their own code. All trace the same grids (no severed curves) of the same facts, taken evenly
+from the file, from the same noise; they agree to 1e-5 or the exit status is 1. Beside the times stands the arithmetic
+of each variant's matrix products, counted by torch: where a machine is busy with those, times cannot differ by more.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from reference_trace import Grids, authors_tracer
 from rich.console import Console
 from rich.table import Table
 from timing import Stopwatch, alternate
+from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "tracing"))
@@ -31,109 +40,132 @@ from romexp.tracing.noise import Gaussian, embedding_std  # noqa: E402
 from romexp.tracing.prompt import TracedPrompt, prepare_prompts  # noqa: E402
 from romexp.tracing.tracer import KINDS, Tracer  # noqa: E402
 
-Grids = list[dict[str, np.ndarray]]
+SLOW = "one pass a cell"
 
 
 def main() -> int:
+    options = arguments()
+    lm = PretrainedModel(path=options.model, device=options.device).load()
+    facts = KnownFacts(path=options.data).load().items
+    scale = 3 * embedding_std(lm, [fact.subject for fact in facts])
+    chosen = facts[:: max(1, len(facts) // options.facts)][: options.facts]
+    prepared = prepare_prompts(lm, [f.prompt for f in chosen], [f.subject for f in chosen])
+    prompts = [p for p in prepared if isinstance(p, TracedPrompt)]
+    tracer = Tracer(window=options.window, samples=options.samples, severed=False)
+    variants: dict[str, Callable[[Sequence[TracedPrompt]], Grids]] = {
+        "ours": lambda prompts: ours(lm, prompts, tracer, scale),
+        "ours, one prompt at a time": lambda prompts: [g for p in prompts for g in ours(lm, [p], tracer, scale)],
+        SLOW: lambda prompts: naive(lm, prompts, tracer, scale),
+    }
+    if options.reference:
+        variants["authors"] = authors_tracer(
+            options.reference, lm, path=options.model, window=options.window, samples=options.samples, scale=scale
+        )
+    arithmetic = {name: operations(trace, prompts) for name, trace in variants.items()}
+    console = Console(stderr=True)
+    results, laps = alternate(
+        {name: partial(timed, trace, prompts) for name, trace in variants.items()},
+        repeats=options.repeats,
+        device=lm.device,
+        say=lambda text: console.print(text, style="dim"),
+    )
+    rows = [
+        Measured(
+            variant=name,
+            seconds=laps[name]["total"] / len(prompts),
+            processor=laps[name]["processor"] / len(prompts),
+            gflop=arithmetic[name] / len(prompts) / 1e9,
+            difference=difference(results[SLOW], results[name]),
+        )
+        for name in variants
+    ]
+    show(lm, rows, facts=len(prompts), repeats=options.repeats)
+    if options.output:
+        options.output.write_text(json.dumps({"facts": len(prompts), "rows": [asdict(row) for row in rows]}, indent=1))
+    return int(max(row.difference for row in rows) > 1e-5)
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--facts", type=int, default=8)
-    parser.add_argument("--naive-facts", type=int, default=2, help="facts of the slow side (default 2)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--window", type=int, default=3)
     parser.add_argument("--samples", type=int, default=10)
     parser.add_argument("--model", default=str(assets.model_dir()))
     parser.add_argument("--data", default=str(assets.known_path()))
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--reference", type=Path, help="a checkout of github.com/kmeng01/rome")
     parser.add_argument("--output", type=Path, help="write the rows as JSON")
-    options = parser.parse_args()
-    lm = PretrainedModel(path=options.model, device=options.device).load()
-    facts = KnownFacts(path=options.data).load().items
-    scale = 3 * embedding_std(lm, [fact.subject for fact in facts])
-    chosen = facts[: options.facts]
-    prepared = prepare_prompts(lm, [f.prompt for f in chosen], [f.subject for f in chosen])
-    prompts = [p for p in prepared if isinstance(p, TracedPrompt)]
-    few = prompts[: options.naive_facts]
-    tracer = Tracer(window=options.window, samples=options.samples, severed=False)
-    console = Console(stderr=True)
-    results, laps = alternate(
-        {
-            "ours": lambda watch: ours(lm, prompts, tracer, scale, watch),
-            "ours, one prompt at a time": lambda watch: one_by_one(lm, few, tracer, scale, watch),
-            "one pass a cell": lambda watch: naive(lm, few, tracer, scale, watch),
-        },
-        repeats=options.repeats,
-        device=lm.device,
-        say=lambda text: console.print(text, style="dim"),
-    )
-    counts = {"ours": len(prompts), "ours, one prompt at a time": len(few), "one pass a cell": len(few)}
-    each = {name: laps[name]["total"] / counts[name] for name in laps}
-    worst = {name: difference(results["one pass a cell"], results[name]) for name in laps}
-    show(lm, each, {n: laps[n]["processor"] / counts[n] for n in laps}, worst, counts)
-    if options.output:
-        options.output.write_text(json.dumps({"seconds_per_fact": each, "differences": worst}, indent=1))
-    return int(max(worst.values()) > 1e-5)
+    return parser.parse_args()
 
 
-def ours(lm: LanguageModel, prompts: list[TracedPrompt], tracer: Tracer, scale: float, watch: Stopwatch) -> Grids:
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Medians of one variant, per fact.
+
+    Attributes:
+        processor: seconds of all threads together.
+        gflop: 10⁹ floating-point operations of matrix products.
+        difference: largest difference in p(answer) from one pass a cell.
+    """
+
+    variant: str
+    seconds: float
+    processor: float
+    gflop: float
+    difference: float
+
+
+def timed(trace: Callable[[Sequence[TracedPrompt]], Grids], prompts: Sequence[TracedPrompt], watch: Stopwatch) -> Grids:
     with watch("trace"):
-        traces = tracer(lm, prompts, noise=Gaussian(scale=scale))
+        return trace(prompts)
+
+
+def operations(trace: Callable[[Sequence[TracedPrompt]], Grids], prompts: Sequence[TracedPrompt]) -> int:
+    """Floating-point operations of the matrix products, counted by torch in one run, which also warms up."""
+    with FlopCounterMode(display=False) as counter:
+        trace(prompts)
+    return counter.get_total_flops()
+
+
+def ours(lm: LanguageModel, prompts: Sequence[TracedPrompt], tracer: Tracer, scale: float) -> Grids:
+    traces = tracer(lm, prompts, noise=Gaussian(scale=scale))
     return [{kind: np.array(cells, dtype=float) for kind, cells in trace.grids.items()} for trace in traces]
 
 
-def one_by_one(lm: LanguageModel, prompts: list[TracedPrompt], tracer: Tracer, scale: float, watch: Stopwatch) -> Grids:
-    return [grids for prompt in prompts for grids in ours(lm, [prompt], tracer, scale, watch)]
-
-
-def naive(lm: LanguageModel, prompts: list[TracedPrompt], tracer: Tracer, scale: float, watch: Stopwatch) -> Grids:
-    with watch("trace"):
-        return [
-            {
-                kind: grid(
-                    lm,
-                    prompt.ids,
-                    prompt.subject_range,
-                    prompt.answer,
-                    kind=kind,
-                    window=tracer.window,
-                    scale=scale,
-                    samples=tracer.samples,
-                )
-                for kind in KINDS
-            }
-            for prompt in prompts
-        ]
+def naive(lm: LanguageModel, prompts: Sequence[TracedPrompt], tracer: Tracer, scale: float) -> Grids:
+    settings = {"window": tracer.window, "scale": scale, "samples": tracer.samples}
+    return [
+        {kind: grid(lm, p.ids, p.subject_range, p.answer, kind=kind, **settings) for kind in KINDS} for p in prompts
+    ]
 
 
 def difference(expected: Grids, found: Grids) -> float:
-    """Largest difference in p(answer) over the facts that both traced."""
-    pairs = zip(expected, found, strict=False)
+    """Largest difference in p(answer)."""
+    pairs = zip(expected, found, strict=True)
     return max(float(np.abs(a[kind] - b[kind]).max()) for a, b in pairs for kind in KINDS)
 
 
-def show(
-    lm: LanguageModel,
-    each: dict[str, float],
-    processor: dict[str, float],
-    worst: dict[str, float],
-    counts: dict[str, int],
-) -> None:
+def show(lm: LanguageModel, rows: Sequence[Measured], *, facts: int, repeats: int) -> None:
+    slow = next(row for row in rows if row.variant == SLOW)
     table = Table(
-        title=f"Causal traces of {lm.name}, {lm.device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+        title=f"Causal traces of {lm.name}, {lm.device}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        caption=f"{facts} facts, medians of {repeats}, load {os.getloadavg()[0]:.1f}",
     )
-    for column in ("variant", "facts", "s per fact", "CPU s per fact", "times faster", "largest difference"):
+    columns = ("variant", "s per fact", "CPU s", "times faster", "GFLOP", "times less", "difference")
+    for column in columns:
         table.add_column(column, justify="left" if column == "variant" else "right")
-    for name, seconds in each.items():
-        faster = each["one pass a cell"] / seconds
-        cells = (
-            name,
-            str(counts[name]),
-            f"{seconds:.3f}",
-            f"{processor[name]:.3f}",
-            f"{faster:.1f}",
-            f"{worst[name]:.1e}",
+    for row in rows:
+        table.add_row(
+            row.variant,
+            f"{row.seconds:.3f}",
+            f"{row.processor:.3f}",
+            f"{slow.seconds / row.seconds:.1f}",
+            f"{row.gflop:.1f}",
+            f"{slow.gflop / row.gflop:.1f}",
+            f"{row.difference:.1e}",
         )
-        table.add_row(*cells)
-    Console().print(table)
+    Console(width=110).print(table)
 
 
 if __name__ == "__main__":

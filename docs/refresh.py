@@ -1,6 +1,8 @@
-"""Writes what README.md shows: the output of the default run, and the chart of all editors. `python docs/refresh.py`
+"""Writes what README.md shows: the output of the default run, the chart of all editors, the average causal trace.
 
-Nothing in either is typed by hand. Run it when the shipped model, a metric or the table's form changes.
+    python docs/refresh.py
+
+Nothing in them is typed by hand. Run it when the shipped model, a metric or the table's form changes.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,16 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from romexp.reporting.trace_figures import average_heatmaps
 
 ROOT = Path(__file__).resolve().parent.parent
 EDITORS = {"rome": "ROME", "ft": "FT", "ft_l": "FT+L"}
 METRICS = {"ES": "ES\nthe edit", "PS": "PS\nparaphrases", "NS": "NS\nneighbours", "S": "S\nall three"}
 COLORS = {"unedited": "#9aa0a6", "FT": "#e69f00", "FT+L": "#56b4e9", "ROME": "#d1495b"}
+TRACE = ["task=trace", "dataset.shard=1/4"]
+"""Every fourth known fact of minifact, windows of 3 layers: minutes."""
 MARKERS = re.compile(r"(<!-- refresh: output -->\n).*?(<!-- /refresh -->)", re.DOTALL)
 
 
@@ -32,11 +39,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for editor, label in EDITORS.items():
-            shown, summary = run(editor, folder)
+            shown, summary = run([] if editor == "rome" else [f"editor={editor}"], folder)
             summaries[label] = summary["post"]
             summaries["unedited"] = summary["pre"]
             if editor == "rome":
                 replace_output(ROOT / "README.md", shown)
+        save(average_heatmaps(run(TRACE, folder)[1], window=3, model="minifact"), ROOT / "docs" / "trace.svg")
     draw(summaries, ROOT / "docs" / "editors.svg")
 
 
@@ -46,9 +54,8 @@ def replace_output(readme: Path, shown: str) -> None:
     readme.write_text(MARKERS.sub(lambda match: match[1] + shown + match[2], text), encoding="utf-8")
 
 
-def run(editor: str, folder: Path) -> tuple[str, dict[str, Any]]:
+def run(arguments: Sequence[str], folder: Path) -> tuple[str, dict[str, Any]]:
     """What `romexp` prints, as a block of Markdown, and the summary it wrote."""
-    arguments = [] if editor == "rome" else [f"editor={editor}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline", "COLUMNS": "140"}
     done = subprocess.run(
         [sys.executable, "-m", "romexp", *arguments],
@@ -66,8 +73,8 @@ def run(editor: str, folder: Path) -> tuple[str, dict[str, Any]]:
 
 
 def draw(summaries: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Grouped bars with 95 % intervals; the same input gives the same bytes."""
-    mpl.rcParams |= {"svg.hashsalt": "romexp", "font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
+    """Grouped bars with 95 % intervals."""
+    mpl.rcParams |= {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
     figure, axes = plt.subplots(figsize=(9, 3.6), layout="constrained")
     width = 0.8 / len(COLORS)
     for i, (label, color) in enumerate(COLORS.items()):
@@ -84,7 +91,13 @@ def draw(summaries: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     axes.set_yticks(range(0, 101, 25))
     axes.set_ylabel("% (larger is better)")
     axes.legend(ncols=len(COLORS), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
-    figure.savefig(path, metadata={"Date": None, "Creator": None}, facecolor="white")
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """The same figure gives the same bytes."""
+    with mpl.rc_context({"svg.hashsalt": "romexp"}):
+        figure.savefig(path, dpi=150, metadata={"Date": None, "Creator": None}, facecolor="white")
 
 
 def whiskers(value: Mapping[str, Any]) -> tuple[float, float]:

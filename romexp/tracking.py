@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import netrc
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
-from urllib.parse import urlparse
 
+from romexp.credentials import has_wandb_key
 from romexp.errors import ConfigError
 
 Mode = Literal["auto", "online", "offline"]
@@ -52,7 +51,8 @@ class Tracker(Protocol):
             name: what the run is called in a list of runs.
             group: runs to be shown together.
             job_type: the task.
-            config: every configuration value, resolved.
+            config: every configuration value, resolved. `names`, if there, says by which names results are compared
+                (`task`, `model`, `dataset`, `editor`, …): dashboards group by them.
         """
         ...
 
@@ -91,10 +91,10 @@ class WandbTracker:
     Attributes:
         project: W&B project.
         entity: user or team; None is the key's own.
-        mode: `online`; `offline` (files only, to be sent later with `wandb sync`); `auto`: what $WANDB_MODE says, else
+        mode: `online`; `offline` (files only; `romexp task=sync` sends them); `auto`: what $WANDB_MODE says, else
             online where there is a key (WANDB_API_KEY or .netrc), else offline.
         group: heading under which W&B puts the run; None groups by model and data set.
-        tags: free labels.
+        tags: free labels, beside those that every run gets: its task, model, data set and editor.
     """
 
     project: str = "romexp"
@@ -120,9 +120,9 @@ class WandbTracker:
             name=name,
             group=self.group or group,
             job_type=job_type,
-            tags=list(self.tags),
+            tags=self._all_tags(config.get("names") or {}),
             config=dict(config),
-            dir=str(folder),
+            dir=str(folder.absolute()),  # W&B's own process may work in another folder
             mode=mode,
             settings=wandb.Settings(silent=True, console="off"),
         )
@@ -130,7 +130,7 @@ class WandbTracker:
         # job of a sweep would be given this one again.
         exit_code = 1
         try:
-            yield _WandbRun(run=run, online=mode == "online")
+            yield _WandbRun(run=run, online=mode == "online", folder=folder)
             exit_code = 0
         finally:
             run.finish(exit_code=exit_code)
@@ -141,29 +141,23 @@ class WandbTracker:
         wanted = os.environ.get("WANDB_MODE", "")
         if wanted in ("online", "offline", "disabled"):
             return wanted  # type: ignore[return-value]
-        return "online" if _has_key() else "offline"
+        return "online" if has_wandb_key() else "offline"
 
-
-def _has_key() -> bool:
-    """Is there a W&B key? Only its presence is looked at."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+    def _all_tags(self, names: Mapping[str, Any]) -> list[str]:
+        """Own tags, then the run's names, each once. W&B takes tags of 1 to 64 characters."""
+        return [tag[:64] for tag in dict.fromkeys((*self.tags, *(str(name) for name in names.values()))) if tag]
 
 
 @dataclass(frozen=True)
 class _WandbRun:
     run: Any
     online: bool
+    folder: Path
 
     @property
     def location(self) -> str:
         # The folder that `wandb sync` wants is the parent of the run's `files`.
-        return str(self.run.url) if self.online else str(Path(self.run.dir).parent)
+        return str(self.run.url) if self.online else str(self.folder / "wandb" / Path(self.run.dir).parent.name)
 
     def log(self, values: Mapping[str, float]) -> None:
         self.run.log(dict(values))

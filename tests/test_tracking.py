@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_runs import Command
 
 from romexp.errors import ConfigError
 from romexp.tracking import NoTracker, Tracker, WandbTracker
@@ -23,9 +25,12 @@ def read(folder: Path) -> dict[str, Any]:
     return {**json.loads(summary), "records": [json.loads(line) for line in log.splitlines()]}
 
 
-def report(tracker: Tracker, folder: Path, *, fail: bool = False) -> str:
+CONFIG: dict[str, Any] = {"seed": 3, "editor": {"layer": 5}}
+
+
+def report(tracker: Tracker, folder: Path, *, fail: bool = False, config: Mapping[str, Any] = CONFIG) -> str:
     folder.mkdir()
-    run = tracker.run(folder=folder, name="one", group="g", job_type="edit", config={"seed": 3, "editor": {"layer": 5}})
+    run = tracker.run(folder=folder, name="one", group="g", job_type="edit", config=config)
     with run as tracked:
         tracked.log({"loss": 2.0})
         tracked.table("cases", ["case_id", "post/ES"], [[1, 1.0], [2, 0.0]])
@@ -48,6 +53,27 @@ def test_an_offline_run_holds_everything(tmp_path: Path, capfd: pytest.CaptureFi
     assert (run["summary"]["cases"]["ncols"], run["summary"]["cases"]["nrows"]) == (2, 2)
     (header,) = [record["run"] for record in run["records"] if record["type"] == "run"]
     assert (header["run_group"], header["job_type"]) == ("g", "edit")
+
+
+def test_names_become_tags_and_a_config_that_groups(tmp_path: Path) -> None:
+    names = {"task": "edit", "model": "m" * 80, "dataset": "minifact", "editor": "rome"}
+    report(WandbTracker(mode="offline", tags=("mine", "rome")), tmp_path / "x", config={**CONFIG, "names": names})
+    run = read(tmp_path / "x")
+    assert set(run["tags"]) == {"mine", "rome", "edit", "m" * 64, "minifact"}, "each once, none too long for W&B"
+    assert len(run["tags"]) == 5
+    assert run["config"]["names"] == names
+
+
+def test_a_real_run_can_be_grouped_by_its_names(tiny: list[str], romexp: Command, tmp_path: Path) -> None:
+    done = romexp(*tiny, "dataset.limit=2", "tracker=wandb", "tracker.mode=offline", "output_dir=run")
+    assert done.status == 0, done.err
+    run = read(tmp_path / "run")
+    names = run["config"]["names"]
+    assert (names["task"], names["dataset"], names["editor"]) == ("edit", "counterfact", "rome")
+    assert set(run["tags"]) == set(names.values())
+    assert run["config"]["layer"] == run["config"]["editor"]["layer"] == 1, "layer curves are drawn over this"
+    assert {"post/ES", "post/NS", "pre/ES"} <= set(run["summary"])
+    assert run["config"]["hash"] == json.loads((tmp_path / "run" / "manifest.json").read_text())["hash"]
 
 
 def test_every_job_has_its_own_run_even_after_a_failure(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

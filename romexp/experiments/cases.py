@@ -94,33 +94,68 @@ class CaseRunner:
     ) -> tuple[dict[int, EvaluationRow], dict[int, EvaluationRow]]:
         """Rows before and after by case id, in one call: they share most of the computation.
 
-        Only cases that the cache lacks are measured unedited; an edit that changes nothing is not measured again.
+        Only cases that the cache lacks are measured unedited; an edit that changes nothing is not measured again. What
+        another process is measuring unedited just now is taken from there at the end.
         """
         pairs = list(zip(cases, deltas, strict=True))
         before = self.unedited.get(cases)
-        while True:
-            new = [case for case, _ in pairs if case.case_id not in before]
-            changed = [(case, delta) for case, delta in pairs if delta.terms]
-            try:
-                measured = self.evaluator(
-                    self.lm,
-                    [*new, *(case for case, _ in changed)],
-                    deltas=[*(None for _ in new), *(delta for _, delta in changed)],
-                    seed=self.resources.seed,
-                    references=self.references,
-                )
-                break
-            except RecordError as error:
-                bad = next((pair for pair in pairs if pair[0].case_id == error.index), None)
-                if bad is None:
-                    raise
-                aside.append(_entry(bad[0], error))
-                pairs.remove(bad)
-        self.unedited.put(new, measured[: len(new)])
+        with self.unedited.claimed(case for case in cases if case.case_id not in before) as claimed:
+            before |= self.unedited.get(claimed)  # what was kept since the first look
+            ours = {case.case_id for case in claimed if case.case_id not in before}
+            while True:
+                new = [case for case, _ in pairs if case.case_id in ours]
+                changed = [(case, delta) for case, delta in pairs if delta.terms]
+                try:
+                    measured = self._evaluate(new, changed)
+                    break
+                except RecordError as error:
+                    bad = next((pair for pair in pairs if pair[0].case_id == error.index), None)
+                    if bad is None:
+                        raise
+                    aside.append(_entry(bad[0], error))
+                    pairs.remove(bad)
+            self.unedited.put(new, measured[: len(new)])
         before |= {case.case_id: row for case, row in zip(new, measured, strict=False)}
-        after = {case.case_id: before[case.case_id] for case, _ in pairs}
-        after |= {case.case_id: row for (case, _), row in zip(changed, measured[len(new) :], strict=True)}
-        return before, after
+        before |= self._awaited([case for case, _ in pairs if case.case_id not in before], aside)
+        after = {case.case_id: before[case.case_id] for case, _ in pairs if case.case_id in before}
+        edited = {case.case_id: row for (case, _), row in zip(changed, measured[len(new) :], strict=True)}
+        return before, after | {case_id: row for case_id, row in edited.items() if case_id in before}
+
+    def _awaited(self, cases: list[Case], aside: list[dict[str, Any]]) -> dict[int, EvaluationRow]:
+        """Unedited rows of cases that another process was measuring; measured here if it came to nothing there."""
+        if not cases:
+            return {}
+        with self.unedited.awaited(cases):
+            found = self.unedited.get(cases)
+            left = [case for case in cases if case.case_id not in found]
+            while left:
+                try:
+                    rows = self._evaluate(left, [])
+                    self.unedited.put(left, rows)
+                    return found | {case.case_id: row for case, row in zip(left, rows, strict=True)}
+                except RecordError as error:
+                    bad = next((case for case in left if case.case_id == error.index), None)
+                    if bad is None:
+                        raise
+                    aside.append(_entry(bad, error))
+                    left.remove(bad)
+        return found
+
+    def _evaluate(
+        self, unedited: Sequence[Case], edited: Sequence[tuple[Case, WeightDelta]]
+    ) -> Sequence[EvaluationRow]:
+        """Rows of the first cases unedited, then of the others edited.
+
+        Raises:
+            RecordError: a case cannot be measured; its `index` is the case's id.
+        """
+        return self.evaluator(
+            self.lm,
+            [*unedited, *(case for case, _ in edited)],
+            deltas=[*(None for _ in unedited), *(delta for _, delta in edited)],
+            seed=self.resources.seed,
+            references=self.references,
+        )
 
 
 def _entry(case: Case, error: RecordError) -> dict[str, Any]:

@@ -17,8 +17,13 @@ SHARED: Mapping[str, Any] = {
     "output_dir": str | None,
     "outputs": str,
     "cache_dir": str | None,
+    "study": str | None,
     "save_deltas": bool,
     "debug": bool,
+    "table": int | str | None,
+    "page": bool,
+    "wandb": bool,
+    "answers": str | None,
 }
 """Types of the settings at the top level of `conf/config.yaml`."""
 

@@ -42,7 +42,7 @@ class FitCovariance:
         Raises:
             RomexpError: a layer the model lacks, a corpus that cannot be read, a busy or foreign result folder.
         """
-        lm = self.model.load()
+        lm = job.load(self.model)
         layers = list(range(lm.n_layers)) if self.layers is None else [int(layer) for layer in self.layers]
         if not layers:
             raise ConfigError("task.layers: expected at least one layer, or null for all of them")
@@ -77,7 +77,7 @@ class FitCovariance:
         lines = [f"kept in: {self.covariance.cache_dir}", f"results: {run.folder.path}"]
         if self.export:
             lines.append(f"file for covariance.path: {run.folder.path / FILE}")
-        return Outcome(tables=(table,), lines=lines)
+        return Outcome(tables=(table,), lines=lines, folder=run.folder.path)
 
 
 def _describe(moment: SecondMoment) -> dict[str, float]:

@@ -78,7 +78,7 @@ class EditExperiment:
             RomexpError: bad input, another process at the folder, or not one case that could be edited.
         """
         loaded = self._cases()
-        lm = self.model.load()
+        lm = job.load(self.model)
         editor = with_traced_layer(self.editor, job.cache_dir, lm.digest)
         return replace(self, editor=editor)._run(job, lm, loaded)
 
@@ -184,7 +184,9 @@ class EditExperiment:
         count = summary.get("n_cases", 0)
         title = f"{run.manifest['model']['name']}, {loaded.name}, {count} cases (95 % half-width)"
         return Outcome(
-            tables=(rich_table(table_rows(summary, editor=self.editor.name), title=title),), lines=run.closing_lines()
+            tables=(rich_table(table_rows(summary, editor=self.editor.name), title=title),),
+            lines=run.closing_lines(),
+            folder=run.folder.path,
         )
 
 

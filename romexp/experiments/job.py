@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import RenderableType
 
+from romexp.experiments.job_models import LoadedModels
 from romexp.tracking import Tracker
+
+if TYPE_CHECKING:  # torch takes seconds, and the command line imports this file
+    from romexp.lm.model import LanguageModel, PretrainedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,7 @@ class Job:
         cache_dir: for what many runs share: downloads, second moments, context templates, unedited metrics.
         seed: the run's seed; everything random derives from it (`romexp.seeds`).
         overrides: what the command line said, so that the same run can be asked for again.
+        models: what earlier jobs of this process have loaded; None keeps nothing between jobs.
     """
 
     config: Mapping[str, Any]
@@ -35,6 +40,15 @@ class Job:
     cache_dir: Path
     seed: int
     overrides: Sequence[str] = ()
+    models: LoadedModels | None = None
+
+    def load(self, model: PretrainedModel) -> LanguageModel:
+        """A model, loaded now or by the job before. Leave its weights as they are.
+
+        Raises:
+            ConfigError: as `PretrainedModel.load`.
+        """
+        return model.load() if self.models is None else self.models.load(model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +58,12 @@ class Outcome:
     Attributes:
         tables: rich renderables.
         lines: text below them: where things lie, what was set aside.
+        folder: the result folder, whose `summary.json` a sweep's table reads; None if there is none.
     """
 
     tables: Sequence[RenderableType] = ()
     lines: Sequence[str] = field(default_factory=tuple)
+    folder: Path | None = None
 
 
 class Task(Protocol):

@@ -55,7 +55,7 @@ class Run:
         start = time.perf_counter()
         try:
             tracker = self.job.tracker.run(
-                folder=self.folder.path, name=name, group=group, job_type=job_type, config=self.job.config
+                folder=self.folder.path, name=name, group=group, job_type=job_type, config=self._tracked_config()
             )
             with tracker as tracked:
                 session["tracked_at"] = tracked.location
@@ -65,6 +65,16 @@ class Run:
             self._close(session, "failed", time.perf_counter() - start)
             raise
         self._close(session, "done", time.perf_counter() - start)
+
+    def _tracked_config(self) -> dict[str, Any]:
+        """The configuration, and by what dashboards compare runs: `names`, `hash`, `layer`.
+
+        A W&B sweep over a group (`editor=rome,ft`) keeps that name for its choice and drops the group's own values.
+        """
+        names = self.manifest["names"]
+        config = {**self.job.config, "names": names, "hash": self.manifest["hash"]}
+        layer = self.job.config.get("editor", {}).get("layer") if "editor" in names else None
+        return config if layer is None else config | {"layer": layer}
 
     def _close(self, session: dict[str, Any], status: Status, total: float) -> None:
         timings = {what: round(seconds, 3) for what, seconds in {**self._timings, "total": total}.items()}

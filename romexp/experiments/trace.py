@@ -73,6 +73,8 @@ class TraceExperiment:
             raise ConfigError("task: batch_size must be at least 1, gradients and heatmaps at least 0")
         if (self.prompt is None) != (self.subject is None):
             raise ConfigError('task.prompt and task.subject go together: prompt="The … of X is" subject="X"')
+        if self.subject is not None and not self.subject.strip():
+            raise ConfigError("task.subject is empty; it must be a part of task.prompt")
 
     def __call__(self, job: Job) -> Outcome:
         """Trace what the run's folder does not hold yet; then average everything.
@@ -81,7 +83,7 @@ class TraceExperiment:
             RomexpError: bad input, another process at the folder, or not one fact that could be traced.
         """
         loaded = self._facts()
-        lm = self.model.load()
+        lm = job.load(self.model)
         names = {
             "task": "trace",
             "model": lm.name,
@@ -98,7 +100,10 @@ class TraceExperiment:
                     self._work(run, lm, self._noise(lm), loaded.items, bar("causal traces"), seed=job.seed)
                 rows = run.folder.rows()
                 if not rows:
-                    raise DataError(f"{loaded.path}: not one fact could be traced: {run.manifest['set_aside'][0]}")
+                    reason = run.manifest["set_aside"][0]["reason"]
+                    if self.prompt is not None:
+                        raise DataError(f"task.prompt: {reason}")
+                    raise DataError(f"{loaded.path}: not one fact could be traced; the first: {reason}")
                 summary = trace_summary(rows, pooling=self.pooling)
                 run.folder.write("summary", summary)
                 figures = self._draw(run, rows, summary, lm.name)
@@ -157,8 +162,8 @@ class TraceExperiment:
             rows, errors = self._rows(lm, noise, pending[start : start + self.batch_size], seed=seed)
             run.folder.append(rows)
             aside += errors
-            for entry in errors:
-                log.warning("fact %d set aside: %s %s", entry["case_id"], entry["field"], entry["reason"])
+            for entry in errors if self.prompt is None else ():
+                log.warning("fact %d set aside: %s: %s", entry["case_id"], entry["field"], entry["reason"])
 
     def _rows(
         self, lm: LanguageModel, noise: Noise, facts: Sequence[KnownFact], *, seed: int
@@ -175,19 +180,24 @@ class TraceExperiment:
         prompts = [p for _, p in correct]
         seeds = [derive_seed(seed, fact.known_id, "corruption") for fact, _ in correct]
         traces = self.tracer(lm, prompts, noise=noise, seeds=seeds)
-        gradients = integrated_gradients(lm, prompts, steps=self.gradients) if self.gradients else [None] * len(prompts)
+        gradients: Sequence[list[float] | None] = [None] * len(prompts)
+        if self.gradients:
+            tokens = self.tracer.batch_tokens(lm)
+            gradients = integrated_gradients(lm, prompts, steps=self.gradients, max_batch_tokens=tokens)
         by_id = {f.known_id: (t, g) for (f, _), t, g in zip(correct, traces, gradients, strict=True)}
         return [_row(lm, fact, prompt, *by_id.get(fact.known_id, (None, None))) for fact, prompt in good], errors
 
     def _draw(self, run: Run, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], model: str) -> list[Path]:
         folder, window, paths = run.folder.path / "figures", self.tracer.window, []
         for row in [row for row in rows if row["correct_prediction"]][: self.heatmaps]:
-            figure = trace_figures.prompt_heatmap(row, window=window)
-            paths += trace_figures.save(figure, folder / f"trace_{row['case_id']}")
+            heat = trace_figures.prompt_heatmap(row, window=window, model=model)
+            paths += trace_figures.save(heat, folder / f"trace_{row['case_id']}")
+            if (gradients := trace_figures.prompt_gradients(row, model=model)) is not None:
+                paths += trace_figures.save(gradients, folder / f"gradients_{row['case_id']}")
         if summary["groups"] and self.prompt is None:
-            heat = trace_figures.average_heatmaps(summary, window=window, model=model)
+            averages = trace_figures.average_heatmaps(summary, window=window, model=model)
             lines = trace_figures.average_lines(summary, window=window, model=model)
-            paths += trace_figures.save(heat, folder / "average_heatmaps")
+            paths += trace_figures.save(averages, folder / "average_heatmaps")
             paths += trace_figures.save(lines, folder / "average_lines")
             if (bars := trace_figures.severed_bars(summary, model=model)) is not None:
                 paths += trace_figures.save(bars, folder / "severed")
@@ -197,7 +207,8 @@ class TraceExperiment:
         summary = run.folder.read("summary") or {}
         rows = run.folder.rows()
         title = f"{run.manifest['model']['name']}, {loaded.name}"
-        return Outcome(tables=(trace_table(summary, rows, title=title),), lines=run.closing_lines())
+        tables = (trace_table(summary, rows, title=title),)
+        return Outcome(tables=tables, lines=run.closing_lines(), folder=run.folder.path)
 
 
 def _row(

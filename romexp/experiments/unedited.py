@@ -7,10 +7,12 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 import romexp
 from romexp.errors import ConfigError
@@ -25,6 +27,9 @@ CODE = ("lm", "evaluation", "seeds.py")
 @dataclass(frozen=True, kw_only=True)
 class UneditedCache:
     """Evaluators' rows of the unedited model, in one SQLite file that any number of processes may use.
+
+    So that jobs which start together do not all measure the same cases, a process claims those that it is about to
+    measure by a file lock each. The locks of a killed process are free at once.
 
     Attributes:
         path: the file; made when first written.
@@ -54,10 +59,49 @@ class UneditedCache:
         with self._connection() as connection:
             connection.executemany("INSERT OR IGNORE INTO rows VALUES (?, ?)", values)
 
+    @contextmanager
+    def claimed(self, cases: Iterable[Case]) -> Iterator[list[Case]]:
+        """Those of the cases that no other process is measuring now, claimed until the context ends. Never waits."""
+        locks: list[BaseFileLock] = []
+        mine: list[Case] = []
+        try:
+            for case in cases:
+                lock = self._lock(case)
+                try:
+                    lock.acquire(timeout=0)
+                except Timeout:
+                    continue
+                locks.append(lock)
+                mine.append(case)
+            yield mine
+            _remove(locks)
+        finally:
+            for lock in locks:
+                lock.release()
+
+    @contextmanager
+    def awaited(self, cases: Iterable[Case]) -> Iterator[None]:
+        """Claim all of these cases, waiting for whoever is measuring them. Hold no claim before."""
+        with ExitStack() as stack:
+            # Always in the same order, so that two processes cannot wait for each other.
+            locks = [self._lock(case) for case in sorted(cases, key=self.key)]
+            for lock in locks:
+                stack.enter_context(lock)
+            yield
+            _remove(locks)
+
     def key(self, case: Case) -> str:
         """Sha256 over the context and the whole case."""
         text = json.dumps([dict(self.context), asdict(case)], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def _lock(self, case: Case) -> BaseFileLock:
+        folder = self.path.with_name("unedited_claims")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cache_dir: cannot use {folder}: {error}") from error
+        return FileLock(folder / f"{self.key(case)[:32]}.lock")
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -72,6 +116,12 @@ class UneditedCache:
                 connection.close()
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"cache_dir: cannot use {self.path}: {error}") from error
+
+
+def _remove(locks: Iterable[BaseFileLock]) -> None:
+    """Clear the files of locks away whose cases are measured: who waits at one of them finds the row all the same."""
+    for lock in locks:
+        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def code_digest() -> str:

@@ -10,6 +10,7 @@ COUNTERFACT, ZSRE, KNOWN = "counterfact.json", "zsre.json", "known.json"
 SNIPPETS, TFIDF, CORPUS = "attribute_snippets.json", "tfidf", "corpus.txt"
 IDF, VOCABULARY = "idf.npy", "tfidf_vocab.json"
 SECOND_MOMENTS = "second_moments.safetensors"
+EDITORS = "editors"
 
 
 def assets_dir() -> Path:
@@ -55,6 +56,19 @@ def corpus_path() -> Path:
 def second_moments_path() -> Path:
     """Second moments of every layer, measured on `corpus_path` (SPEC §3.3)."""
     return assets_dir() / SECOND_MOMENTS
+
+
+def mend_path() -> Path:
+    """MEND's network for the model, as `romexp task=train editor=mend` makes it (SPEC §4.6).
+
+    It never saw a subject of the first 200 records of `counterfact_path` or of the first 100 of `zsre_path`.
+    """
+    return assets_dir() / EDITORS / "mend.safetensors"
+
+
+def ke_path() -> Path:
+    """KE's network for the model, as `romexp task=train editor=ke` makes it; it saw what MEND's did."""
+    return assets_dir() / EDITORS / "ke.safetensors"
 
 
 def idf_path() -> Path:

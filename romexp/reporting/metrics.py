@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 Measurements = Mapping[str, Any]
 Pair = Sequence[float | None]
@@ -20,11 +20,19 @@ COUNTERFACT = ("S", "ES", "EM", "PS", "PM", "NS", "NM", "GE", "RS")
 ZSRE = ("S", "Efficacy", "Paraphrase", "Specificity")
 """Columns of the paper's Table 1, after the score S of SPEC §5.7."""
 
+Kind = Literal["counterfact", "zsre"]
+"""Which of the two sets of metrics a data set is measured by."""
+
 SCORED = (("ES", "PS", "NS"), ("Efficacy", "Paraphrase", "Specificity"))
 """The three metrics whose means' harmonic mean is S, for CounterFact and for zsRE."""
 
 UNSCALED = ("essence",)
 """Metrics that are not multiplied by 100 in summaries."""
+
+
+def columns_of(kind: Kind) -> tuple[str, ...]:
+    """Metrics of a kind of data set, in the paper's order."""
+    return ZSRE if kind == "zsre" else COUNTERFACT
 
 
 def case_metrics(measured: Measurements) -> dict[str, float]:

@@ -16,6 +16,9 @@ Json = Mapping[str, Any]
 SELECTION = ("limit", "offset", "shard", "case_ids")
 """Fields of a data set that choose cases: runs that differ in them alone are parts of one study."""
 
+NO_MEASUREMENT = ("save_deltas",)
+"""Parts of an identity that change what a run keeps, not what it measures."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FoundRun:
@@ -59,10 +62,42 @@ class FoundRun:
         """
         return read_rows(self.path / "cases.jsonl")
 
+    @property
+    def finished_at(self) -> str:
+        """When it was last worked on, as ISO 8601 text that sorts by time; empty if unknown."""
+        sessions = self.manifest.get("sessions") or [{}]
+        return str(sessions[-1].get("finished") or sessions[-1].get("started") or "")
+
+    @property
+    def expected(self) -> int | None:
+        """Cases that the run was to measure; None if the manifest does not say."""
+        count = self.manifest.get("dataset", {}).get("cases")
+        return count if isinstance(count, int) else None
+
+    @property
+    def set_aside(self) -> tuple[Json, ...]:
+        """Cases that could not be edited or measured, with the reason."""
+        return tuple(self.manifest.get("set_aside", ()))
+
+    @property
+    def rejected(self) -> tuple[Json, ...]:
+        """Records that the loader refused, with the reason."""
+        return tuple(self.manifest.get("rejected", ()))
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """What the command line said: the same run can be asked for again."""
+        return tuple(self.manifest.get("overrides", ()))
+
+    @property
+    def selection(self) -> Json:
+        """Which cases were asked for: `limit`, `offset`, `shard`, `case_ids`, as far as the data set has them."""
+        return {k: v for k, v in self.identity.get("dataset", {}).items() if k in SELECTION}
+
     def same_study(self) -> Json:
         """The identity without the choice of cases: equal for shards and for runs of other limits."""
         dataset = {k: v for k, v in self.identity.get("dataset", {}).items() if k not in SELECTION}
-        return {**self.identity, "dataset": dataset}
+        return {k: v for k, v in self.identity.items() if k not in NO_MEASUREMENT} | {"dataset": dataset}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -167,6 +167,7 @@ def flatten_trace(summary: Mapping[str, Any]) -> dict[str, float]:
         flat[f"peak/{kind}_layer"] = peak["layer"]
     for kind, cell in summary["groups"].get(LAST_SUBJECT, {}).items():
         flat[f"last_subject/{kind}"] = max(cell["mean"])
+        flat[f"last_subject/{kind}_layer"] = int(np.argmax(cell["mean"]))
     if summary["suggested_layer"] is not None:
         flat["suggested_layer"] = summary["suggested_layer"]
     return flat

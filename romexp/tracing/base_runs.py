@@ -16,6 +16,9 @@ from romexp.tracing.prompt import TracedPrompt
 Kind = Literal["hidden", "mlp", "attn"]
 """`hidden` (a whole block's output), `mlp` or `attn`."""
 
+LOGIT_ROWS = 1024
+"""Rows whose logits over the whole vocabulary are held at once."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CleanRun:
@@ -88,35 +91,31 @@ def corrupted_run(
         capture(lm, [*blocks, *wanted]) as outputs,
     ):
         final = run(lm, given, cache=recorder)
+    last = [len(row) - 1 for row in rows]
     inputs = torch.stack([first[blocks[0]], *(outputs[path] for path in blocks)])
     return CorruptedRun(
         samples=samples,
         inputs=inputs,
         cache=recorder.stored,
         outputs={kind: torch.stack([outputs[path] for path in each]) for kind, each in parts.items()},
-        scores=answer_scores(lm, final, prompts, columns=[len(p.ids) - 1 for p in prompts], samples=samples),
+        scores=answer_scores(lm, final[torch.arange(len(rows)), last], prompts, samples=samples),
     )
 
 
 def answer_scores(
-    lm: LanguageModel,
-    final: torch.Tensor,
-    prompts: Sequence[TracedPrompt],
-    *,
-    columns: Sequence[int],
-    samples: int,
+    lm: LanguageModel, states: torch.Tensor, prompts: Sequence[TracedPrompt], *, samples: int
 ) -> torch.Tensor:
     """Mean over samples of p(answer) where each prompt is read (prompts).
 
     Args:
-        final: normed final states, `samples` rows a prompt, prompt-major.
-        columns: the column of each prompt's last token in them.
+        states: normed final states of the last tokens (prompts·samples × hidden size), prompt-major.
     """
-    last = torch.tensor(columns, device=final.device).repeat_interleave(samples)
-    answers = torch.tensor([p.answer for p in prompts], device=final.device).repeat_interleave(samples)
-    states = final[torch.arange(len(last), device=final.device), last]
-    probabilities = logits(lm, states).softmax(dim=-1).gather(1, answers[:, None])[:, 0]
-    return probabilities.reshape(len(prompts), samples).mean(dim=1)
+    answers = torch.tensor([p.answer for p in prompts], device=states.device).repeat_interleave(samples)
+    probabilities = []
+    for some, wanted in zip(states.split(LOGIT_ROWS), answers.split(LOGIT_ROWS), strict=True):
+        scores = logits(lm, some)
+        probabilities.append((scores.gather(1, wanted[:, None])[:, 0] - scores.logsumexp(dim=-1)).exp())
+    return torch.cat(probabilities).reshape(len(prompts), samples).mean(dim=1)
 
 
 def corrupt(

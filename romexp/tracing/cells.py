@@ -1,27 +1,32 @@
 """The cells of a trace: one state restored, everything that follows from it run again, nothing else (DESIGN §1.3).
 
 Restoring token t at layer l changes only tokens from t on, in blocks after l. So a cell runs those tokens through those
-blocks, over the corrupted run's keys and values of the tokens before. Tokens left of the subject are not corrupted:
-restoring them changes nothing, and their cells are the low score.
+blocks, over the corrupted run's keys and values of the tokens before. Where a module inside block l is restored, only
+token t changes in that block. After the last block only the last token is read: what is restored there at another
+token is read by nobody. Tokens left of the subject are not corrupted: restoring them changes nothing. The cells of both
+are the low score.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from romexp.lm.batching import halving
-from romexp.lm.forward import KeysAndValues, Row, run, suffix_pass
 from romexp.lm.model import LanguageModel
-from romexp.lm.patching import Change, overwrite, patch
+from romexp.lm.patching import Change, patch
+from romexp.lm.suffix import Suffixes, last_states, run_suffixes
 from romexp.tracing.base_runs import CleanRun, CorruptedRun, Kind, answer_scores, module_path
 from romexp.tracing.prompt import TracedPrompt
 
 WindowConvention = Literal["code", "paper"]
 """`code`: l - ⌊w/2⌋ … l + ⌈w/2⌉ - 1 (the published code); `paper`: l - ⌊(w-1)/2⌋ … l + ⌊w/2⌋ (App. B.2)."""
+
+MERGED_SHARE = 8
+"""Cells with different numbers of tokens share a batch, padded, up to this fraction (1/8) of its token budget."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +37,24 @@ class Cell:
     token: int
 
 
+Values = Callable[[Sequence[Cell]], torch.Tensor]
+"""What takes the place of the cells' own states, row by row: (cells·samples × hidden size), cell-major."""
+
+
 def window_layers(layer: int, *, width: int, n_layers: int, convention: WindowConvention) -> range:
     """Layers whose modules are restored for the cell of `layer`, clipped to the model (SPEC §2.2)."""
     first = layer - width // 2 if convention == "code" else layer - (width - 1) // 2
     return range(max(0, first), min(n_layers, first + width))
 
 
-def clean_states(clean: CleanRun, kind: Kind, layer: int, cells: Sequence[Cell]) -> torch.Tensor:
-    """The clean run's outputs at the cells' tokens (cells × hidden size)."""
-    return clean.outputs[kind][layer][[c.prompt for c in cells], [c.token for c in cells]]
+def clean_values(clean: CleanRun, kind: Kind, layer: int, *, samples: int) -> Values:
+    """The clean run's outputs at the cells' tokens, the same for every sample."""
+    outputs = clean.outputs[kind][layer]
+
+    def values(cells: Sequence[Cell]) -> torch.Tensor:
+        return outputs[[c.prompt for c in cells], [c.token for c in cells]].repeat_interleave(samples, dim=0)
+
+    return values
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,73 +71,102 @@ class Resumption:
     corrupted: CorruptedRun
     max_batch_tokens: int
 
-    @torch.no_grad()
     def __call__(
         self,
         cells: Sequence[Cell],
         *,
         start: int,
-        restored: Callable[[Sequence[Cell]], torch.Tensor] | None = None,
-        patches: Callable[[Sequence[Cell]], dict[str, Change]] = lambda cells: {},
+        restored: Values | None = None,
+        forced: Mapping[tuple[Kind, int], Values] | None = None,
     ) -> list[float]:
         """p(answer), averaged over samples, for each cell.
 
         Args:
             start: first block that runs again.
-            restored: states that take the first token's place at the input of block `start` (cells × hidden size).
-            patches: outputs to overwrite while the blocks run, by module path, for rows cell-major.
+            restored: states at the input of block `start`. Without them, block `start` changes at the token alone.
+            forced: outputs at the token to overwrite while the blocks run, by kind and layer.
         """
         scores: dict[int, float] = {}
 
         def work(batch: Sequence[int]) -> list[None]:
-            chosen = [cells[i] for i in batch]
-            values = self._batch(chosen, start, restored(chosen) if restored else None, patches(chosen))
+            values = self._batch([cells[i] for i in batch], start, restored, forced or {})
             scores.update(zip(batch, values, strict=True))
             return []
 
-        # Suffixes of one length share a batch, so that nothing is padded.
-        by_suffix: dict[int, list[int]] = {}
-        for i, cell in enumerate(cells):
-            by_suffix.setdefault(len(self.prompts[cell.prompt].ids) - cell.token, []).append(i)
-        for length, members in by_suffix.items():
-            size = max(1, self.max_batch_tokens // (length * self.corrupted.samples))
-            for first in range(0, len(members), size):
-                halving(work, members[first : first + size])
-        return [scores[i] for i in range(len(cells))]
+        for group in self._groups(cells, resumed=start if restored else start + 1):
+            halving(work, group)
+        low = self.corrupted.scores.tolist()
+        return [scores.get(i, low[cell.prompt]) for i, cell in enumerate(cells)]
 
+    def _length(self, cell: Cell) -> int:
+        """Tokens from the restored one to the last."""
+        return len(self.prompts[cell.prompt].ids) - cell.token
+
+    def _groups(self, cells: Sequence[Cell], *, resumed: int) -> list[list[int]]:
+        """Batches of cells that need a pass. Lengths are mixed in small batches only; a length of 1 stays by itself."""
+        groups: list[list[int]] = []
+        for i in sorted(range(len(cells)), key=lambda i: (self._length(cells[i]), cells[i].token)):
+            length = self._length(cells[i])
+            if length > 1 and resumed == self.lm.n_layers:
+                break
+            shortest = self._length(cells[groups[-1][0]]) if groups else 0
+            budget = self.max_batch_tokens if shortest == length else self.max_batch_tokens // MERGED_SHARE
+            if (
+                groups
+                and (shortest == length or shortest > 1)
+                and (len(groups[-1]) + 1) * length * self.corrupted.samples <= budget
+            ):
+                groups[-1].append(i)
+            else:
+                groups.append([i])
+        return groups
+
+    @torch.no_grad()
     def _batch(
-        self, cells: Sequence[Cell], start: int, restored: torch.Tensor | None, patches: dict[str, Change]
+        self,
+        cells: Sequence[Cell],
+        start: int,
+        restored: Values | None,
+        forced: Mapping[tuple[Kind, int], Values],
     ) -> list[float]:
-        """Cells whose suffixes are equally long."""
+        lm, rows, inputs = self.lm, self._rows(cells), self.corrupted.inputs
+        # After the last block nobody reads another token than the last.
+        layers = range(lm.n_layers if rows.width == 1 else lm.n_layers - 1)
+        with patch(lm, {module_path(lm, *at): _at_start(v(cells)) for at, v in forced.items() if at[1] in layers}):
+            if restored is not None:
+                state = restored(cells)
+            else:
+                alone = rows.first_only()
+                hidden = alone.states(inputs[start])
+                state = run_suffixes(lm, alone, start=start, stop=start + 1, hidden=hidden)[:, 0]
+                start += 1
+            hidden = rows.states(inputs[start])
+            hidden[:, 0] = state
+            final = last_states(lm, rows, start=start, hidden=hidden)
+        chosen = [self.prompts[cell.prompt] for cell in cells]
+        return answer_scores(lm, final, chosen, samples=self.corrupted.samples).tolist()
+
+    def _rows(self, cells: Sequence[Cell]) -> Suffixes:
+        """The cells' suffixes in the corrupted run, `samples` rows a cell."""
         n, device = self.corrupted.samples, self.corrupted.inputs.device
-        chosen = [self.prompts[c.prompt] for c in cells]
-        rows = [Row.text(p.ids) for p in chosen for _ in range(n)]
-        tokens = [c.token for c in cells for _ in range(n)]
-        source = torch.tensor([c.prompt * n + s for c in cells for s in range(n)], device=device)
-        width = len(rows[0]) - tokens[0]
-        columns = torch.tensor(tokens, device=device)[:, None] + torch.arange(width, device=device)
-        hidden = self.corrupted.inputs[start][source[:, None], columns]
-        if restored is not None:
-            hidden[:, 0] = restored.repeat_interleave(n, dim=0)
-        before = max(tokens)
-        prefix = {
-            layer: (keys[source, :, :before], values[source, :, :before])
-            for layer, (keys, values) in self.corrupted.cache.items()
-            if layer >= start and before > 0
-        }
-        given = suffix_pass(self.lm, rows, tokens, prefix_width=before if prefix else 0)
-        with patch(self.lm, patches):
-            final = run(self.lm, given, start=start, hidden=hidden, cache=KeysAndValues(prefix=prefix))
-        return answer_scores(self.lm, final, chosen, columns=[width - 1] * len(cells), samples=n).tolist()
+        numbers = [(c.prompt * n, c.token, self._length(c)) for c in cells]
+        first, starts, lengths = torch.tensor(numbers, device=device).repeat_interleave(n, dim=0).T
+        return Suffixes(
+            cache=self.corrupted.cache,
+            source=first + torch.arange(n, device=device).repeat(len(cells)),
+            starts=starts,
+            lengths=lengths,
+            width=max(length for _, _, length in numbers),
+            before=max(token for _, token, _ in numbers),
+        )
 
 
-def window_patches(
-    lm: LanguageModel, clean: CleanRun, kind: Kind, cells: Sequence[Cell], layers: range, *, samples: int
-) -> dict[str, Change]:
-    """Restore the outputs of `layers` at each cell's token, which is column 0 of its suffix, to the clean run's."""
-    patches = {}
-    for layer in layers:
-        values = clean_states(clean, kind, layer, cells).repeat_interleave(samples, dim=0)
-        first = torch.zeros(len(values), dtype=torch.long, device=values.device)
-        patches[module_path(lm, kind, layer)] = overwrite(first, values)
-    return patches
+def _at_start(values: torch.Tensor) -> Change:
+    """Overwrite column 0, where every suffix has its restored token."""
+
+    def change(output: torch.Tensor) -> torch.Tensor:
+        changed = output.clone()
+        changed[:, 0] = values.to(output)
+        return changed
+
+    return change

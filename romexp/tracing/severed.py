@@ -9,7 +9,7 @@ import torch
 from romexp.lm.model import LanguageModel
 from romexp.lm.patching import Change, overwrite
 from romexp.tracing.base_runs import CleanRun, CorruptedRun, Kind, corrupted_run, module_path
-from romexp.tracing.cells import Cell, Resumption, clean_states
+from romexp.tracing.cells import Cell, Resumption, Values, clean_values
 from romexp.tracing.prompt import TracedPrompt
 
 SEVERED: tuple[Kind, ...] = ("mlp", "attn")
@@ -49,17 +49,14 @@ def severed_curves(
 
 def _restore(resume: Resumption, clean: CleanRun, frozen: torch.Tensor, kind: Kind, layer: int) -> list[float]:
     """Scores of all prompts with one layer's state restored at the last subject token."""
-    lm, n = resume.lm, resume.corrupted.samples
+    n = resume.corrupted.samples
 
-    def patches(batch: Sequence[Cell]) -> dict[str, Change]:
-        rows = [c.prompt * n + s for c in batch for s in range(n)]
-        first = torch.zeros(len(rows), dtype=torch.long, device=frozen.device)
-        later = range(layer + 1, lm.n_layers)
-        return {module_path(lm, kind, each): overwrite(first, frozen[each][rows]) for each in later}
+    def corrupted(at: int) -> Values:
+        return lambda cells: frozen[at][[cell.prompt * n + sample for cell in cells for sample in range(n)]]
 
     return resume(
         [Cell(prompt=i, token=p.subject_range[1] - 1) for i, p in enumerate(resume.prompts)],
         start=layer + 1,
-        restored=lambda batch: clean_states(clean, "hidden", layer, batch),
-        patches=patches,
+        restored=clean_values(clean, "hidden", layer, samples=n),
+        forced={(kind, each): corrupted(each) for each in range(layer + 1, resume.lm.n_layers)},
     )

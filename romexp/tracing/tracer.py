@@ -10,14 +10,18 @@ import numpy as np
 import torch
 
 from romexp.errors import ConfigError
+from romexp.lm.batching import by_length, halving
 from romexp.lm.model import LanguageModel
 from romexp.tracing.base_runs import CleanRun, CorruptedRun, Kind, clean_run, corrupt, corrupted_range, corrupted_run
-from romexp.tracing.cells import Cell, Resumption, WindowConvention, clean_states, window_layers, window_patches
+from romexp.tracing.cells import Cell, Resumption, WindowConvention, clean_values, window_layers
 from romexp.tracing.noise import Noise
 from romexp.tracing.prompt import TracedPrompt
 from romexp.tracing.severed import severed_curves
 
 KINDS: tuple[Kind, ...] = ("hidden", "mlp", "attn")
+
+CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS = 2048, 16384
+"""Tokens of a pass: on a CPU few enough for its caches, on an accelerator many enough to keep it busy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +58,7 @@ class Tracer:
         replace_in_low_score: the authors' code leaves `replace` off for the low score; on applies it there too.
         extra_token: tokens after the subject that are corrupted too.
         seed_per_case: a noise stream for each fact; off is the authors' one stream for all.
-        max_batch_tokens: tokens in one forward pass; halved where memory runs out.
+        max_batch_tokens: tokens in one forward pass; None takes what suits the device. Halved where memory runs out.
     """
 
     noise: str | float = "s3"
@@ -69,10 +73,11 @@ class Tracer:
     replace_in_low_score: bool = False
     extra_token: int = 0
     seed_per_case: bool = False
-    max_batch_tokens: int = 16384
+    max_batch_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.window < 1 or self.extra_token < 0 or self.max_batch_tokens < 1:
+        budget = 1 if self.max_batch_tokens is None else self.max_batch_tokens
+        if self.samples < 1 or self.window < 1 or self.extra_token < 0 or budget < 1:
             raise ConfigError("tracer: samples, window and max_batch_tokens must be at least 1, extra_token at least 0")
         if unknown := [kind for kind in self.kinds if kind not in KINDS]:
             raise ConfigError(f"tracer.kinds: {unknown[0]!r} is none of {', '.join(KINDS)}")
@@ -88,13 +93,24 @@ class Tracer:
             noise: what `self.noise` names, made once for the data set by `make_noise`.
             seeds: one a prompt, used if `seed_per_case`.
         """
-        out: list[Trace] = []
-        longest = max((len(p.ids) for p in prompts), default=1)
-        step = max(1, self.max_batch_tokens // (longest * self.samples))
-        for first in range(0, len(prompts), step):
-            chosen = prompts[first : first + step]
-            out += self._trace(lm, chosen, noise, seeds[first : first + step] if seeds else [1] * len(chosen))
-        return out
+        traces: dict[int, Trace] = {}
+        budget = self.batch_tokens(lm)
+
+        def work(batch: Sequence[int]) -> list[None]:
+            chosen = [prompts[i] for i in batch]
+            found = self._trace(lm, chosen, noise, [seeds[i] for i in batch] if seeds else [1] * len(batch))
+            traces.update(zip(batch, found, strict=True))
+            return []
+
+        for group in by_length([len(p.ids) for p in prompts], max_tokens=budget // self.samples):
+            halving(work, group)
+        return [traces[i] for i in range(len(prompts))]
+
+    def batch_tokens(self, lm: LanguageModel) -> int:
+        """`max_batch_tokens`, or what suits the device."""
+        if self.max_batch_tokens is not None:
+            return self.max_batch_tokens
+        return CPU_BATCH_TOKENS if lm.device.type == "cpu" else DEVICE_BATCH_TOKENS
 
     def _trace(
         self, lm: LanguageModel, prompts: Sequence[TracedPrompt], noise: Noise, seeds: Sequence[int]
@@ -110,7 +126,7 @@ class Tracer:
         if self.replace and not self.replace_in_low_score:
             change = corrupt(prompts, draws, samples=self.samples, extra_token=self.extra_token, replace=False)
             low = corrupted_run(lm, prompts, change, samples=self.samples).scores
-        resume = Resumption(lm=lm, prompts=prompts, corrupted=corrupted, max_batch_tokens=self.max_batch_tokens)
+        resume = Resumption(lm=lm, prompts=prompts, corrupted=corrupted, max_batch_tokens=self.batch_tokens(lm))
         grids = {kind: self._grid(resume, clean, prompts, kind) for kind in self.kinds}
         severed: dict[str, list[list[float]]] = {}
         if self.severed:
@@ -124,7 +140,7 @@ class Tracer:
                 clean,
                 corrupted,
                 change=change if self.severed_second_draw else None,
-                max_batch_tokens=self.max_batch_tokens,
+                max_batch_tokens=self.batch_tokens(lm),
             )
         return [
             Trace(
@@ -167,19 +183,25 @@ class Tracer:
             for t in (t for t in tokens if t < begin):
                 # Left of the subject nothing is corrupted, so nothing can be restored: what the run gives anyway.
                 grids[i][t] = [float(resume.corrupted.scores[i])] * n_layers
+        known: dict[tuple[int, ...], list[float]] = {}
         for layer in range(n_layers):
-            for cell, score in zip(cells, self._layer(resume, clean, cells, kind, layer), strict=True):
+            # Clipped windows of a shallow model may be the same layers for several cells.
+            layers = (layer,) if kind == "hidden" else self._window(layer, n_layers)
+            if layers not in known:
+                known[layers] = self._layers(resume, clean, cells, kind, layers)
+            for cell, score in zip(cells, known[layers], strict=True):
                 grids[cell.prompt][cell.token][layer] = score
         return grids
 
-    def _layer(self, resume: Resumption, clean: CleanRun, cells: Sequence[Cell], kind: Kind, layer: int) -> list[float]:
-        """Scores of all cells of one layer."""
-        lm = resume.lm
+    def _window(self, layer: int, n_layers: int) -> tuple[int, ...]:
+        return tuple(window_layers(layer, width=self.window, n_layers=n_layers, convention=self.window_convention))
+
+    def _layers(
+        self, resume: Resumption, clean: CleanRun, cells: Sequence[Cell], kind: Kind, layers: Sequence[int]
+    ) -> list[float]:
+        """Scores of all cells with these layers restored."""
+        values = {layer: clean_values(clean, kind, layer, samples=self.samples) for layer in layers}
         if kind == "hidden":
-            return resume(cells, start=layer + 1, restored=lambda batch: clean_states(clean, "hidden", layer, batch))
-        layers = window_layers(layer, width=self.window, n_layers=lm.n_layers, convention=self.window_convention)
-        return resume(
-            cells,
-            start=layers[0],
-            patches=lambda batch: window_patches(lm, clean, kind, batch, layers, samples=self.samples),
-        )
+            (layer,) = layers
+            return resume(cells, start=layer + 1, restored=values[layer])
+        return resume(cells, start=layers[0], forced={(kind, layer): value for layer, value in values.items()})

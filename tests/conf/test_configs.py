@@ -146,10 +146,16 @@ def test_every_value_is_explained_where_it_is_defined() -> None:
 
 
 def test_experiments_only_override() -> None:
+    """An experiment chooses options and sets values; it brings no key that these options do not have."""
     for name in names("experiment"):
-        plain, overridden = config(), config(f"experiment={name}")
-        assert set(flat(OmegaConf.to_container(overridden))) <= set(flat(OmegaConf.to_container(plain)))
-        assert overridden != plain
+        cfg = compose("config", overrides=[f"experiment={name}"], return_hydra_config=True)
+        choices = {k: v for k, v in cfg.hydra.runtime.choices.items() if k in ("model", "dataset", "editor", "task")}
+        plain = config(*(f"{group}={option}" for group, option in choices.items()))
+        overridden = config(f"experiment={name}")
+        assert set(flat(OmegaConf.to_container(overridden))) == set(flat(OmegaConf.to_container(plain)))
+        assert overridden != config()
+        instantiate(overridden.model), instantiate(overridden.editor), instantiate(overridden.dataset)
+        assert f"experiment={name}" in (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()[1]
 
 
 def flat(node: Any, prefix: str = "") -> Iterator[str]:

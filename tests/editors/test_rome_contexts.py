@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -70,7 +72,7 @@ class TestKept:
     def test_sampled_once(self, tiny_gpt2: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         first = templates(tiny_gpt2, cache_dir=tmp_path)
         assert first == templates(tiny_gpt2)
-        (file,) = (tmp_path / "context_templates").iterdir()
+        (file,) = (tmp_path / "context_templates").glob("*.json")
         assert tuple(json.loads(file.read_text())) == first
 
         def fail(*_: object, **__: object) -> list[str]:
@@ -80,6 +82,24 @@ class TestKept:
         assert templates(tiny_gpt2, cache_dir=tmp_path) == first
         with pytest.raises(AssertionError, match="sampled again"):
             templates(tiny_gpt2)
+
+    def test_jobs_that_start_together_sample_once(
+        self, tiny_gpt2: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls: list[int] = []
+
+        def slow(lm: LanguageModel, prompts: list[str], **_: object) -> list[str]:
+            calls.append(len(prompts))
+            time.sleep(0.3)
+            return [f"Text {len(calls)}"] * len(prompts)
+
+        monkeypatch.setattr(contexts, "generate", slow)
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(lambda _: templates(tiny_gpt2, cache_dir=tmp_path), range(2)))
+        assert found[0] == found[1]
+        together = len(calls)
+        templates(tiny_gpt2)
+        assert len(calls) == 2 * together, "as many as one job alone makes"
 
     def test_by_everything_that_affects_them(
         self, tiny_gpt2: LanguageModel, tiny_factory: Callable[..., LanguageModel], tmp_path: Path
@@ -100,7 +120,7 @@ class TestKept:
                 templates(tiny_gpt2, seed=1, cache_dir=tmp_path),
                 templates(tiny_gpt2, length_counts=((5, 3), (9, 2)), cache_dir=tmp_path),
             ]
-        assert len(list((tmp_path / "context_templates").iterdir())) == 4
+        assert len(list((tmp_path / "context_templates").glob("*.json"))) == 4
 
 
 class TestGiven:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +19,9 @@ from romexp.experiments.trace import TraceExperiment
 from romexp.experiments.traced_layer import remember_layer, traced_layer, with_traced_layer
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.minifact import assets
+from romexp.reporting.trace_averages import flatten_trace, trace_summary
 from romexp.tracing.tracer import Tracer
-from romexp.tracking import NoTracker
+from romexp.tracking import NoTracker, WandbTracker
 
 
 @pytest.fixture
@@ -83,7 +86,8 @@ def test_rows_summary_and_figures(facts: Path, job: Job, minifact_lm: LanguageMo
     assert "subject" in rejected["reason"]
     assert any("set aside: 1" in line for line in outcome.lines)
     names = {path.name for path in (job.output_dir / "figures").iterdir()}
-    assert {"average_heatmaps.pdf", "average_lines.png", "severed.png", f"trace_{first['case_id']}.pdf"} <= names
+    assert {"average_heatmaps.pdf", "average_lines.png", "severed.png"} <= names
+    assert {f"trace_{first['case_id']}.pdf", f"gradients_{first['case_id']}.png"} <= names
     assert (job.output_dir / "status").read_text().strip() == "done"
     # Editing can now ask for the traced layer.
     assert traced_layer(job.cache_dir, minifact_lm.digest) == summary["suggested_layer"]
@@ -106,6 +110,47 @@ def test_resuming_equals_one_go(facts: Path, job: Job, minifact_lm: LanguageMode
             np.testing.assert_allclose(a["hidden"], b["hidden"], atol=1e-5)
 
 
+def test_shards_together_are_the_whole(facts: Path, job: Job, minifact_lm: LanguageModel) -> None:
+    experiment(facts)(job)
+    whole = {row["case_id"]: row for row in rows_of(job)}
+    merged: list[dict] = []
+    for part in ("1/2", "2/2"):
+        shard = replace(job, output_dir=job.outputs / part.replace("/", "_"))
+        experiment(facts, dataset=KnownFacts(path=str(facts), shard=part))(shard)
+        merged += rows_of(shard)
+        assert 0 < len(rows_of(shard)) < len(whole)
+    assert sorted(row["case_id"] for row in merged) == sorted(whole)
+    for row in merged:
+        same = whole[row["case_id"]]
+        assert row.keys() == same.keys()
+        for name in row.keys() & {"low_score", "hidden", "mlp", "attn", "severed_mlp", "severed_attn"}:
+            np.testing.assert_allclose(row[name], same[name], atol=1e-5)
+    # Averages over rows put together are those of the whole run.
+    assert job.output_dir
+    summary = json.loads((job.output_dir / "summary.json").read_text())
+    assert flatten_trace(trace_summary(merged)) == pytest.approx(flatten_trace(summary), abs=1e-5)
+
+
+def test_wandb_holds_the_total_effect_the_peaks_and_the_figures(
+    facts: Path, job: Job, minifact_lm: LanguageModel
+) -> None:
+    experiment(facts)(replace(job, tracker=WandbTracker(mode="offline")))
+    assert job.output_dir
+    (run,) = (job.output_dir / "wandb").glob("offline-run-*")
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(run), "--summary"]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["summary"]
+    summary = json.loads((job.output_dir / "summary.json").read_text())
+    assert found["ate"] == pytest.approx(summary["ate"]["mean"])
+    for kind in ("hidden", "mlp", "attn"):
+        assert found[f"peak/{kind}"] == pytest.approx(summary["peaks"][kind]["aie"])
+        assert found[f"peak/{kind}_layer"] == summary["peaks"][kind]["layer"]
+        early = summary["groups"]["last subject token"][kind]["mean"]
+        assert found[f"last_subject/{kind}"] == pytest.approx(max(early)) == early[found[f"last_subject/{kind}_layer"]]
+    assert found["suggested_layer"] == summary["suggested_layer"]
+    pictures = {path.stem for path in (run / "files").rglob("*.png")}
+    assert any(name.startswith("average_heatmaps") for name in pictures)
+
+
 def test_one_sentence(facts: Path, job: Job, minifact_lm: LanguageModel) -> None:
     fact = json.loads(facts.read_text())[0]
     outcome = experiment(facts, prompt=fact["prompt"], subject=fact["subject"])(job)
@@ -123,11 +168,27 @@ def test_sigma_does_not_depend_on_the_selection(facts: Path, job: Job, minifact_
     assert one["low_score"] == pytest.approx(rows_of(other)[0]["low_score"], abs=1e-6)
 
 
-def test_a_sentence_without_its_subject_is_one_clear_error(facts: Path, job: Job, minifact_lm: LanguageModel) -> None:
-    with pytest.raises(DataError, match=r"Nobody.*does not occur"):
+def test_a_sentence_without_its_subject_is_one_clear_error(
+    facts: Path, job: Job, minifact_lm: LanguageModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(DataError, match=r"^task\.prompt: subject 'Nobody' does not occur in 'Somebody plays the'$"):
         experiment(facts, prompt="Somebody plays the", subject="Nobody")(job)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]  # said once
+    with pytest.raises(ConfigError, match="subject is empty"):
+        experiment(facts, prompt="Somebody plays the", subject=" ")
     with pytest.raises(ConfigError, match="go together"):
         experiment(facts, prompt="Somebody plays the")
+
+
+def test_facts_of_which_none_can_be_traced(
+    facts: Path, tmp_path: Path, job: Job, minifact_lm: LanguageModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = json.loads(facts.read_text())[0]
+    facts.write_text(json.dumps([{**record, "prompt": record["prompt"] + " far" * 200}]))
+    with pytest.raises(DataError, match=r"not one fact could be traced; the first: a text of \d+ tokens"):
+        experiment(facts)(job)
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert warning.startswith(f"fact {record['known_id']} set aside: prompt: a text of")
 
 
 def test_an_editor_takes_the_traced_layer(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from romexp.reporting.trace_averages import GROUPS, flatten_trace, group_tokens,
 def row(case_id: int, *, tokens: int, span: tuple[int, int], low: float, high: float, grid: np.ndarray) -> dict:
     return {
         "case_id": case_id,
+        "prompt": "a prompt " * 10,
         "tokens": [f"t{i}" for i in range(tokens)],
         "subject_range": list(span),
         "answer": " x",
@@ -22,6 +23,7 @@ def row(case_id: int, *, tokens: int, span: tuple[int, int], low: float, high: f
         "attn": (grid / 4).tolist(),
         "severed_mlp": (grid[span[1] - 1] / 10).tolist(),
         "severed_attn": (grid[span[1] - 1] / 5).tolist(),
+        "integrated_gradients": [0.1, -0.2] + [0.0] * (tokens - 2),
     }
 
 
@@ -99,7 +101,8 @@ def test_nothing_traced_gives_an_empty_summary(rows: list[dict]) -> None:
 def test_figures_are_drawn_and_repeat_byte_for_byte(rows: list[dict], tmp_path) -> None:
     summary = trace_summary(rows)
     for name, draw in {
-        "one": lambda: trace_figures.prompt_heatmap(rows[0], window=3),
+        "one": lambda: trace_figures.prompt_heatmap(rows[0], window=3, model="m"),
+        "gradients": lambda: trace_figures.prompt_gradients(rows[0], model="m"),
         "heat": lambda: trace_figures.average_heatmaps(summary, window=3, model="m"),
         "lines": lambda: trace_figures.average_lines(summary, window=3, model="m"),
         "severed": lambda: trace_figures.severed_bars(summary, model="m"),
@@ -109,3 +112,28 @@ def test_figures_are_drawn_and_repeat_byte_for_byte(rows: list[dict], tmp_path) 
         assert first == again
         assert all(len(content) > 2000 for content in first)
     assert trace_figures.severed_bars(trace_summary(rows[2:]), model="m") is None
+    assert trace_figures.prompt_gradients(rows[2], model="m") is None
+
+
+def test_what_single_prompt_figures_say(rows: list[dict]) -> None:
+    one = trace_figures.prompt_heatmap(rows[0], window=3, model="gpt_$2")
+    assert one.get_suptitle().startswith(r"gpt_\$2: … ")
+    assert one.get_suptitle().endswith("→ x (90%)")
+    assert [label.get_text() for label in one.axes[0].get_yticklabels()] == ["t0", "t1*", "t2*", "t3*", "t4", "t5"]
+    images = [axes.collections[0] for axes in one.axes[:3]]
+    assert [image.get_cmap().name for image in images] == ["Purples", "Greens", "Reds"]
+    assert {image.norm.vmin for image in images} == {0.1}
+    assert all(image.norm.vmax > 0.1 for image in images)  # attention has no cell above the low score here
+    bars = trace_figures.prompt_gradients({**rows[0], "hidden": None}, model="m").axes[0].patches
+    assert [bar.get_width() for bar in bars] == rows[0]["integrated_gradients"]
+
+
+def test_average_heat_maps_share_the_scale_of_the_hidden_states(rows: list[dict]) -> None:
+    summary = trace_summary(rows)
+    figure = trace_figures.average_heatmaps(summary, window=3, model="m")
+    images = [axes.collections[0] for axes in figure.axes[:3]]
+    top = max(max(cells["hidden"]["mean"]) for cells in summary["groups"].values())
+    assert [image.norm.vmin for image in images] == [0, 0, 0]
+    assert [image.norm.vmax for image in images] == pytest.approx([top] * 3)
+    assert all(image.get_array().min() >= 0 for image in images)  # negative effects are clipped
+    assert "2 facts" in figure.get_suptitle()

@@ -9,6 +9,7 @@ from naive_trace import cell_score, grid, severed
 
 from romexp.errors import ConfigError, RecordError
 from romexp.lm.model import LanguageModel, PretrainedModel
+from romexp.tracing import tracer as tracer_module
 from romexp.tracing.cells import Resumption, window_layers
 from romexp.tracing.noise import Gaussian
 from romexp.tracing.prompt import TracedPrompt, prepare_prompts
@@ -127,6 +128,38 @@ def test_out_of_memory_halves_and_goes_on(tiny_gpt2: LanguageModel, monkeypatch:
     np.testing.assert_allclose(values(expected, "hidden"), values(found, "hidden"), atol=1e-5)
 
 
+def test_out_of_memory_in_the_base_runs_halves_the_prompts(
+    tiny_gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts, noise = prepared(tiny_gpt2), Gaussian(scale=SCALE)
+    hidden = tracer(severed=False, kinds=["hidden"])
+    expected = hidden(tiny_gpt2, prompts, noise=noise)
+    whole, refused = tracer_module.corrupted_run, []
+
+    def small_memory(lm, chosen, *rest, **settings):
+        if len(chosen) > 1:
+            refused.append(len(chosen))
+            raise torch.OutOfMemoryError("no room")
+        return whole(lm, chosen, *rest, **settings)
+
+    monkeypatch.setattr(tracer_module, "corrupted_run", small_memory)
+    found = hidden(tiny_gpt2, prompts, noise=noise)
+    assert refused
+    np.testing.assert_allclose(values(expected, "hidden"), values(found, "hidden"), atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [1, 2, 10])
+def test_clipped_windows_of_a_shallow_model(tiny_gpt2: LanguageModel, window: int) -> None:
+    """A width beyond the depth makes windows the same for several layers; a width of 1 ends in the last layer alone."""
+    prompts = prepared(tiny_gpt2)
+    traces = tracer(window=window, severed=False)(tiny_gpt2, prompts, noise=Gaussian(scale=SCALE))
+    prompt, trace = prompts[0], traces[0]
+    settings = {"scale": SCALE, "samples": SAMPLES, "window": window}
+    for kind in ("mlp", "attn"):
+        expected = grid(tiny_gpt2, prompt.ids, prompt.subject_range, prompt.answer, kind=kind, **settings)
+        np.testing.assert_allclose(np.array(trace.grids[kind], dtype=float), expected, atol=1e-5)
+
+
 def test_the_last_subject_token_alone_gives_the_same_row(tiny_gpt2: LanguageModel) -> None:
     prompts, noise = prepared(tiny_gpt2), Gaussian(scale=SCALE)
     whole = tracer(severed=False)(tiny_gpt2, prompts, noise=noise)
@@ -197,7 +230,9 @@ def test_prompts_that_cannot_be_traced_are_named(tiny_gpt2: LanguageModel) -> No
     assert (absent.index, absent.field) == (1, "subject")
 
 
-@pytest.mark.parametrize("bad", [{"samples": 0}, {"window": 0}, {"kinds": ["mpl"]}, {"window_convention": "mine"}])
+@pytest.mark.parametrize(
+    "bad", [{"samples": 0}, {"window": 0}, {"kinds": ["mpl"]}, {"window_convention": "mine"}, {"max_batch_tokens": 0}]
+)
 def test_bad_settings_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="tracer"):
         tracer(**bad)

@@ -7,6 +7,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from filelock import FileLock
+
 from romexp.errors import ConfigError
 from romexp.files import write_text
 from romexp.lm.model import LanguageModel
@@ -36,16 +38,24 @@ def context_templates(
     if given is not None:
         return _checked(given)
     key = hashlib.sha256(repr((lm.digest, [list(p) for p in length_counts], seed)).encode()).hexdigest()[:24]
-    path = cache_dir / "context_templates" / f"{key}.json" if cache_dir else None
-    if path and path.is_file():
-        return _checked(str(path))
+    if cache_dir is None:
+        return _sampled(lm, length_counts, seed)
+    path = cache_dir / "context_templates" / f"{key}.json"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):  # jobs that start together sample once
+            if not path.is_file():
+                sampled = _sampled(lm, length_counts, seed)
+                write_text(path, json.dumps(sampled, ensure_ascii=False, indent=0))
+    return _checked(str(path))
+
+
+def _sampled(lm: LanguageModel, length_counts: Sequence[Sequence[int]], seed: int) -> tuple[str, ...]:
     templates = ["{}"]
     for length, count in length_counts:
         seeds = [derive_seed(seed, "context_template", length, i) for i in range(count)]
         texts = generate(lm, [""] * count, sampler=Sampler(max_length=length), seeds=seeds)
         templates += [_without_braces(text) + ". {}" for text in texts]
-    if path:
-        write_text(path, json.dumps(templates, ensure_ascii=False, indent=0))
     return tuple(templates)
 
 

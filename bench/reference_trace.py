@@ -1,0 +1,41 @@
+"""The authors' causal tracing, driven from a checkout of their code (see `reference.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from reference import _load
+from transformers import AutoModelForCausalLM
+
+from romexp.errors import ConfigError
+from romexp.lm.model import LanguageModel
+from romexp.tracing.prompt import TracedPrompt
+
+Grids = list[dict[str, np.ndarray]]
+
+
+def authors_tracer(
+    folder: Path, lm: LanguageModel, *, path: str, window: int, samples: int, scale: float
+) -> Callable[[Sequence[TracedPrompt]], Grids]:
+    """Their `calculate_hidden_flow` for the three kinds, on a model of its own loaded from `path`.
+
+    Raises:
+        ConfigError: `folder` is no checkout of their repository, or lacks the tracing.
+    """
+    code = _load(folder, lm.device)
+    if "trace" not in code:
+        raise ConfigError(f"--reference: {folder} lacks experiments/causal_trace.py")
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=lm.dtype)
+    model.to(lm.device).eval().requires_grad_(False)
+    both = code["trace"].ModelAndTokenizer(model=model, tokenizer=lm.tokenizer)
+
+    def grid(prompt: TracedPrompt, kind: str | None) -> np.ndarray:
+        found = code["trace"].calculate_hidden_flow(
+            both, prompt.prompt, prompt.subject, samples=samples, noise=scale, window=window, kind=kind
+        )
+        return np.array(found["scores"], dtype=float)
+
+    return lambda prompts: [{kind or "hidden": grid(p, kind) for kind in (None, "mlp", "attn")} for p in prompts]

@@ -1,0 +1,127 @@
+"""Trained networks on disk: safetensors with the network's configuration as JSON in the file's metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from romexp.editors.learned.authors import read_published
+from romexp.editors.learned.base import EditNetwork
+from romexp.editors.learned.ke import KeNetwork
+from romexp.editors.learned.mend import MendNetwork
+from romexp.errors import DataError
+from romexp.files import replacing
+from romexp.lm.deltas import weight_in_out
+from romexp.lm.model import LanguageModel
+
+FORMAT = "romexp_edit_network"
+"""The metadata's key."""
+KINDS: Mapping[str, type[EditNetwork]] = {"mend": MendNetwork, "ke": KeNetwork}
+
+
+def build(config: Mapping[str, Any]) -> EditNetwork:
+    """The network that `EditNetwork.config` describes, with the weights of birth.
+
+    Raises:
+        DataError: it describes none.
+    """
+    try:
+        shapes = {name: (int(n_in), int(n_out)) for name, (n_in, n_out) in config["parameters"].items()}
+        return KINDS[config["kind"]](shapes, **config["sizes"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"not the configuration of an edit network: {error!r}") from error
+
+
+def save(network: EditNetwork, path: Path, *, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write weights, statistics and configuration; atomic.
+
+    Args:
+        metadata: JSON-ready facts about the training, kept beside the configuration.
+    """
+    description = {"config": network.config, "training": dict(metadata or {})}
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    with replacing(path) as part:
+        save_file(tensors, part, metadata={FORMAT: json.dumps(description)})
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """`config` and `training` of a saved network.
+
+    Raises:
+        DataError: the file is missing, torn, or something else.
+    """
+    return _read(path)[0]
+
+
+def load(path: Path, lm: LanguageModel | None = None) -> EditNetwork:
+    """A network from our safetensors, or from a file of the authors (`.pt`), on the model's device, in evaluation mode.
+
+    Args:
+        lm: the model that it is for; the edited parameters must exist in it and be of the right shape. Needed for a
+            file of the authors, which does not name them.
+
+    Raises:
+        DataError: the file is missing, torn, something else, or for another model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"no checkpoint {path}")
+    if path.suffix == ".pt":
+        if lm is None:
+            raise DataError(f"{path}: a file of the authors can be read with its model only")
+        config, tensors = read_published(path, lm)
+    else:
+        description, tensors = _read(path)
+        config = description["config"]
+    try:
+        network = build(config)
+        network.load_state_dict(tensors)
+    except (DataError, RuntimeError) as error:
+        raise DataError(f"{path}: {' '.join(str(error).split())[:300]}") from error
+    if lm is not None:
+        check_fits(network, lm, path)
+        network.to(lm.device)
+    return network.eval()
+
+
+def check_fits(network: EditNetwork, lm: LanguageModel, path: Path | str) -> None:
+    """Make sure that a network's parameters are those of a model.
+
+    Raises:
+        DataError: naming the file, the parameter and both shapes.
+    """
+    for name, shape in network.shapes.items():
+        try:
+            found = tuple(weight_in_out(lm, name).shape)
+        except AttributeError as error:
+            raise DataError(f"{path}: made for a model with {name}, which {lm.name!r} lacks") from error
+        if found != shape:
+            raise DataError(f"{path}: made for {name} of {shape} (in × out), but in {lm.name!r} it is {found}")
+    vocabulary = lm.module(lm.architecture.embedding).weight.shape[0]  # type: ignore[union-attr, index]
+    if isinstance(network, KeNetwork) and network.vocabulary < min(len(lm.tokenizer), int(vocabulary)):
+        raise DataError(f"{path}: made for {network.vocabulary} tokens, but {lm.name!r} has {len(lm.tokenizer)}")
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    if not Path(path).is_file():
+        raise DataError(f"no checkpoint {path}")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            text = (file.metadata() or {}).get(FORMAT)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except SafetensorError as error:
+        raise DataError(f"{path}: not a safetensors file ({error})") from error
+    if text is None:
+        raise DataError(f"{path}: a safetensors file, but of no edit network")
+    try:
+        description = json.loads(text)
+        description["config"]["kind"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: its metadata are not those of an edit network") from error
+    return description, tensors

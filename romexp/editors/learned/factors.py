@@ -1,0 +1,183 @@
+"""The gradient of an edit's loss in factors: one forward and backward pass for a whole batch of requests (SPEC §4.3).
+
+A linear map y = x W has ∇W = Σ_t x_t δ_tᵀ over the tokens t, with δ_t the gradient at its output. The factors x and δ
+are what MEND transforms, and what lets KE's full-size update travel as a low-rank delta.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from romexp.errors import ConfigError, RecordError
+from romexp.lm.forward import Row, check_length, layer_of, logits, make_pass, run
+from romexp.lm.model import LanguageModel
+from romexp.lm.scoring import target_start
+from romexp.lm.tokens import encode
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditText:
+    """A prompt with its target: `ids[target_start:]` are the tokens that count in the loss."""
+
+    ids: tuple[int, ...]
+    target_start: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.target_start < len(self.ids):
+            raise ValueError(
+                f"target_start {self.target_start} leaves no prompt or no target in {len(self.ids)} tokens"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EditFactors:
+    """What an edit network is given: N requests, padded on the right to `tokens` columns.
+
+    A text's last token is only predicted, so it has no column. All tensors are float32 and detached.
+
+    Attributes:
+        inputs: by parameter, x (requests × tokens × in): the module's input at every token.
+        gradients: by parameter, δ (requests × tokens × out): the gradient of the request's own loss at its output.
+            `inputs[p][i].T @ gradients[p][i]` is ∇W of request i as (in × out), however the weight is stored.
+        masks: by parameter (requests × tokens), False where x or δ is all zero, as in padding and wherever the loss
+            does not look; both are exactly zero there.
+        ids: the whole text of each request, last token included (what KE's condition reads).
+        losses: (requests) mean NLL over the target's tokens, before the edit.
+    """
+
+    inputs: Mapping[str, torch.Tensor]
+    gradients: Mapping[str, torch.Tensor]
+    masks: Mapping[str, torch.Tensor]
+    ids: tuple[tuple[int, ...], ...]
+    losses: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def weight_gradient(self, parameter: str) -> torch.Tensor:
+        """∇W of every request, (requests × in × out)."""
+        return self.inputs[parameter].mT @ self.gradients[parameter]
+
+
+def edit_text(lm: LanguageModel, index: int, prompt: str, target: str) -> EditText:
+    """Tokenize `prompt + " " + target`; the target's tokens are found by character offset.
+
+    Args:
+        index: position of the request, named by errors.
+        prompt: with the subject filled in.
+        target: white space around it does not count.
+
+    Raises:
+        RecordError: the target is empty, prompt or target has no token of its own, or the text is too long.
+    """
+    if not target.strip():
+        raise RecordError("the new target is empty", index=index, field="target_new")
+    (encoding,) = encode(lm.tokenizer, [f"{prompt} {target.strip()}"])
+    try:
+        start = target_start(encoding.offsets, len(prompt))
+        check_length(lm, len(encoding) - 1)
+    except RecordError as error:
+        raise error.at(index) from error
+    return EditText(ids=encoding.ids, target_start=start)
+
+
+def edit_factors(lm: LanguageModel, texts: Sequence[EditText], parameters: Sequence[str]) -> EditFactors:
+    """Inputs and output gradients of `parameters`, all requests in one pass.
+
+    Blocks below the lowest of them run without a graph, and nothing is kept for what lies before the first module.
+
+    Args:
+        parameters: full names of weights of linear maps inside blocks.
+
+    Raises:
+        ConfigError: no parameter, or one that is no weight of a linear map in a block.
+    """
+    _check(lm, parameters)
+    if not texts:
+        raise ValueError("no text to edit with")
+    given = make_pass(lm, [Row.text(text.ids[:-1]) for text in texts])
+    start = min(layer_of(lm, name) for name in parameters)
+    with torch.no_grad():
+        hidden = run(lm, given, stop=start) if start > 0 else None
+    with torch.enable_grad(), _watched(lm, parameters) as seen:
+        losses = target_losses(lm, run(lm, given, start=start, hidden=hidden), texts)
+        outputs = [seen[name].output for name in parameters]
+        gradients = torch.autograd.grad(losses.sum(), outputs)
+    inputs, deltas, masks = {}, {}, {}
+    for name, gradient in zip(parameters, gradients, strict=True):
+        # To one place, since the blocks of a large model may lie on several devices.
+        x, delta = (part.detach().to(lm.device, torch.float32) for part in (seen[name].input, gradient))
+        mask = (x != 0).any(dim=-1) & (delta != 0).any(dim=-1)
+        inputs[name], deltas[name], masks[name] = x * mask[..., None], delta * mask[..., None], mask
+    ids = tuple(text.ids for text in texts)
+    return EditFactors(inputs=inputs, gradients=deltas, masks=masks, ids=ids, losses=losses.detach())
+
+
+def target_losses(lm: LanguageModel, final: torch.Tensor, texts: Sequence[EditText]) -> torch.Tensor:
+    """Mean NLL of each text's target tokens given all before them (texts), differentiable.
+
+    Args:
+        final: (texts × tokens × hidden size) as `romexp.lm.forward.run` returns it, of the texts or of the texts
+            without their last token.
+    """
+    spots = [(i, column - 1, text.ids[column]) for i, text in enumerate(texts) for column in _targets(text)]
+    rows, columns, tokens = (torch.tensor(part, device=final.device) for part in zip(*spots, strict=True))
+    log_p = logits(lm, final[rows, columns]).log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0]
+    counts = torch.tensor([len(_targets(text)) for text in texts], device=final.device)
+    return -log_p.new_zeros(len(texts)).index_add(0, rows, log_p) / counts
+
+
+def _targets(text: EditText) -> range:
+    return range(text.target_start, len(text.ids))
+
+
+def _check(lm: LanguageModel, parameters: Sequence[str]) -> None:
+    if not parameters:
+        raise ConfigError("no parameter to edit")
+    for name in parameters:
+        try:
+            weight = lm.parameter(name)
+            layer_of(lm, name)
+        except (AttributeError, ValueError) as error:
+            raise ConfigError(f"{lm.name!r} has no {name!r} inside a block") from error
+        if weight.ndim != 2 or not name.endswith(".weight"):
+            raise ConfigError(f"{name} is not the weight of a linear map")
+
+
+@dataclass
+class _Seen:
+    """What went through one module; `output` is the tensor that the rest of the model works with."""
+
+    input: torch.Tensor
+    output: torch.Tensor
+
+
+@contextmanager
+def _watched(lm: LanguageModel, parameters: Sequence[str]) -> Iterator[dict[str, _Seen]]:
+    """Keep the modules' inputs and outputs; the first outputs become the leaves of the graph."""
+    seen: dict[str, _Seen] = {}
+    handles = []
+    try:
+        for name in parameters:
+            module = lm.module(name.rpartition(".")[0])
+            handles.append(module.register_forward_hook(_watcher(seen, name)))
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _watcher(seen: dict[str, _Seen], name: str) -> Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor]:
+    def hook(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        if not output.requires_grad:
+            output = output.detach().requires_grad_(True)
+        seen[name] = _Seen(input=inputs[0], output=output)
+        return output
+
+    return hook

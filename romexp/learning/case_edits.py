@@ -1,0 +1,125 @@
+"""Training edits from a data set of cases: zsRE, CounterFact, minifact (SPEC §4.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from romexp.editors.learned.factors import EditText, edit_text
+from romexp.errors import ConfigError, DataError, RecordError
+from romexp.facts import Case
+from romexp.learning.edits import EditPool, TrainingEdit, key, pool, shared_subject
+from romexp.lm.model import LanguageModel
+
+
+class LoadedCases(Protocol):
+    """What a data set of cases loads to."""
+
+    @property
+    def items(self) -> Sequence[Case]: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+
+class CaseSource(Protocol):
+    """A data set of cases (config group `dataset`)."""
+
+    def load(self) -> LoadedCases: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseEdits:
+    """One edit a case: its request, judged on its paraphrases. How the authors formatted theirs is not released.
+
+    Attributes:
+        dataset: the cases.
+        test: cases about whose subjects the network must not learn; None: there are none.
+        leave_out_test_subjects: drop edits about subjects of `test`; if False, one such edit is an error.
+        rewrite: judge the edit on the very prompt that it was made from too, as one more paraphrase.
+        validation: share of the subjects whose edits are for validation.
+    """
+
+    dataset: CaseSource
+    test: CaseSource | None = None
+    leave_out_test_subjects: bool = False
+    rewrite: bool = False
+    validation: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.validation < 1:
+            raise ConfigError(f"task.edits.validation: expected a share between 0 and 1, not {self.validation}")
+
+    def load(self, lm: LanguageModel, *, seed: int, cache_dir: Path) -> EditPool:
+        """See `EditSource.load`.
+
+        Raises:
+            DataError: an edit is about a subject of the test data (named), or too few edits can be used.
+            ConfigError: the data set holds no cases.
+        """
+        loaded = self.dataset.load()
+        cases = _cases(loaded)
+        facts: dict[str, Any] = {"dataset": _facts(loaded, cases)}
+        if self.test is not None:
+            tested = self.test.load()
+            subjects = {case.request.subject for case in _cases(tested)}
+            cases = self._apart(cases, subjects, loaded.name, tested.name)
+            facts["test"] = _facts(tested, tested.items) | {"left_out": len(loaded.items) - len(cases)}
+        edits: list[TrainingEdit] = []
+        aside: list[dict[str, Any]] = []
+        for case in cases:
+            try:
+                edits.append(self._edit(lm, case))
+            except RecordError as error:
+                aside.append({"case_id": case.case_id, "field": error.field, "reason": error.reason})
+        if not edits:
+            raise DataError(f"{loaded.path}: not one of {len(loaded.items)} cases can be trained on {aside[:1] or ''}")
+        return pool(edits, validation=self.validation, seed=seed, set_aside=aside, facts=facts)
+
+    def _apart(self, cases: Sequence[Case], tested: Iterable[str], name: str, test_name: str) -> Sequence[Case]:
+        closed = {key(subject) for subject in tested}
+        if self.leave_out_test_subjects:
+            return [case for case in cases if key(case.request.subject) not in closed]
+        shared = shared_subject((case.request.subject for case in cases), closed)
+        if shared is not None:
+            raise DataError(
+                f"the training data ({name}) and the test data ({test_name}) share subjects, {shared!r} for one: "
+                "choose other records, or set task.edits.leave_out_test_subjects=true"
+            )
+        return cases
+
+    def _edit(self, lm: LanguageModel, case: Case) -> TrainingEdit:
+        request = case.request
+
+        def text(prompt: str) -> EditText:
+            return edit_text(lm, case.case_id, prompt, request.target_new)
+
+        prompts = (*case.paraphrase_prompts, *((request.text,) if self.rewrite or not case.paraphrase_prompts else ()))
+        answers = case.neighborhood_targets or (request.target_true,) * len(case.neighborhood_prompts)
+        return TrainingEdit(
+            subject=request.subject,
+            text=text(request.text),
+            rephrasings=tuple(text(prompt) for prompt in prompts),
+            neighbors=tuple(f"{p} {a}" for p, a in zip(case.neighborhood_prompts, answers, strict=True)),
+        )
+
+
+def _cases(loaded: LoadedCases) -> Sequence[Case]:
+    if not loaded.items:
+        raise DataError(f"{loaded.path}: no case to train on")
+    if not isinstance(loaded.items[0], Case):
+        kind = type(loaded.items[0]).__name__
+        raise ConfigError(f"dataset: task=train needs cases to edit, {loaded.name} holds {kind} records")
+    return loaded.items
+
+
+def _facts(loaded: LoadedCases, cases: Sequence[Case]) -> dict[str, Any]:
+    return {"name": loaded.name, "path": loaded.path, "sha256": loaded.sha256, "cases": len(cases)}

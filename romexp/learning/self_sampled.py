@@ -1,0 +1,170 @@
+"""Training edits from text that a model wrote itself (SPEC §4.6, data set `gen`)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from romexp.editors.learned.factors import EditText
+from romexp.errors import ConfigError, DataError, RecordError
+from romexp.files import write_text
+from romexp.learning.edits import EditPool, TrainingEdit, pool
+from romexp.lm.forward import check_length, context_length
+from romexp.lm.model import LanguageModel
+from romexp.lm.sampling import Sampler, clean, generate
+from romexp.lm.tokens import encode
+from romexp.seeds import derive_seed
+from romexp.stats.corpus import Corpus, sample
+
+CHUNK = 256
+"""Texts that are continued in one call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfSampledEdits:
+    """Teach the model the last tokens of a text that a language model continued.
+
+    The network is judged on the same text without some of its leading tokens.
+
+    Attributes:
+        path: a JSON file `{"original": […], "completions": […], "n_tokens": n}` in the authors' layout; of `original`,
+            the texts before they were continued, nothing is read. None makes such a file with the model itself.
+        corpus: whose texts are continued.
+        count: how many texts are made.
+        n_tokens: tokens that are made, and learned, of each text (1 or 10 in the authors' networks).
+        context_tokens: fewest and most tokens of a text that are kept before them.
+        top_k: tokens that may be drawn.
+        temperature: logits are divided by it.
+        validation: share of the texts that are for validation.
+    """
+
+    path: str | Path | None = None
+    corpus: Corpus | None = None
+    count: int = 10_000
+    n_tokens: int = 10
+    context_tokens: Sequence[int] = field(default=(10, 90))
+    top_k: int = 50
+    temperature: float = 1.0
+    validation: float = 0.1
+
+    def __post_init__(self) -> None:
+        low, high = self.context_tokens
+        if not 1 <= low <= high or self.count < 2 or self.n_tokens < 1 or not 0 < self.validation < 1:
+            raise ConfigError(
+                "task.edits: expected 1 <= context_tokens[0] <= context_tokens[1], count >= 2, n_tokens >= 1 and "
+                f"validation between 0 and 1, not {self}"
+            )
+        if self.path is None and self.corpus is None:
+            raise ConfigError("task.edits: expected a path, or a corpus to continue the texts of")
+
+    def load(self, lm: LanguageModel, *, seed: int, cache_dir: Path) -> EditPool:
+        """See `romexp.learning.edits.EditSource`.
+
+        Raises:
+            DataError: the file is missing or of another layout, or fewer than two of its texts can be used.
+        """
+        file = Path(self.path).expanduser() if self.path is not None else self._made(lm, seed, cache_dir)
+        texts, n_tokens = read_completions(file)
+        edits: list[TrainingEdit] = []
+        aside: list[dict[str, Any]] = []
+        for index, text in enumerate(texts):
+            try:
+                edits.append(self_sampled_edit(lm, text, n_tokens))
+            except RecordError as error:
+                aside.append({"case_id": index, "field": error.field, "reason": error.reason})
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        facts = {"completions": {"path": str(file), "sha256": sha256, "texts": len(texts), "n_tokens": n_tokens}}
+        return pool(edits, validation=self.validation, seed=seed, set_aside=aside, facts=facts)
+
+    def _made(self, lm: LanguageModel, seed: int, cache_dir: Path) -> Path:
+        """The file of this model, corpus and seed; made once."""
+        assert self.corpus is not None
+        parts = (lm.digest, dict(self.corpus.provenance), self.count, self.n_tokens, tuple(self.context_tokens))
+        name = f"{derive_seed(*parts, self.top_k, self.temperature, seed):016x}.json"
+        file = cache_dir / "self_sampled" / name
+        if not file.is_file():
+            write_text(file, json.dumps(self.make(lm, seed), ensure_ascii=False))
+        return file
+
+    def make(self, lm: LanguageModel, seed: int) -> dict[str, Any]:
+        """Cut texts of the corpus at a random length and let the model go on: the content of such a file.
+
+        Raises:
+            DataError: no text of the corpus is long enough.
+        """
+        assert self.corpus is not None
+        chosen, _ = sample(self.corpus.load(), None, seed=seed)
+        low, high = self.context_tokens
+        high = min(high, context_length(lm) - self.n_tokens)
+        prompts: list[str] = []
+        for text in chosen:
+            (encoding,) = encode(lm.tokenizer, [text])
+            if len(encoding) >= low:
+                length = random.Random(derive_seed(seed, "self sampled", len(prompts))).randint(low, high)
+                prompts.append(text[: encoding.offsets[min(length, len(encoding)) - 1][1]])
+            if len(prompts) == self.count:
+                break
+        if not prompts:
+            raise DataError(f"task.edits.corpus: no text has {low} tokens (context_tokens)")
+        return {"original": prompts, "completions": self._continued(lm, prompts, seed), "n_tokens": self.n_tokens}
+
+    def _continued(self, lm: LanguageModel, prompts: Sequence[str], seed: int) -> list[str]:
+        encodings = encode(lm.tokenizer, prompts)
+        by_length: dict[int, list[int]] = {}
+        for i, encoding in enumerate(encodings):
+            by_length.setdefault(len(encoding), []).append(i)
+        texts: dict[int, str] = {}
+        for length, places in by_length.items():  # `generate` stops at a total length, so equal ones go together
+            sampler = Sampler(max_length=length + self.n_tokens, top_k=self.top_k, temperature=self.temperature)
+            waiting = iter(places)
+            while batch := list(islice(waiting, CHUNK)):
+                seeds = [derive_seed(seed, "completion", i) for i in batch]
+                made = generate(lm, [prompts[i] for i in batch], sampler=sampler, seeds=seeds)
+                for i, text in zip(
+                    batch, made, strict=True
+                ):  # what `generate` normalizes of the prompt is left as it was
+                    texts[i] = prompts[i] + text.removeprefix(clean(lm, encodings[i].ids))
+        return [texts[i] for i in range(len(prompts))]
+
+
+def self_sampled_edit(lm: LanguageModel, text: str, n_tokens: int) -> TrainingEdit:
+    """Learn the last `n_tokens` tokens of a text; a BOS is never cut off.
+
+    Raises:
+        RecordError: the text has no more tokens than that, or more than the model sees at once.
+    """
+    (encoding,) = encode(lm.tokenizer, [text])
+    special = int(bool(encoding.offsets) and encoding.offsets[0][0] == encoding.offsets[0][1])
+    start = len(encoding) - n_tokens
+    if start <= special:
+        raise RecordError(f"expected more than {n_tokens} tokens, found {len(encoding) - special}", field="completions")
+    check_length(lm, len(encoding))
+    edited = EditText(ids=encoding.ids, target_start=start)
+    return TrainingEdit(subject=text, text=edited, uncut=special)
+
+
+def read_completions(path: Path) -> tuple[list[str], int]:
+    """Texts and number of learned tokens of a file in the authors' layout.
+
+    Raises:
+        DataError: the file is missing or of another layout.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"task.edits.path: cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error})") from error
+    texts = content.get("completions") if isinstance(content, Mapping) else None
+    n_tokens = content.get("n_tokens") if isinstance(content, Mapping) else None
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise DataError(f'{path}: expected a list of texts under "completions"')
+    if type(n_tokens) is not int or n_tokens < 1:
+        raise DataError(f'{path}: expected a positive number under "n_tokens", not {n_tokens!r}')
+    return texts, n_tokens

@@ -1,0 +1,87 @@
+"""Cases of a study as the page's script reads them: probabilities before and after by prompt, generated texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from romexp.reporting.rows import Row
+from romexp.reporting.studies import Study
+
+KINDS = ("rewrite", "paraphrase", "neighborhood", "attribute")
+MOST_SIDES = 4000
+"""Measured sides (cases × editors) that one study may put into a page: a sweep of many entries shows fewer cases."""
+MOST_TEXTS = 3
+"""Texts a case and model: one for each of the first different prompts."""
+
+
+def case_data(study: Study, *, identifier: str, most_cases: int) -> dict[str, Any]:
+    """JSON-ready: the study's first cases, at most `most_cases`, and how many there are in all.
+
+    A side is {kind: [[P(o*), P(o^c), sign], …], "texts": […]}, with the sign of P(o*) - P(o^c) before they are rounded;
+    for zsRE {kind: [0 or 1, …]}; null where it was not measured.
+    """
+    by_entry = [{row["case_id"]: row for row in entry.rows} for entry in study.entries]
+    first = {number: row for rows in reversed(by_entry) for number, row in rows.items()}
+    numbers = sorted(first)
+    limit = min(most_cases, max(1, MOST_SIDES // (len(by_entry) + 1)))
+    unedited = {row["case_id"]: row for row in study.unedited_rows}
+    return {
+        "id": identifier,
+        "label": study.label,
+        "kind": study.kind,
+        "total": len(numbers),
+        "entries": [entry.label for entry in study.entries],
+        "cases": [_case(first[n], unedited.get(n), [rows.get(n) for rows in by_entry]) for n in numbers[:limit]],
+    }
+
+
+def _case(any_row: Row, before: Row | None, rows: Sequence[Row | None]) -> dict[str, Any]:
+    request = any_row.get("requested_rewrite") or {}
+    subject = str(request.get("subject", ""))
+    indices = _different_prompts((before or {}).get("pre") or {})
+    return {
+        "id": any_row["case_id"],
+        "subject": subject,
+        "fact": str(request.get("prompt", "")).replace("{}", subject),
+        "target_new": str(request.get("target_new", "")),
+        "target_true": str(request.get("target_true", "")),
+        "pre": _side((before or {}).get("pre"), indices),
+        "post": [_side((row or {}).get("post"), indices) for row in rows],
+    }
+
+
+def _side(measured: Mapping[str, Any] | None, indices: Sequence[int]) -> dict[str, Any] | None:
+    if not isinstance(measured, Mapping):
+        return None
+    side: dict[str, Any] = {}
+    for kind in KINDS:
+        if pairs := measured.get(f"{kind}_prompts"):
+            side[kind] = [[*map(_probability, pair), _sign(*pair)] for pair in pairs]
+        elif flags := measured.get(f"{kind}_prompts_correct"):
+            side[kind] = [int(flag) for flag in flags]
+    texts = measured.get("text") or []
+    if texts:
+        side["texts"] = [texts[i] for i in indices if i < len(texts)] or list(texts[:MOST_TEXTS])
+    return side
+
+
+def _probability(nll: float | None) -> float | None:
+    """Four decimals; a positive one never becomes 0. None where it was not finite."""
+    if nll is None or not math.isfinite(nll):
+        return None
+    return round(math.exp(-nll), 4) or 0.0001
+
+
+def _sign(new: float | None, true: float | None) -> int:
+    """1 where o* is likelier, -1 where o^c is; 0 for neither, also where an NLL was not finite."""
+    return 0 if new is None or true is None else (true > new) - (new > true)
+
+
+def _different_prompts(unedited: Mapping[str, Any]) -> list[int]:
+    """Index of the first text of each prompt: prompts are drawn repeatedly, and texts begin with theirs."""
+    beginnings: dict[str, int] = {}
+    for index, text in enumerate(unedited.get("text") or []):
+        beginnings.setdefault(" ".join(text.split()[:4]), index)
+    return list(beginnings.values())[:MOST_TEXTS]

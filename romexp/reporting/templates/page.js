@@ -1,0 +1,153 @@
+"use strict";
+// Sorting, filtering and browsing. The address after "#" says everything that is shown, so that a view can be sent on:
+// q, model, dataset, editor (filters); sort=TABLE:COLUMN:DIRECTION; study, case, text, find (the case shown).
+// An address without "=" is a place on the page. Texts of results enter the page as text nodes only.
+
+const $ = (id) => document.getElementById(id);
+const FILTERS = ["model", "dataset", "editor"];
+const DIRECTIONS = ["descending", "ascending"];
+
+function make(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== null && value !== undefined) node.setAttribute(name, value);
+  }
+  node.append(...children);
+  return node;
+}
+
+/* ---- the address ---- */
+
+const state = new URLSearchParams();
+
+function readAddress() {
+  const hash = location.hash.slice(1);
+  if (hash && !hash.includes("=")) return false;
+  for (const key of [...state.keys()]) state.delete(key);
+  for (const [key, value] of new URLSearchParams(hash)) state.set(key, value);
+  return true;
+}
+
+function show(changes, { push = false } = {}) {
+  for (const [key, value] of Object.entries(changes)) {
+    if (value === "" || value === null || value === undefined) state.delete(key);
+    else state.set(key, value);
+  }
+  const address = state.toString() ? `#${state}` : location.pathname + location.search;
+  history[push ? "pushState" : "replaceState"](null, "", address);
+  render();
+}
+
+/* ---- sorting ---- */
+
+function groupsOf(body) {
+  // A published line and a difference stay below the measured line they belong to.
+  const groups = [];
+  for (const row of body.rows) {
+    if (row.className === "block") continue;
+    const follows = row.dataset.role && row.dataset.role !== "measured";
+    if (follows && groups.length) groups[groups.length - 1].push(row);
+    else groups.push([row]);
+  }
+  return groups;
+}
+
+function keyOf(row, column) {
+  const cell = row.cells[column];
+  if (!cell) return null;
+  if (cell.dataset.value !== undefined) return Number(cell.dataset.value);
+  return cell.classList.contains("num") ? null : cell.textContent.trim();
+}
+
+function compare(a, b, sign) {
+  if (a === null || b === null) return (a === null) - (b === null);
+  const order = typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
+  return sign * order;
+}
+
+function sortTable(table, column, direction) {
+  const sign = direction === "descending" ? -1 : 1;
+  const folded = table.closest("details");
+  if (direction && folded) folded.open = true;
+  for (const body of table.tBodies) {
+    if (!body.original) body.original = groupsOf(body);
+    const sorted = [...body.original];
+    if (direction) sorted.sort((a, b) => compare(keyOf(a[0], column), keyOf(b[0], column), sign));
+    body.append(...sorted.flat());
+  }
+  const headings = table.tHead.rows[table.tHead.rows.length - 1].cells;
+  [...headings].forEach((heading, index) => heading.setAttribute("aria-sort", direction && index === column ? direction : "none"));
+}
+
+function sortingOf(id) {
+  const [table, column, direction] = (state.get("sort") || "").split(":");
+  return table === id && DIRECTIONS.includes(direction) ? [Number(column), direction] : [0, ""];
+}
+
+function nextDirection(table, column, numeric) {
+  const order = numeric ? ["", ...DIRECTIONS] : ["", "ascending", "descending"];
+  const [current, direction] = sortingOf(table.id);
+  return order[(order.indexOf(current === column ? direction : "") + 1) % order.length];
+}
+
+function prepareSorting(table) {
+  const headings = table.tHead.rows[table.tHead.rows.length - 1].cells;
+  [...headings].forEach((heading, column) => {
+    const button = make("button", { type: "button" }, ...heading.childNodes);
+    button.addEventListener("click", () => {
+      const direction = nextDirection(table, column, heading.classList.contains("num"));
+      show({ sort: direction && `${table.id}:${column}:${direction}` });
+    });
+    heading.append(button);
+  });
+}
+
+/* ---- filtering ---- */
+
+function matches(row) {
+  const words = (state.get("q") || "").toLowerCase().split(/\s+/).filter(Boolean);
+  const text = `${row.textContent} ${Object.values(row.dataset).join(" ")}`.toLowerCase();
+  if (!words.every((word) => text.includes(word))) return false;
+  return FILTERS.every((name) => {
+    const wanted = state.get(name);
+    if (!wanted || (name === "editor" && row.classList.contains("unedited"))) return true;
+    if (row.dataset[name] !== undefined) return row.dataset[name] === wanted;
+    // Rows of the paper's tables have labels only: "FT (layer=3)" is FT, "FT+L" is not.
+    return name !== "editor" || row.cells[0].textContent === wanted || row.cells[0].textContent.startsWith(`${wanted} `);
+  });
+}
+
+function filterTable(table) {
+  let visible = 0, all = 0;
+  for (const body of table.tBodies) {
+    let here = 0;
+    for (const group of groupsOf(body)) {
+      const shown = group.some(matches);
+      for (const row of group) row.hidden = !shown;
+      here += shown ? 1 : 0;
+      all += 1;
+    }
+    // The unedited model alone answers no question about editors.
+    const edited = [...body.rows].some((row) => !row.hidden && !row.classList.contains("unedited") && row.className !== "block");
+    if (state.get("editor") && !edited) { for (const row of body.rows) row.hidden = true; here = 0; }
+    for (const row of body.querySelectorAll("tr.block")) row.hidden = here === 0;
+    visible += here;
+  }
+  const box = table.closest(".scroll");
+  const folded = table.closest("details");
+  for (const part of folded ? [folded] : [box, box.previousElementSibling]) part.hidden = visible === 0;
+  return [visible, all];
+}
+
+function filterAll() {
+  let visible = 0, all = 0;
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const [some, of] = filterTable(table);
+    visible += some;
+    all += of;
+  }
+  for (const run of document.querySelectorAll("#runs > details")) run.hidden = !matches(run);
+  $("filter-count").textContent = visible === all ? "" : `${visible} of ${all} rows`;
+  $("filter-text").value = state.get("q") || "";
+  for (const name of FILTERS) $(`filter-${name}`).value = state.get(name) || "";
+}

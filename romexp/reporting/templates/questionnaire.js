@@ -1,0 +1,164 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const items = new Map(data.items.map((item) => [item.id, item]));
+  const measures = [["consistency", "Consistency"], ["fluency", "Fluency"]];
+  const $ = (id) => document.getElementById(id);
+  const letter = (index) => String.fromCharCode(65 + index);
+  const store = (number) => `human-evaluation-${data.questionnaire}-${number}`;
+  const last = `human-evaluation-${data.questionnaire}`;
+
+  let state = null; // {participant, at, rankings: {id: {consistency: [rank or null], fluency: […]}}}
+  const warn = (event) => event.preventDefault(); // where the browser keeps nothing, leaving would lose the answers
+
+  const remember = (key, value) => { try { localStorage.setItem(key, value); } catch { /* private window: the file is kept */ } };
+  const recall = (key) => { try { return localStorage.getItem(key); } catch { return null; } };
+  const say = (text) => { $("status").textContent = text; };
+  const asked = () => data.plan[(state.participant - 1) % data.plan.length];
+  const empty = (id) => Object.fromEntries(measures.map(([name]) => [name, items.get(id).texts.map(() => null)]));
+  const ranksOf = (id) => state.rankings[id] ?? (state.rankings[id] = empty(id));
+  const answered = (id) => measures.every(([name]) => ranksOf(id)[name].every((rank) => rank !== null));
+  const keep = () => { remember(store(state.participant), JSON.stringify(state)); remember(last, state.participant); };
+
+  function begin(participant, saved) {
+    state = { participant, at: 0, rankings: {} };
+    for (const id of asked()) {
+      const ranks = saved?.rankings?.[id];
+      if (ranks && fits(ranks, id)) state.rankings[id] = ranks;
+    }
+    const open = asked().findIndex((id) => !answered(id));
+    state.at = open < 0 ? asked().length - 1 : open;
+    $("start").hidden = true;
+    $("work").hidden = false;
+    $("instructions").open = false;
+    keep();
+    show();
+    say("");
+  }
+
+  function fits(ranks, id) {
+    const size = items.get(id).texts.length;
+    return measures.every(([name]) => {
+      const given = ranks[name];
+      if (!Array.isArray(given) || given.length !== size) return false;
+      const set = given.filter((rank) => rank !== null);
+      return set.every((rank) => Number.isInteger(rank) && rank >= 1 && rank <= size) && new Set(set).size === set.length;
+    });
+  }
+
+  function element(name, attributes = {}, ...children) {
+    const node = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    node.append(...children);
+    return node;
+  }
+
+  function show() {
+    const id = asked()[state.at];
+    const item = items.get(id);
+    const parts = [
+      element("h2", {}, `Statement ${state.at + 1} of ${asked().length}: take it as true`),
+      element("p", { class: "statement" }, item.statement),
+    ];
+    item.texts.forEach((text, index) => {
+      const ranks = element("div", { class: "ranks" });
+      for (const [name, title] of measures) ranks.append(choices(id, index, name, title));
+      parts.push(element("article", {}, element("h3", {}, `Text ${letter(index)}`), element("p", {}, text), ranks));
+    });
+    $("case").replaceChildren(...parts);
+    $("case").focus({ preventScroll: true });
+    $("work").scrollIntoView();
+    count();
+  }
+
+  function choices(id, index, name, title) {
+    const size = items.get(id).texts.length;
+    const set = element("fieldset", {}, element("legend", {}, title));
+    set.setAttribute("aria-label", `${title} of text ${letter(index)}, 1 is the best of ${size}`);
+    for (let rank = 1; rank <= size; rank += 1) {
+      const radio = element("input", { type: "radio", name: `${name}-${index}`, value: rank, "aria-label": `rank ${rank}` });
+      radio.checked = ranksOf(id)[name][index] === rank;
+      radio.addEventListener("change", () => choose(id, index, name, rank));
+      set.append(element("label", { class: "rank" }, radio, element("span", { "aria-hidden": "true" }, String(rank))));
+    }
+    return set;
+  }
+
+  // Every rank once: a text that had this rank takes the one that is given up; with two texts ranked the last is clear.
+  function choose(id, index, name, rank) {
+    const ranks = ranksOf(id)[name];
+    const other = ranks.indexOf(rank);
+    const free = ranks[index];
+    ranks[index] = rank;
+    if (other >= 0 && other !== index) ranks[other] = free;
+    const open = ranks.flatMap((value, place) => (value === null ? [place] : []));
+    if (open.length === 1) {
+      const left = ranks.map((_, place) => place + 1).find((value) => !ranks.includes(value));
+      ranks[open[0]] = left;
+    }
+    ranks.forEach((value, place) => {
+      for (const radio of document.getElementsByName(`${name}-${place}`)) radio.checked = Number(radio.value) === value;
+    });
+    keep();
+    if (recall(store(state.participant)) === null) addEventListener("beforeunload", warn);
+    count();
+    say("");
+    $("ranks").textContent = `${name}: ${ranks.map((value, place) => `text ${letter(place)} ${value ?? "open"}`).join(", ")}`;
+  }
+
+  function count() {
+    const done = asked().filter(answered).length;
+    $("progress").max = asked().length;
+    $("progress").value = done;
+    $("count").textContent = `${done} of ${asked().length} answered`;
+    $("previous").disabled = state.at === 0;
+    $("next").disabled = state.at === asked().length - 1;
+  }
+
+  function step(by) {
+    state.at += by;
+    keep();
+    say("");
+    show();
+  }
+
+  function save() {
+    const rankings = Object.fromEntries(asked().filter((id) => ranksOf(id) && touched(id)).map((id) => [id, ranksOf(id)]));
+    const answers = { questionnaire: data.questionnaire, participant: state.participant, saved: new Date().toISOString(), rankings };
+    const file = `answers-${data.questionnaire}-${state.participant}.json`;
+    const url = URL.createObjectURL(new Blob([JSON.stringify(answers, null, 1) + "\n"], { type: "application/json" }));
+    const link = element("a", { href: url, download: file });
+    document.body.append(link);
+    link.click();
+    link.remove();
+    setTimeout(() => URL.revokeObjectURL(url), 60000);
+    removeEventListener("beforeunload", warn);
+    const open = asked().filter((id) => !answered(id)).length;
+    say(open ? `Saved as ${file}; ${open} of ${asked().length} are still open. Load this file to go on.`
+      : `Saved as ${file}. All are answered: please send this file back. Thank you!`);
+  }
+
+  const touched = (id) => measures.some(([name]) => ranksOf(id)[name].some((rank) => rank !== null));
+
+  async function load(file) {
+    let saved;
+    try { saved = JSON.parse(await file.text()); } catch { return say(`${file.name} is not a file of answers.`); }
+    if (saved?.questionnaire !== data.questionnaire) return say(`${file.name} belongs to another questionnaire.`);
+    if (!Number.isInteger(saved.participant) || saved.participant < 1) return say(`${file.name} names no participant.`);
+    return begin(saved.participant, saved);
+  }
+
+  $("start").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const number = Number($("participant").value);
+    let saved = null;
+    try { saved = JSON.parse(recall(store(number)) ?? "null"); } catch { /* as if there were none */ }
+    begin(number, saved);
+  });
+  $("file").addEventListener("change", (event) => { if (event.target.files.length) load(event.target.files[0]); });
+  $("previous").addEventListener("click", () => step(-1));
+  $("next").addEventListener("click", () => step(1));
+  $("save").addEventListener("click", save);
+  const number = new URLSearchParams(location.search).get("participant") ?? recall(last);
+  if (number) $("participant").value = number;
+})();

@@ -1,0 +1,186 @@
+"""Causal traces by model as one table: total effect, and where the indirect effects peak (paper §2.2, SPEC §2.4)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from romexp.errors import DataError
+from romexp.reporting.gaps import continuing
+from romexp.reporting.published import PUBLISHED_TRACES, PublishedTrace
+from romexp.reporting.report_table import Block, Cell, Column, Line, ReportTable, fixed
+from romexp.reporting.rows import Row
+from romexp.reporting.runs import FoundRun
+from romexp.reporting.settings import differing, short
+from romexp.reporting.trace_averages import KINDS, LAST_SUBJECT, trace_summary
+
+CAPTION = (
+    "In %, with the half-width of the 95 % interval. ATE: average total effect. Then the highest average indirect "
+    "effect of a restored state, of MLPs and of attention at the last subject token, and its layer; “peak”: the "
+    "highest anywhere."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceStudy:
+    """Traces of one model and data set under one configuration, shards together.
+
+    Attributes:
+        label: model, data set, and what tells it from another study of these.
+        summary: as of `trace_averages.trace_summary`.
+    """
+
+    label: str
+    model: str
+    dataset: str
+    runs: tuple[FoundRun, ...]
+    rows: tuple[Row, ...]
+    summary: Mapping[str, Any]
+
+
+def trace_studies(runs: Iterable[FoundRun]) -> tuple[list[TraceStudy], list[str]]:
+    """Studies of `task=trace` by model and data set, and a line for each run that cannot be used.
+
+    Traces of single sentences are left alone.
+    """
+    groups: dict[str, list[FoundRun]] = {}
+    for run in runs:
+        if run.task == "trace" and run.names.get("dataset") != "prompt":
+            key = {"names": run.names, "identity": run.same_study()}
+            groups.setdefault(json.dumps(key, sort_keys=True), []).append(run)
+    studies: list[TraceStudy] = []
+    problems: list[str] = []
+    for group in groups.values():
+        rows: dict[int, Row] = {}
+        for run in sorted(group, key=lambda run: (run.finished_at, str(run.path))):
+            try:
+                rows.update((row["case_id"], row) for row in run.rows())
+            except DataError as error:
+                problems.append(str(error))
+        ordered = tuple(rows[number] for number in sorted(rows))
+        try:
+            summary = trace_summary(ordered)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            problems.append(f"{group[0].path}: rows that are no traces ({type(error).__name__}: {error})")
+            continue
+        if summary["n"]:
+            studies.append(_study(group, ordered, summary))
+        else:
+            problems.append(f"{group[0].path}: not one of {len(ordered)} facts was traced")
+    return _labelled(sorted(studies, key=lambda study: (study.model, study.dataset))), problems
+
+
+def trace_report(studies: Sequence[TraceStudy]) -> ReportTable:
+    """One line a study; below it the paper's, for GPT-2 XL on known facts."""
+    lines: list[Line] = []
+    for study in studies:
+        lines.append(_line(study))
+        published = PUBLISHED_TRACES.get(study.model)
+        if published is not None and study.dataset == "known":
+            lines.append(_published_line(published))
+    unfinished = [study for study in studies if any(run.status != "done" for run in study.runs)]
+    block = Block(
+        title="",
+        lines=tuple(lines),
+        notes=tuple(f"{study.label}: not finished" for study in unfinished),
+        commands=tuple(each for study in unfinished for each in continuing(study.runs)),
+    )
+    effects = [Column(name=name) for kind in KINDS for name in (kind, "layer", f"{kind} peak")]
+    return ReportTable(
+        name="traces",
+        title="Causal traces",
+        columns=(
+            Column(name="Model, facts", numeric=False),
+            *(Column(name=name) for name in ("Facts", "clean", "corrupted", "ATE")),
+            *effects,
+        ),
+        blocks=(block,) if lines else (),
+        caption=CAPTION,
+        records=tuple(_record(study) for study in studies),
+    )
+
+
+def _study(group: Sequence[FoundRun], rows: tuple[Row, ...], summary: Mapping[str, Any]) -> TraceStudy:
+    names = group[0].names
+    model, dataset = str(names.get("model", "")), str(names.get("dataset", ""))
+    return TraceStudy(
+        label=f"{model}, {dataset}", model=model, dataset=dataset, runs=tuple(group), rows=rows, summary=summary
+    )
+
+
+def _labelled(studies: Sequence[TraceStudy]) -> list[TraceStudy]:
+    out = []
+    for study in studies:
+        same = [other for other in studies if other.label == study.label]
+        if len(same) > 1:
+            fields = differing([other.runs[0].same_study() for other in same])[[o is study for o in same].index(True)]
+            study = replace(study, label=f"{study.label} ({short(fields)})")
+        out.append(study)
+    return out
+
+
+def _line(study: TraceStudy) -> Line:
+    summary = study.summary
+    cells = [_percent(summary[name]["mean"], summary[name]["half_width"]) for name in ("high", "low", "ate")]
+    for kind in KINDS:
+        cells += _effect(summary, kind)
+    return Line(cells=(Cell(text=study.label), Cell(text=str(summary["n"]), value=float(summary["n"])), *cells))
+
+
+def _effect(summary: Mapping[str, Any], kind: str) -> list[Cell]:
+    """At the last subject token: effect and layer; then the highest anywhere, in words."""
+    cell, peak = best_at_last_subject(summary, kind), summary["peaks"].get(kind)
+    if cell is None or peak is None:
+        return [Cell(text="–")] * 3
+    effect, half, layer = cell
+    where = f"{_percent(peak['aie'], peak['half_width']).text} {peak['group']}, layer {peak['layer']}"
+    return [
+        _percent(effect, half),
+        Cell(text=str(layer), value=float(layer)),
+        Cell(text=where, value=peak["aie"] * 100),
+    ]
+
+
+def best_at_last_subject(summary: Mapping[str, Any], kind: str) -> tuple[float, float, int] | None:
+    """Highest average indirect effect at the last subject token, its half-width, its layer."""
+    cell = summary["groups"].get(LAST_SUBJECT, {}).get(kind)
+    if cell is None:
+        return None
+    layer = max(range(len(cell["mean"])), key=lambda i: cell["mean"][i])
+    return cell["mean"][layer], cell["half_width"][layer], layer
+
+
+def _published_line(published: PublishedTrace) -> Line:
+    cells = [Cell(text=str(published.facts), value=float(published.facts))]
+    cells += [Cell(text=fixed(value), value=value) for value in (published.high, published.low, published.ate)]
+    for effect, layer in (published.hidden, published.mlp, published.attn):
+        cells += [
+            Cell(text=fixed(effect), value=effect),
+            Cell(text="–" if layer is None else str(layer)),
+            Cell(text="–"),
+        ]
+    return Line(cells=(Cell(text="published"), *cells), role="published")
+
+
+def _percent(mean: float, half_width: float) -> Cell:
+    return Cell(text=f"{fixed(100 * mean)} ({fixed(100 * half_width)})", value=100 * mean)
+
+
+def _record(study: TraceStudy) -> Mapping[str, Any]:
+    summary = study.summary
+    record: dict[str, Any] = {
+        "model": study.model,
+        "dataset": study.dataset,
+        "study": study.label,
+        "facts": summary["n"],
+    }
+    for name in ("high", "low", "ate"):
+        record |= {name: summary[name]["mean"], f"{name}_half_width": summary[name]["half_width"]}
+    for kind in KINDS:
+        best = best_at_last_subject(summary, kind)
+        record |= dict(zip((kind, f"{kind}_half_width", f"{kind}_layer"), best or (None,) * 3, strict=True))
+        peak = summary["peaks"].get(kind) or {}
+        record |= {f"{kind}_peak_{name}": peak.get(name) for name in ("aie", "half_width", "layer", "group")}
+    return record

@@ -1,0 +1,253 @@
+"""Figures show the numbers that studies hold, and are byte-identical when drawn again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from page_runs_made_up import change_rows, studies, write_editors, write_sweep
+from PIL import Image
+from report_runs import write_run
+
+from romexp.reporting import figures
+from romexp.reporting.editor_figures import case_boxes, editor_bars
+from romexp.reporting.figure_style import interval, panel_rows, plain
+from romexp.reporting.figures import MOST_BARS, draw_all, drawings, write_figure
+from romexp.reporting.generations import Generations, generations
+from romexp.reporting.settings import ABSENT
+from romexp.reporting.studies import Study
+from romexp.reporting.sweep_axes import setting, sweep_axis
+from romexp.reporting.sweep_figures import sweep_figure
+from romexp.reporting.text_figures import LABELS, WIDTH, _paragraph, _width, generation_figure
+
+
+def statistic(mean: float, half: float | None = 1.0) -> dict[str, object]:
+    return {"mean": mean, "half_width": half, "n": 5}
+
+
+def sweep_study(root: Path) -> Study:
+    write_sweep(root)
+    (study,) = studies(root)
+    return study
+
+
+def captions(study: Study) -> dict[str, str]:
+    return {what: caption for what, caption, _ in drawings(study)}
+
+
+class TestSweepAxis:
+    def test_runs_over_layers_with_a_line_for_each_token(self) -> None:
+        entries = [
+            {"editor.layer": layer, "editor.fact_token": token}
+            for token in ("last", "subject_first")
+            for layer in (10, 2, 1)
+        ]
+        axis = sweep_axis(entries)
+        assert axis is not None
+        assert (axis.name, list(axis.values), axis.title) == ("editor.layer", [1, 2, 10], "layer")
+        assert [line.label for line in axis.lines] == ["first subject token", "last token"]
+        assert axis.lines[0].members == {2: 3, 1: 4, 0: 5}
+
+    def test_bounds_stand_in_order_of_size_and_none_is_last(self) -> None:
+        bounds = [None, 5e-4, 1e-2]
+        axis = sweep_axis([{"editor.norm_constraint": b, "editor.layer": i} for b in bounds for i in (0, 1)])
+        assert axis is not None
+        assert [line.label for line in axis.lines] == ["ε = 0.0005", "ε = 0.01", "no bound"]
+
+    def test_without_layers_runs_over_what_has_the_most_values(self) -> None:
+        axis = sweep_axis([{"editor.norm_constraint": b, "seed": 0} for b in (None, 1e-3, 5e-4)])
+        assert axis is not None
+        assert axis.ticks == ["0.0005", "0.001", "none"]
+        assert [line.label for line in axis.lines] == ["seed = 0"]
+
+    @pytest.mark.parametrize(
+        "entries",
+        [
+            [],
+            [{}],
+            [{"seed": 0}, {"seed": 1}],
+            [{"editor.keys": "mixed"}, {"editor.keys": "averaged"}],
+            [{"editor.train_bias": True}, {"editor.train_bias": False}],
+            [{"editor.layer": 3}, {"editor.layer": ABSENT}],
+        ],
+    )
+    def test_needs_numbers_that_vary(self, entries: list[dict[str, object]]) -> None:
+        assert sweep_axis(entries) is None
+
+    def test_settings_as_readers_know_them(self) -> None:
+        assert setting("editor.fact_token", "subject_first_after_last") == "first subsequent token"
+        assert setting("editor.norm_constraint", None) == "no bound"
+        assert setting("editor.v_lr", 0.5) == "v lr = 0.5"
+
+
+class TestSweepFigure:
+    def test_lines_and_bands_are_means_and_intervals(self) -> None:
+        axis = sweep_axis([{"editor.layer": 0}, {"editor.layer": 2}, {"editor.layer": 1}])
+        assert axis is not None
+        after = [{"ES": statistic(value, half)} for value, half in ((10, 1), (30, 3), (20, None))]
+        figure = sweep_figure(axis, after, before={"ES": statistic(5)}, title="t")
+        panel = next(axes for axes in figure.axes if axes.get_title() == "Efficacy score (ES)")
+        edited, unedited = panel.lines
+        assert list(edited.get_ydata()) == [10, 20, 30]
+        assert list(np.asarray(edited.get_xdata()).round()) == [0, 1, 2]
+        assert unedited.get_ydata() == [5, 5]
+        (band,) = panel.collections
+        ends = band.get_paths()[0].vertices[:, 1]
+        assert {9, 11} <= set(ends)
+        assert 20 not in ends
+
+    def test_a_run_that_is_missing_breaks_its_line(self) -> None:
+        axis = sweep_axis(
+            [{"editor.layer": i, "editor.fact_token": t} for t in ("last", "subject_last") for i in (0, 1, 2)][:-2]
+        )
+        assert axis is not None
+        figure = sweep_figure(axis, [{"ES": statistic(50)}] * 4, before=None, title="t")
+        first = figure.axes[0].lines[0]
+        assert np.asarray(first.get_ydata()).tolist() == [50]
+
+    def test_of_a_study_has_the_papers_panels(self, tmp_path: Path) -> None:
+        study = sweep_study(tmp_path)
+        drawn = {what: figure for what, _, figure in drawings(study)}
+        titles = [axes.get_title() for axes in drawn["sweep_rome"].axes if axes.axison]
+        assert [title.split("(")[1][:-1] for title in titles] == ["S", "ES", "PS", "NS", "EM", "PM", "NM"]
+
+
+class TestEditors:
+    def test_bars_are_means_and_whiskers_intervals(self) -> None:
+        sides = {"FT": {"EM": statistic(-20.04, 2)}, "ROME": {"EM": statistic(90, 3)}}
+        figure = editor_bars(sides, before={"EM": statistic(-0.04, 0)}, title="t")
+        panel = next(axes for axes in figure.axes if axes.get_title() == "Efficacy magnitude (EM)")
+        assert [bar.get_width() for bar in panel.patches] == [-0.04, -20.04, 90]
+        assert [text.get_text() for text in panel.texts] == ["0.0", "−20.0", "90.0"]
+        low, high = panel.get_xlim()
+        assert low < -22.04
+        assert high > 93
+        names = [text.get_text() for axes in figure.axes if axes is not panel for text in axes.texts]
+        assert names == ["unedited", "FT", "ROME"]
+
+    def test_boxes_are_quartiles_of_cases(self) -> None:
+        nlls = [0.1, 0.5, 1.0, 2.0, 3.0]
+        rows = [{"case_id": i, "post": {"rewrite_prompts": [[nll, 50.0]]}} for i, nll in enumerate(nlls)]
+        figure = case_boxes({"ROME": rows}, title="t")
+        assert figure is not None
+        median = figure.axes[0].lines[4].get_ydata()
+        assert median == pytest.approx(100 * np.exp(-1.0) * np.ones(2), abs=0.01)
+        assert case_boxes({"ROME": [{"case_id": 0}]}, title="t") is None
+
+    def test_rome_and_attnedit_get_a_figure_of_their_own(self, tmp_path: Path) -> None:
+        write_editors(tmp_path, editors={"rome": 4.0, "ft_attn": 3.0})
+        assert "rome_attnedit" not in captions(studies(tmp_path)[0])  # "cases" shows these two
+        write_editors(tmp_path / "more", editors={"ft": 2.0})
+        assert "rome_attnedit" in captions(studies(tmp_path)[0])
+
+    def test_a_large_sweep_is_no_bar_chart(self, tmp_path: Path) -> None:
+        write_sweep(tmp_path, layers=range(MOST_BARS // 2 + 1), n=2)
+        assert list(captions(studies(tmp_path)[0])) == ["sweep_rome"]
+        write_run(tmp_path / "ft", range(2), editor="ft")
+        assert list(captions(studies(tmp_path)[0])) == ["editors", "cases", "sweep_rome"]
+
+
+class TestGenerations:
+    def test_one_prompt_each_and_the_unedited_model_first(self, tmp_path: Path) -> None:
+        write_editors(tmp_path)
+        found = generations(studies(tmp_path)[0])
+        assert [each.case_id for each in found] == [0, 1, 2, 3]
+        assert list(found[0].texts) == ["unedited", "FT", "ROME"]
+        assert found[0].begins == [0, 2]
+        assert found[0].fact == "subject 0 is"
+
+    def test_cases_that_one_editor_lacks_are_left_out(self, tmp_path: Path) -> None:
+        write_editors(tmp_path)
+        change_rows(tmp_path / "ft0", {1: {"post": None}})
+        assert [each.case_id for each in generations(studies(tmp_path)[0])] == [0, 2, 3]
+
+    def test_texts_of_very_many_models_are_no_figure(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_editors(tmp_path, n=2)
+        assert "generations" in captions(studies(tmp_path)[0])
+        monkeypatch.setattr(figures, "MOST_BARS", 2)
+        assert "generations" not in captions(studies(tmp_path)[0])
+
+    def test_the_figure_holds_every_word_inside_its_width(self) -> None:
+        text = "Ein $wort$ o* 東京 " + "w" * 200 + " judo, " + "and so on " * 40
+        case = Generations(
+            case_id=0,
+            subject="x",
+            fact="x plays",
+            target_new="judo",
+            target_true="boxing",
+            texts={"unedited": [text], "an editor with a long name (layer=3)": ["short"]},
+        )
+        figure = generation_figure([case], title="title")
+        assert figure is not None
+        shown = [each.get_text() for each in figure.texts]
+        assert {r"\$wort\$", "□□", "judo", "title", "short"} <= set(shown)
+        assert {each.get_color() for each in figure.texts if each.get_text() == "judo"} == {"#D55E00"}
+        FigureCanvasAgg(figure).draw()
+        right = max(each.get_window_extent().x1 for each in figure.texts)
+        assert right <= figure.bbox.width + 2
+        assert generation_figure([], title="none") is None
+
+    def test_wrapping_loses_no_word(self) -> None:
+        text = "one two  three " * 30
+        pieces, below = _paragraph(text, {"two": "red"}, left=LABELS, right=WIDTH, y=10)
+        assert [piece.text for piece in pieces] == text.split()
+        assert {piece.color for piece in pieces if piece.text == "two"} == {"red"}
+        assert all(piece.x + _width(piece.text, piece.bold) <= WIDTH for piece in pieces)
+        assert below > max(piece.y for piece in pieces)
+
+
+def test_figures_are_byte_identical_when_repeated(tmp_path: Path) -> None:
+    write_editors(tmp_path / "runs", n=2)
+    first = draw_all(studies(tmp_path / "runs"), tmp_path / "a")
+    again = draw_all(studies(tmp_path / "runs"), tmp_path / "b")
+    names = [f"minifact_minifact_{what}" for what in ("editors", "cases", "generations")]
+    assert [path.name for path in first] == [f"{name}{ending}" for name in names for ending in (".pdf", ".png")]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
+    with Image.open(tmp_path / "a" / "minifact_minifact_editors.png") as image:
+        assert image.info["Description"] == "Editors on minifact, minifact, 2 cases; whiskers are 95 % intervals."
+    # The control: other results look otherwise.
+    change_rows(tmp_path / "runs" / "ft0", {0: {"post": {"rewrite_prompts": [[9.0, 0.1]]}}})
+    _, caption, figure = next(drawings(studies(tmp_path / "runs")[0]))
+    other = write_figure(figure, tmp_path / "c" / "editors", caption=caption)
+    assert [path.read_bytes() for path in other] != [path.read_bytes() for path in first[:2]]
+
+
+def test_studies_of_one_name_do_not_overwrite_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "drawings", lambda study: [("editors", "a caption", Figure())])
+    write_editors(tmp_path / "runs", editors={"rome": 3.0}, n=1)
+    write_run(tmp_path / "runs" / "other", range(1))
+    names = [path.name for path in draw_all(studies(tmp_path / "runs"), tmp_path / "figures")]
+    assert names == [f"minifact_minifact{number}_editors{end}" for number in ("", "_2") for end in (".pdf", ".png")]
+
+
+def test_a_sweep_of_zsre_has_its_own_panels(tmp_path: Path) -> None:
+    for layer in (0, 1):
+        write_run(tmp_path / str(layer), range(3), zsre=True, settings={"layer": layer})
+    figure = next(figure for what, _, figure in drawings(studies(tmp_path)[0]) if what == "sweep_rome")
+    titles = [axes.get_title() for axes in figure.axes if axes.axison]
+    assert titles == ["Score (S)", "Efficacy", "Paraphrase", "Specificity"]
+
+
+def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
+    assert draw_all([], tmp_path / "figures") == []
+
+
+def test_panels_stand_below_the_scores_they_belong_to() -> None:
+    metrics = {name: statistic(1) for name in ("S", "ES", "EM", "PS", "PM", "NS", "NM")}
+    assert panel_rows([metrics], spare=True) == [["S", "ES", "PS", "NS"], ["", "EM", "PM", "NM"]]
+    zsre = {name: statistic(1) for name in ("S", "Efficacy", "Paraphrase", "Specificity")}
+    assert panel_rows([zsre], spare=True) == [["S", "Efficacy", "Paraphrase", "Specificity", ""]]
+    assert panel_rows([{}], spare=False) == []
+
+
+def test_intervals() -> None:
+    assert interval(statistic(5, 2)) == (3, 7)
+    assert interval({"mean": 5, "half_width": None, "interval": [1, 6]}) == (1, 6)
+    assert np.isnan(interval({"mean": 5, "half_width": None, "interval": [None, None]})).all()
+
+
+def test_plain_text_is_no_mathematics() -> None:
+    assert plain("a $x$ of\n東") == r"a \$x\$ of □"
