@@ -1,4 +1,4 @@
-"""Writes what README.md shows: the output of the default run, the chart of all editors, the average causal trace.
+"""Writes what the README shows: the default run's output, table and chart of all editors, the average causal trace.
 
     python docs/refresh.py
 
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,39 +24,54 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from romexp.reporting.runs import find_runs
+from romexp.reporting.table import TableRow, cell, columns_of
 from romexp.reporting.trace_figures import average_heatmaps
 
 ROOT = Path(__file__).resolve().parent.parent
-EDITORS = {"rome": "ROME", "ft": "FT", "ft_l": "FT+L"}
+SWEEP = ["-cn", "editors_minifact"]
 METRICS = {"ES": "ES\nthe edit", "PS": "PS\nparaphrases", "NS": "NS\nneighbours", "S": "S\nall three"}
-COLORS = {"unedited": "#9aa0a6", "FT": "#e69f00", "FT+L": "#56b4e9", "ROME": "#d1495b"}
+COLORS = {
+    "unedited": "#9aa0a6",
+    "FT": "#e69f00",
+    "FT+L": "#56b4e9",
+    "AttnEdit": "#0072b2",
+    "KN": "#8c6d46",
+    "KE": "#009e73",
+    "MEND": "#cc79a7",
+    "ROME": "#d1495b",
+}
+"""Every editor in the order of the paper's Table 4."""
 TRACE = ["task=trace", "dataset.shard=1/4"]
 """Every fourth known fact of minifact, windows of 3 layers: minutes."""
-MARKERS = re.compile(r"(<!-- refresh: output -->\n).*?(<!-- /refresh -->)", re.DOTALL)
+README = ROOT / "README.md"
 
 
 def main() -> None:
-    summaries: dict[str, Mapping[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for editor, label in EDITORS.items():
-            shown, summary = run([] if editor == "rome" else [f"editor={editor}"], folder)
-            summaries[label] = summary["post"]
-            summaries["unedited"] = summary["pre"]
-            if editor == "rome":
-                replace_output(ROOT / "README.md", shown)
-        save(average_heatmaps(run(TRACE, folder)[1], window=3, model="minifact"), ROOT / "docs" / "trace.svg")
-    draw(summaries, ROOT / "docs" / "editors.svg")
+        shown, _ = run([], folder / "one")
+        put("output", f"```text\n{shown}\n```")
+        shown, _ = run(SWEEP, folder / "all")
+        summaries = by_editor(folder / "all")
+        put("editors", editors_table(summaries))
+        draw(summaries, ROOT / "docs" / "editors.svg")
+        shown, results = run(TRACE, folder / "trace")
+        summary = json.loads((results / "summary.json").read_text(encoding="utf-8"))
+        save(average_heatmaps(summary, window=3, model="minifact"), ROOT / "docs" / "trace.svg")
 
 
-def replace_output(readme: Path, shown: str) -> None:
-    """Put `shown` between the markers."""
-    text = readme.read_text(encoding="utf-8")
-    readme.write_text(MARKERS.sub(lambda match: match[1] + shown + match[2], text), encoding="utf-8")
+def put(what: str, text: str) -> None:
+    """Put a text between the README's markers of this name."""
+    markers = re.compile(rf"(<!-- refresh: {what} -->\n).*?(\n<!-- /refresh -->)", re.DOTALL)
+    page = README.read_text(encoding="utf-8")
+    assert markers.search(page), what
+    README.write_text(markers.sub(lambda match: match[1] + text + match[2], page), encoding="utf-8")
 
 
-def run(arguments: Sequence[str], folder: Path) -> tuple[str, dict[str, Any]]:
-    """What `romexp` prints, as a block of Markdown, and the summary it wrote."""
+def run(arguments: Sequence[str], folder: Path) -> tuple[str, Path]:
+    """What `romexp` prints, and the folder of results that it names."""
+    folder.mkdir(parents=True)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline", "COLUMNS": "140"}
     done = subprocess.run(
         [sys.executable, "-m", "romexp", *arguments],
@@ -67,15 +83,35 @@ def run(arguments: Sequence[str], folder: Path) -> tuple[str, dict[str, Any]]:
     )
     results = re.search(r"^results: (\S+)$", done.stdout, re.MULTILINE)
     assert results, done.stdout
-    output = done.stdout.replace(f"{folder}/", "").rstrip()
-    summary = json.loads((folder / results[1] / "summary.json").read_text(encoding="utf-8"))
-    return f"```text\n{output}\n```\n", summary
+    return done.stdout.replace(f"{folder}/", "").rstrip(), folder / results[1]
+
+
+def by_editor(folder: Path) -> dict[str, Mapping[str, Any]]:
+    """Metrics by row label: the unedited model's, then every editor's, as `COLORS` orders them."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for run in find_runs([folder]).runs:
+        summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
+        found |= {"unedited": summary["pre"], run.editor_label: summary["post"]}
+    assert set(found) == set(COLORS), found.keys()
+    return {label: found[label] for label in COLORS}
+
+
+def editors_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
+    """Markdown, with the day and the command."""
+    rows = [TableRow(label=label, metrics=metrics) for label, metrics in summaries.items()]
+    names = columns_of(rows)
+    lines = [["editor", *names], ["---", *["---:"] * len(names)]]
+    lines += [[row.label, *(cell(row.metrics.get(name)) for name in names)] for row in rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    count = max(metrics["ES"]["n"] for metrics in summaries.values())
+    day = datetime.now(UTC).date().isoformat()
+    return f"{table}\n\n`romexp {' '.join(SWEEP)}`, {day}: {count} facts that no editor was tuned or trained on."
 
 
 def draw(summaries: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """Grouped bars with 95 % intervals."""
     mpl.rcParams |= {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
-    figure, axes = plt.subplots(figsize=(9, 3.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(11, 3.8), layout="constrained")
     width = 0.8 / len(COLORS)
     for i, (label, color) in enumerate(COLORS.items()):
         values = [summaries[label][metric] for metric in METRICS]
@@ -85,7 +121,7 @@ def draw(summaries: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         below, above = zip(*map(whiskers, values), strict=True)
         axes.errorbar(places, means, yerr=[below, above], fmt="none", ecolor="#333333", elinewidth=1, capsize=2)
         for place, mean, reach in zip(places, means, above, strict=True):
-            axes.text(place, mean + reach + 2, f"{mean:.0f}", ha="center", fontsize=9)
+            axes.text(place, mean + reach + 2, f"{mean:.0f}", ha="center", fontsize=7.5)
     axes.set_xticks(range(len(METRICS)), list(METRICS.values()))
     axes.set_ylim(0, 112)
     axes.set_yticks(range(0, 101, 25))

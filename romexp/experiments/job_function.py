@@ -60,6 +60,14 @@ def attempt(call: Callable[[], Any], *, debug: bool = False) -> Ending:
     return Ending(status=0)
 
 
+def _command_line() -> tuple[str, ...]:
+    """What to say after `romexp` for this job alone. A sweep file's own values come with its name."""
+    hydra = HydraConfig.get()
+    name = hydra.job.config_name
+    chosen = () if name in (None, "config") else ("-cn", str(name), "hydra.mode=RUN")
+    return (*chosen, *hydra.overrides.task)
+
+
 def say(message: str) -> None:
     """A line on stderr."""
     sys.stderr.write(f"romexp: {message}\n")
@@ -120,7 +128,7 @@ class JobFunction:
             output_dir=Path(cfg.output_dir).expanduser() if cfg.output_dir else None,
             cache_dir=cache_folder(cfg.cache_dir),
             seed=int(cfg.seed),
-            overrides=tuple(HydraConfig.get().overrides.task),
+            overrides=_command_line(),
             models=self.models,
         )
         outcome: Outcome = task(job)

@@ -61,13 +61,13 @@ def second_moments_path() -> Path:
 def mend_path() -> Path:
     """MEND's network for the model, as `romexp task=train editor=mend` makes it (SPEC §4.6).
 
-    It never saw a subject of the first 200 records of `counterfact_path` or of the first 100 of `zsre_path`.
+    It learned no edit about a subject of the first 200 records of `counterfact_path` or the first 100 of `zsre_path`.
     """
     return assets_dir() / EDITORS / "mend.safetensors"
 
 
 def ke_path() -> Path:
-    """KE's network for the model, as `romexp task=train editor=ke` makes it; it saw what MEND's did."""
+    """KE's network for the model, as `romexp task=train editor=ke` makes it; it learned what MEND's did."""
     return assets_dir() / EDITORS / "ke.safetensors"
 
 

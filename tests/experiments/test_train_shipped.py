@@ -1,4 +1,4 @@
-"""The shipped networks on facts about subjects that they never saw."""
+"""The shipped networks on facts about subjects of which they learned no edit."""
 
 from __future__ import annotations
 
