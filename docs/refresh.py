@@ -24,6 +24,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from romexp.reporting.figure_style import editor_color, interval
 from romexp.reporting.runs import find_runs
 from romexp.reporting.table import TableRow, cell, columns_of
 from romexp.reporting.trace_figures import average_heatmaps
@@ -31,17 +32,17 @@ from romexp.reporting.trace_figures import average_heatmaps
 ROOT = Path(__file__).resolve().parent.parent
 SWEEP = ["-cn", "editors_minifact"]
 METRICS = {"ES": "ES\nthe edit", "PS": "PS\nparaphrases", "NS": "NS\nneighbours", "S": "S\nall three"}
-COLORS = {
-    "unedited": "#9aa0a6",
-    "FT": "#e69f00",
-    "FT+L": "#56b4e9",
-    "AttnEdit": "#0072b2",
-    "KN": "#8c6d46",
-    "KE": "#009e73",
-    "MEND": "#cc79a7",
-    "ROME": "#d1495b",
+EDITORS = {
+    "unedited": "none",
+    "FT": "ft",
+    "FT+L": "ft_l",
+    "AttnEdit": "ft_attn",
+    "KN": "kn",
+    "KE": "ke",
+    "MEND": "mend",
+    "ROME": "rome",
 }
-"""Every editor in the order of the paper's Table 4."""
+"""Every editor's label and option name, in the order of the paper's Table 4."""
 TRACE = ["task=trace", "dataset.shard=1/4"]
 """Every fourth known fact of minifact, windows of 3 layers: minutes."""
 README = ROOT / "README.md"
@@ -87,13 +88,13 @@ def run(arguments: Sequence[str], folder: Path) -> tuple[str, Path]:
 
 
 def by_editor(folder: Path) -> dict[str, Mapping[str, Any]]:
-    """Metrics by row label: the unedited model's, then every editor's, as `COLORS` orders them."""
+    """Metrics by row label: the unedited model's, then every editor's, as `EDITORS` orders them."""
     found: dict[str, Mapping[str, Any]] = {}
     for run in find_runs([folder]).runs:
         summary = json.loads((run.path / "summary.json").read_text(encoding="utf-8"))
         found |= {"unedited": summary["pre"], run.editor_label: summary["post"]}
-    assert set(found) == set(COLORS), found.keys()
-    return {label: found[label] for label in COLORS}
+    assert set(found) == set(EDITORS), found.keys()
+    return {label: found[label] for label in EDITORS}
 
 
 def editors_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
@@ -112,13 +113,13 @@ def draw(summaries: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """Grouped bars with 95 % intervals."""
     mpl.rcParams |= {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
     figure, axes = plt.subplots(figsize=(11, 3.8), layout="constrained")
-    width = 0.8 / len(COLORS)
-    for i, (label, color) in enumerate(COLORS.items()):
+    width = 0.8 / len(EDITORS)
+    for i, (label, editor) in enumerate(EDITORS.items()):
         values = [summaries[label][metric] for metric in METRICS]
         means = [value["mean"] for value in values]
-        places = [x + (i - (len(COLORS) - 1) / 2) * width for x in range(len(METRICS))]
-        axes.bar(places, means, width * 0.92, color=color, label=label)
-        below, above = zip(*map(whiskers, values), strict=True)
+        places = [x + (i - (len(EDITORS) - 1) / 2) * width for x in range(len(METRICS))]
+        axes.bar(places, means, width * 0.92, color=editor_color(editor), label=label)
+        below, above = zip(*map(whiskers, METRICS, values), strict=True)
         axes.errorbar(places, means, yerr=[below, above], fmt="none", ecolor="#333333", elinewidth=1, capsize=2)
         for place, mean, reach in zip(places, means, above, strict=True):
             axes.text(place, mean + reach + 2, f"{mean:.0f}", ha="center", fontsize=7.5)
@@ -126,7 +127,7 @@ def draw(summaries: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     axes.set_ylim(0, 112)
     axes.set_yticks(range(0, 101, 25))
     axes.set_ylabel("% (larger is better)")
-    axes.legend(ncols=len(COLORS), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+    axes.legend(ncols=len(EDITORS), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     save(figure, path)
 
 
@@ -136,13 +137,10 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(path, dpi=150, metadata={"Date": None, "Creator": None}, facecolor="white")
 
 
-def whiskers(value: Mapping[str, Any]) -> tuple[float, float]:
-    """How far the 95 % interval reaches below and above the mean, within 0 … 100."""
-    mean = value["mean"]
-    if value["half_width"] is not None:
-        return min(value["half_width"], mean), min(value["half_width"], 100 - mean)
-    low, high = value["interval"]
-    return max(mean - low, 0.0), max(high - mean, 0.0)
+def whiskers(metric: str, value: Mapping[str, Any]) -> tuple[float, float]:
+    """How far the 95 % interval reaches below and above the mean."""
+    low, high = interval(value, metric)
+    return max(value["mean"] - low, 0.0), max(high - value["mean"], 0.0)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ import hydra
 from omegaconf import DictConfig
 
 from romexp.experiments.job import Outcome
-from romexp.experiments.job_function import JobFunction, attempt, say, show
+from romexp.experiments.job_function import SWEEPS, JobFunction, attempt, say, show
 from romexp.experiments.sweep import Sweep, current_sweep, forget_sweep
 from romexp.experiments.sweep_launchers import explained
 
-PACKAGE = Path(__file__).resolve().parent
-CONFIG, SWEEPS = PACKAGE / "conf", PACKAGE / "sweeps"
+CONFIG = Path(__file__).resolve().parent / "conf"
 
 
 def main() -> None:

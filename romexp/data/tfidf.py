@@ -47,6 +47,17 @@ class TfIdf:
         if self.fit and self.idf_path is not None:
             raise ConfigError("fit: set either fit=true or the two paths")
 
+    def files(self) -> tuple[Path, ...]:
+        """The file of idf and that of the vocabulary, downloaded if need be; none with `fit`.
+
+        Raises:
+            DataError: a file is missing, or the download fails.
+        """
+        if self.fit:
+            return ()
+        idf = locate(self.idf_path, self.idf_remote, self.cache_dir)
+        return idf, locate(self.vocabulary_path, self.vocabulary_remote, self.cache_dir)
+
     def load(self, snippets: Mapping[SnippetKey, Iterable[Snippet]] | None = None) -> TfidfVectorizer:
         """The vectorizer, ready to `transform`.
 
@@ -58,8 +69,7 @@ class TfIdf:
         """
         if self.fit:
             return _fitted(snippets)
-        idf_file = locate(self.idf_path, self.idf_remote, self.cache_dir)
-        vocabulary_file = locate(self.vocabulary_path, self.vocabulary_remote, self.cache_dir)
+        idf_file, vocabulary_file = self.files()
         return _restored(_read_vocabulary(vocabulary_file), _read_idf(idf_file), idf_file, vocabulary_file)
 
 

@@ -61,6 +61,7 @@ class CaseRunner:
             {
                 "case_id": case.case_id,
                 "requested_rewrite": asdict(case.request),
+                "prompts": prompts_of(case),
                 "pre": before[case.case_id],
                 "post": after[case.case_id],
                 "edit": dict(edit.diagnostics),
@@ -156,6 +157,22 @@ class CaseRunner:
             seed=self.resources.seed,
             references=self.references,
         )
+
+
+def prompts_of(case: Case) -> dict[str, list[str]]:
+    """What the model was asked, under the names that the measurements have; for zsRE also the neighbours' answers.
+
+    So that a row can be read without its data set. A row that was written before there was this part lacks it.
+    """
+    prompts = {
+        "rewrite_prompts": [case.request.text],
+        "paraphrase_prompts": list(case.paraphrase_prompts),
+        "neighborhood_prompts": list(case.neighborhood_prompts),
+        "attribute_prompts": list(case.attribute_prompts),
+        "generation_prompts": list(case.generation_prompts),
+        "neighborhood_targets": list(case.neighborhood_targets),
+    }
+    return {kind: texts for kind, texts in prompts.items() if texts}
 
 
 def _entry(case: Case, error: RecordError) -> dict[str, Any]:

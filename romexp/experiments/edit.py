@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -11,12 +11,13 @@ from romexp.data.records import Loaded
 from romexp.editors.base import Editor, Resources
 from romexp.errors import ConfigError, DataError
 from romexp.evaluation.base import Evaluator
+from romexp.evaluation.generation import References
 from romexp.evaluation.text_metrics import tokenizer_in_use
 from romexp.experiments.cases import CaseRunner
 from romexp.experiments.identity import Identity, fingerprint
 from romexp.experiments.job import Job, Outcome
+from romexp.experiments.job_references import ReferenceSource
 from romexp.experiments.progress import Report, bars
-from romexp.experiments.references import LoadedReferences
 from romexp.experiments.run import Run, opened, worked_on
 from romexp.experiments.traced_layer import with_traced_layer
 from romexp.experiments.unedited import UneditedCache, code_digest
@@ -35,12 +36,6 @@ class CaseSource(Protocol):
     """A data set of evaluation cases (config group `dataset`)."""
 
     def load(self) -> Loaded[Case]: ...
-
-
-class ReferenceSource(Protocol):
-    """Texts for the generation metrics (config group `references`)."""
-
-    def load(self, cases: Sequence[Case]) -> LoadedReferences: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +78,12 @@ class EditExperiment:
         return replace(self, editor=editor)._run(job, lm, loaded)
 
     def _run(self, job: Job, lm: LanguageModel, loaded: Loaded[Case]) -> Outcome:
-        references = LoadedReferences(references=None, digests={})
+        texts: Mapping[str, Any] = {}
         if self.evaluator.needs_references:
-            references = self.references.load(loaded.items)
+            texts = job.references.digests(self.references, loaded.items, cache_dir=job.cache_dir)
         dataset, editor = job.choices["dataset"], job.choices["editor"]
         names = {"task": "edit", "model": lm.name, "dataset": dataset, "editor": editor}
-        identity = self._identity(job, lm, loaded, references)
+        identity = self._identity(job, lm, loaded, texts)
         with opened(
             job,
             names=names,
@@ -101,7 +96,8 @@ class EditExperiment:
             name = f"{lm.name} {dataset} {editor} {run.manifest['hash']}"
             with run.working(name=name, group=f"{lm.name} {dataset}", job_type="edit") as tracked:
                 with bars() as bar:
-                    runner = self._runner(job, lm, references, bar("second moments"))
+                    references = self._references(job, loaded.items, texts)
+                    runner = self._runner(job, lm, references, texts, bar("second moments"))
                     self._work(run, runner, loaded.items, bar(self.editor.name))
                 rows = run.folder.rows()
                 summary = self._summarize(run, rows, loaded)
@@ -118,7 +114,7 @@ class EditExperiment:
             raise ConfigError(f"dataset: task=edit needs cases to edit, {loaded.name} holds {kind} records")
         return loaded
 
-    def _identity(self, job: Job, lm: LanguageModel, loaded: Loaded[Case], references: LoadedReferences) -> Identity:
+    def _identity(self, job: Job, lm: LanguageModel, loaded: Loaded[Case], texts: Mapping[str, Any]) -> Identity:
         return {
             "task": "edit",
             "model": {"digest": lm.digest, "dtype": self.model.dtype},
@@ -126,16 +122,31 @@ class EditExperiment:
             "editor": fingerprint(self.editor),
             "covariance": fingerprint(self.covariance, without=("shipped", "checkpoint_every", "check_model")),
             "evaluator": fingerprint(self.evaluator),
-            "references": references.digests,
+            "references": dict(texts),
             "seed": job.seed,
             "save_deltas": self.save_deltas,
         }
 
-    def _runner(self, job: Job, lm: LanguageModel, references: LoadedReferences, fitting: Report) -> CaseRunner:
+    def _references(self, job: Job, cases: Sequence[Case], texts: Mapping[str, Any]) -> References | None:
+        """The texts of these digests; None where the evaluator looks at none.
+
+        Raises:
+            DataError: other texts are there than those that the run is named by.
+        """
+        if not self.evaluator.needs_references:
+            return None
+        loaded = job.references.load(self.references, cases, cache_dir=job.cache_dir)
+        if dict(loaded.digests) != dict(texts):
+            raise DataError("references: the files have changed while the run began: run it again")
+        return loaded.references
+
+    def _runner(
+        self, job: Job, lm: LanguageModel, references: References | None, texts: Mapping[str, Any], fitting: Report
+    ) -> CaseRunner:
         context = {
             "model": lm.digest,
             "evaluator": fingerprint(self.evaluator),
-            "references": references.digests,
+            "references": dict(texts),
             "words": tokenizer_in_use(),
             "seed": job.seed,
             "code": code_digest(),
@@ -146,7 +157,7 @@ class EditExperiment:
             editor=self.editor,
             resources=Resources(second_moment=second_moment, cache_dir=job.cache_dir, seed=job.seed),
             evaluator=self.evaluator,
-            references=references.references,
+            references=references,
             unedited=UneditedCache(path=job.cache_dir / "unedited.sqlite", context=context),
         )
 

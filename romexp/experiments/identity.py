@@ -23,17 +23,17 @@ Identity = dict[str, Any]
 
 
 def fingerprint(value: Any, *, without: Collection[str] = ()) -> Any:
-    """A configured object as plain JSON values: dataclasses by fields, files by content, corpora by provenance.
+    """A configured object as plain JSON values: dataclasses by fields, files by content.
+
+    What has a `provenance` is that instead: corpora, editors with a trained network.
 
     Args:
         without: fields to leave out besides `NO_EFFECT`, at any depth.
     """
-    if hasattr(value, "provenance"):
-        return fingerprint(value.provenance)
+    if (provenance := getattr(value, "provenance", None)) is not None:
+        return fingerprint(provenance)
     if is_dataclass(value) and not isinstance(value, type):
-        skipped = NO_EFFECT.union(without)
-        kept = {f.name: getattr(value, f.name) for f in fields(value) if f.init and f.name not in skipped}
-        return {"type": type(value).__qualname__} | {k: fingerprint(v, without=without) for k, v in kept.items()}
+        return by_fields(value, without=without)
     if isinstance(value, Mapping):
         return {str(k): fingerprint(v, without=without) for k, v in value.items()}
     if isinstance(value, (Sequence, Set)) and not isinstance(value, (str, bytes)):
@@ -44,6 +44,13 @@ def fingerprint(value: Any, *, without: Collection[str] = ()) -> Any:
         # A bare word is a name even if a file is called so; a file worth giving has a suffix.
         return {"sha256": file_digest(path)} if path.suffix and path.is_file() else str(value)
     return value if value is None or isinstance(value, (bool, int, float)) else str(value)
+
+
+def by_fields(value: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
+    """The fingerprint of a dataclass by its fields, whatever it says of its provenance."""
+    skipped = NO_EFFECT.union(without)
+    kept = {f.name: getattr(value, f.name) for f in fields(value) if f.init and f.name not in skipped}
+    return {"type": type(value).__qualname__} | {k: fingerprint(v, without=without) for k, v in kept.items()}
 
 
 def file_digest(path: Path) -> str:

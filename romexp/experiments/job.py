@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rich.console import RenderableType
 
 from romexp.experiments.job_models import LoadedModels
+from romexp.experiments.job_references import KeptReferences
 from romexp.tracking import Tracker
 
 if TYPE_CHECKING:  # torch takes seconds, and the command line imports this file
@@ -30,6 +31,7 @@ class Job:
         seed: the run's seed; everything random derives from it (`romexp.seeds`).
         overrides: what the command line said, so that the same run can be asked for again.
         models: what earlier jobs of this process have loaded; None keeps nothing between jobs.
+        references: the same for reference texts.
     """
 
     config: Mapping[str, Any]
@@ -41,6 +43,7 @@ class Job:
     seed: int
     overrides: Sequence[str] = ()
     models: LoadedModels | None = None
+    references: KeptReferences = field(default_factory=KeptReferences)
 
     def load(self, model: PretrainedModel) -> LanguageModel:
         """A model, loaded now or by the job before. Leave its weights as they are.

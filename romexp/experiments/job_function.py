@@ -22,10 +22,14 @@ from romexp.errors import ConfigError
 from romexp.experiments.job import Job, Outcome
 from romexp.experiments.job_models import LoadedModels
 from romexp.experiments.job_record import INTERRUPTED, JobRecord
+from romexp.experiments.job_references import KeptReferences
 from romexp.experiments.job_worker import Process, end_with
 from romexp.experiments.mistakes import MISTAKES, one_line
 
 USER_MISTAKE, FAULT = 2, 1
+
+SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
+"""The shipped sweeps, which the command finds by their name."""
 
 ONE_MACHINE = (".JoblibLauncher", ".LocalLauncher")
 """Launchers whose workers share this machine's GPUs and outlive the command when it is killed."""
@@ -61,11 +65,13 @@ def attempt(call: Callable[[], Any], *, debug: bool = False) -> Ending:
 
 
 def _command_line() -> tuple[str, ...]:
-    """What to say after `romexp` for this job alone. A sweep file's own values come with its name."""
+    """What to say after `romexp` for this job alone. A sweep file's own values come with its name and folder."""
     hydra = HydraConfig.get()
     name = hydra.job.config_name
+    own = [each.path for each in hydra.runtime.config_sources if each.provider == "command-line"]
+    folder = ("-cd", own[0]) if own and Path(own[0]) != SWEEPS else ()
     chosen = () if name in (None, "config") else ("-cn", str(name), "hydra.mode=RUN")
-    return (*chosen, *hydra.overrides.task)
+    return (*folder, *chosen, *hydra.overrides.task)
 
 
 def say(message: str) -> None:
@@ -80,11 +86,13 @@ class JobFunction:
     Attributes:
         command: the process that started it all.
         models: what is loaded; a worker's copy begins with nothing.
+        references: reference texts, the same.
         status: exit status of the job that ran last in this process.
     """
 
     command: Process = field(default_factory=Process.this)
     models: LoadedModels = field(default_factory=LoadedModels)
+    references: KeptReferences = field(default_factory=KeptReferences)
     status: int = 0
 
     def __call__(self, cfg: DictConfig) -> None:
@@ -130,6 +138,7 @@ class JobFunction:
             seed=int(cfg.seed),
             overrides=_command_line(),
             models=self.models,
+            references=self.references,
         )
         outcome: Outcome = task(job)
         return outcome

@@ -9,6 +9,8 @@ if TYPE_CHECKING:  # the command makes one before it knows whether torch is need
     from romexp.lm.model import LanguageModel, PretrainedModel
 
 Key = tuple[Any, ...]
+Stamp = tuple[int, int]
+"""Size in bytes and time of change in ns: a file of the same stamp is taken to be the same."""
 
 
 class LoadedModels:
@@ -44,10 +46,15 @@ class LoadedModels:
         return (LoadedModels, ())
 
 
-def _files(path: str | Path) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of change of each file of a local folder; nothing for a hub id."""
+def stamp(file: Path) -> Stamp:
+    """Of a file that is there."""
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _files(path: str | Path) -> tuple[tuple[str, Stamp], ...]:
+    """Name and stamp of each file of a local folder; nothing for a hub id."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return ()
-    found = ((file, file.stat()) for file in sorted(folder.iterdir()) if file.is_file())
-    return tuple((file.name, stat.st_size, stat.st_mtime_ns) for file, stat in found)
+    return tuple((file.name, stamp(file)) for file in sorted(folder.iterdir()) if file.is_file())

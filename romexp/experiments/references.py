@@ -5,22 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
-from romexp.data.snippets import Snippets
+from romexp.data.snippets import SnippetKey, Snippets
 from romexp.data.tfidf import TfIdf
 from romexp.evaluation.generation import References
+from romexp.experiments.job_references import LoadedReferences
 from romexp.facts import Case
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedReferences:
-    """References and what identifies them, JSON-ready."""
-
-    references: References | None
-    digests: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +28,26 @@ class ReferenceTexts:
     snippets: Snippets
     tfidf: TfIdf
 
-    def load(self, cases: Sequence[Case]) -> LoadedReferences:
-        """The snippets that these cases need, with the vectorizer.
+    def files(self) -> tuple[Path, ...]:
+        """The snippets' file and those of the weights, downloaded if need be.
+
+        Raises:
+            DataError: a file is missing or cannot be downloaded.
+        """
+        return (self.snippets.locate(), *self.tfidf.files())
+
+    def needed(self, cases: Sequence[Case]) -> frozenset[SnippetKey]:
+        """Relation and new object of each case; none, since all are read, where the weights are fitted on them."""
+        if self.tfidf.fit:
+            return frozenset()
+        return frozenset((case.request.relation_id, case.request.target_new_id) for case in cases)
+
+    def load(self, needed: frozenset[SnippetKey]) -> LoadedReferences:
+        """The snippets of these keys (of all, where the weights are fitted on them), with the vectorizer.
 
         Raises:
             DataError: a file is missing, cannot be downloaded, or is not what is expected.
         """
-        needed = {(case.request.relation_id, case.request.target_new_id) for case in cases}
         table = self.snippets.load(None if self.tfidf.fit else needed)
         vectorizer = self.tfidf.load(table)
         idf = hashlib.sha256(np.ascontiguousarray(vectorizer.idf_).tobytes()).hexdigest()
@@ -55,5 +61,14 @@ class ReferenceTexts:
 class NoReferences:
     """No reference texts (`references=none`): generations are drawn and GE is taken, RS is left out."""
 
-    def load(self, cases: Sequence[Case]) -> LoadedReferences:
+    def files(self) -> tuple[Path, ...]:
+        """None."""
+        return ()
+
+    def needed(self, cases: Sequence[Case]) -> frozenset[SnippetKey]:
+        """None."""
+        return frozenset()
+
+    def load(self, needed: frozenset[SnippetKey]) -> LoadedReferences:
+        """Nothing."""
         return LoadedReferences(references=None, digests={})

@@ -53,9 +53,9 @@ class SweepJob:
 
     @property
     def failure(self) -> str:
-        """Why it failed, in one line; empty if it did not."""
+        """Why it failed, in one line; empty if it did not, or was not run."""
         if self.record is None:
-            return "not run"
+            return ""
         if self.record.status == "running":
             process = self.record.process
             if not process.is_here:

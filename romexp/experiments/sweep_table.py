@@ -40,11 +40,14 @@ def closing_lines(sweep: Sweep, jobs: Sequence[SweepJob]) -> list[str]:
 
 
 def failure_lines(jobs: Sequence[SweepJob]) -> list[str]:
-    """How many failed, a line for each, and what to do; empty if none did."""
-    failed = [job for job in jobs if job.exit_status]
-    if not failed:
+    """How many failed, a line for each, how many were not run, and what to do; empty if all are done."""
+    failed = [job for job in jobs if job.record and job.exit_status]
+    left = sum(job.record is None for job in jobs)
+    if not failed and not left:
         return []
-    head = f"{len(failed)} of {len(jobs)} jobs failed; the same command again does only what is missing"
+    counts = [f"{len(failed)} of {len(jobs)} jobs failed"] if failed else []
+    counts += [f"{left} of {len(jobs)} not run"] if left else []
+    head = f"{', '.join(counts)}; the same command again does only what is missing"
     return [head, *(f"  {job.label or f'job {job.number}'}: {job.failure}" for job in failed)]
 
 

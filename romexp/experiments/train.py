@@ -13,7 +13,7 @@ from rich.table import Table
 from romexp.editors.learned.base import EditNetwork
 from romexp.errors import ConfigError
 from romexp.experiments.curves import Curves
-from romexp.experiments.identity import Identity, fingerprint
+from romexp.experiments.identity import Identity, by_fields, fingerprint
 from romexp.experiments.job import Job, Outcome
 from romexp.experiments.progress import Report, bars
 from romexp.experiments.run import Run, opened
@@ -101,7 +101,7 @@ class TrainEditor:
         return {
             "task": "train",
             "model": {"digest": lm.digest, "dtype": self.model.dtype},
-            "editor": fingerprint(self.editor, without=NOT_TRAINED),
+            "editor": by_fields(self.editor, without=NOT_TRAINED),
             "edits": fingerprint(self.edits, without=("path", "remote")) | {"sources": sources(pool)},
             "locality": fingerprint(self.locality),
             "training": fingerprint(self.training, without=("validation_batch", "log_every")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from romexp.errors import ConfigError, DataError, RecordError
 from romexp.facts import Case
 from romexp.learning.edits import EditPool, TrainingEdit, key, pool, shared_subject
 from romexp.lm.model import LanguageModel
+
+_log = logging.getLogger(__name__)
 
 
 class LoadedCases(Protocol):
@@ -42,7 +45,8 @@ class CaseEdits:
 
     Attributes:
         dataset: the cases.
-        test: cases about whose subjects the network must not learn; None: there are none.
+        test: cases about whose subjects the network must not learn; None: there are none, which is worth a warning
+            unless `dataset` leaves subjects out by itself (`held_out`).
         leave_out_test_subjects: drop edits about subjects of `test`; if False, one such edit is an error.
         rewrite: judge the edit on the very prompt that it was made from too, as one more paraphrase.
         validation: share of the subjects whose edits are for validation.
@@ -67,6 +71,11 @@ class CaseEdits:
         """
         loaded = self.dataset.load()
         cases = _cases(loaded)
+        if self.test is None and getattr(self.dataset, "held_out", None) is None:
+            _log.warning(
+                "no test data are named: nothing keeps the network from learning facts about subjects of the records "
+                "that it will be evaluated on; name those by dataset@task.edits.test=…"
+            )
         facts: dict[str, Any] = {"dataset": _facts(loaded, cases)}
         if self.test is not None:
             tested = self.test.load()

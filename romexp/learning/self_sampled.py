@@ -96,12 +96,18 @@ class SelfSampledEdits:
         """Cut texts of the corpus at a random length and let the model go on: the content of such a file.
 
         Raises:
+            ConfigError: the model does not see that many tokens at once.
             DataError: no text of the corpus is long enough.
         """
         assert self.corpus is not None
-        chosen, _ = sample(self.corpus.load(), None, seed=seed)
         low, high = self.context_tokens
         high = min(high, context_length(lm) - self.n_tokens)
+        if high < low:
+            raise ConfigError(
+                f"task.edits: {low} tokens of context (context_tokens) and {self.n_tokens} more (n_tokens) are more "
+                f"than the {context_length(lm)} that {lm.name!r} sees at once"
+            )
+        chosen, _ = sample(self.corpus.load(), None, seed=seed)
         prompts: list[str] = []
         for text in chosen:
             (encoding,) = encode(lm.tokenizer, [text])

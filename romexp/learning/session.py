@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -93,10 +94,13 @@ class Session:
 
     @property
     def finished(self) -> bool:
-        """All steps are made, or the validation loss has not gone down for `patience` steps."""
+        """All steps are made, or at a validation the loss has not gone down for `patience` steps."""
         progress = self.progress
-        waited = progress.step - progress.best_step if progress.best is not None else 0
+        waited = progress.step - progress.best_step if self._validates_after(progress.step) else 0
         return progress.step >= self.training.steps or waited >= self.training.patience
+
+    def _validates_after(self, step: int) -> bool:
+        return step in (1, self.training.steps) or step % self.training.validate_every == 0
 
     def run(self, reports: Reports) -> Progress:
         """Go on to the end; the state is written at every validation.
@@ -104,7 +108,7 @@ class Session:
         The first validation comes after one step, as in the authors' code: MEND has no statistics before it.
 
         Raises:
-            ConfigError: the gradient is no longer finite.
+            ConfigError: the gradient or the validation loss is no longer finite.
         """
         training, progress = self.training, self.progress
         while not self.finished:
@@ -113,7 +117,7 @@ class Session:
             reports.progress(progress.step, training.steps)
             if progress.step % training.log_every == 0:
                 reports.values({"step": progress.step} | _named("train", progress.means()))
-            if progress.step in (1, training.steps) or progress.step % training.validate_every == 0:
+            if self._validates_after(progress.step):
                 self._judge(reports)
         return progress
 
@@ -134,14 +138,17 @@ class Session:
                 self.network.parameters(), self.training.clip, error_if_nonfinite=True
             )
         except RuntimeError as error:
-            raise ConfigError(
-                f"training diverged: at step {self.progress.step} the gradient is not finite; "
-                "lower task.training.lr or editor.edit_lr"
-            ) from error
+            raise self._diverged("the gradient") from error
         for optimizer in self.optimizers:
             optimizer.step()
         self.network.zero_grad()
         return float(norm)
+
+    def _diverged(self, what: str) -> ConfigError:
+        return ConfigError(
+            f"training diverged: at step {self.progress.step} {what} is not finite; "
+            "lower task.training.lr or editor.edit_lr"
+        )
 
     @torch.no_grad()
     def validate(self) -> Values:
@@ -153,6 +160,8 @@ class Session:
 
     def _judge(self, reports: Reports) -> None:
         progress, values = self.progress, self.validate()
+        if not math.isfinite(values["total_loss"]):
+            raise self._diverged("the validation loss")
         reports.values({"step": progress.step} | _named("validation", values))
         if progress.best is None or values["total_loss"] < progress.best:
             progress.best, progress.best_step = values["total_loss"], progress.step

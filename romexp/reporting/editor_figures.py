@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 
 from romexp.reporting.figure_style import (
     BOUNDED,
+    PERCENTAGES,
     UNEDITED,
+    UNITS,
     Side,
-    color,
     described,
     interval,
     mean_of,
@@ -34,12 +35,13 @@ CHARACTER = 0.09
 """Width of a letter of a label, in inches."""
 
 
-def editor_bars(after: Mapping[str, Side], *, before: Side | None, title: str) -> Figure:
+def editor_bars(after: Mapping[str, Side], *, before: Side | None, colors: Mapping[str, str], title: str) -> Figure:
     """A panel a metric, a bar an editor with its 95 % interval and its mean in figures; the unedited model on top.
 
     Args:
         after: by the editor's label.
         before: of the unedited model.
+        colors: by the editor's label.
     """
     sides = {**({UNEDITED_LABEL: before} if before else {}), **after}
     panels = panel_rows(list(sides.values()), spare=False)
@@ -50,7 +52,7 @@ def editor_bars(after: Mapping[str, Side], *, before: Side | None, title: str) -
     for row, names in zip(grid, panels, strict=True):
         for axes, metric in zip(row, names, strict=True):
             if metric:
-                _bars(axes, sides, metric)
+                _bars(axes, sides, metric, colors)
             else:
                 axes.set_axis_off()
         _labels(row, names, list(sides))
@@ -70,23 +72,24 @@ def _labels(row: Sequence[Axes], names: Sequence[str], labels: Sequence[str]) ->
         beside.text(1.0, place, plain(label), transform=where, ha="right", va="center", fontsize=9, in_layout=False)
 
 
-def _bars(axes: Axes, sides: Mapping[str, Side], metric: str) -> None:
-    edited = [label for label in sides if label != UNEDITED_LABEL]
+def _bars(axes: Axes, sides: Mapping[str, Side], metric: str, colors: Mapping[str, str]) -> None:
     ends = [0.0]
     for place, (label, side) in enumerate(sides.items()):
         mean = mean_of(side, metric)
         if mean is None:
             continue
-        shade = color(edited.index(label)) if label in edited else UNEDITED
-        ends += _bar(axes, place, mean, interval(side[metric]), shade)
-    titled(axes, metric)
+        shade = colors.get(label, UNEDITED)
+        ends += _bar(axes, place, mean, interval(side[metric], metric), shade)
+    titled(axes, metric, values="x")
     axes.axvline(0, color="black", linewidth=0.8)
     span = max(ends) - min(ends) or 1.0
     # Room for the figures beside the bars.
     axes.set_xlim(min(ends) - (0.3 * span if min(ends) < 0 else 0), max(ends) + (0.3 * span if max(ends) > 0 else 0))
     if metric in BOUNDED:
         axes.set_xlim(0, 132)
-        axes.set_xticks([0, 50, 100])
+    if UNITS.get(metric) in PERCENTAGES:  # no ticks where no value can be
+        low, high = axes.get_xlim()
+        axes.set_xticks([tick for tick in axes.get_xticks() if max(low, -100) <= tick <= min(high, 100)])
     axes.set_ylim(len(sides) - 0.4, -0.6)
     axes.set_yticks([])
 
@@ -111,13 +114,14 @@ def _bar(axes: Axes, place: int, mean: float, ends: tuple[float, float], shade: 
     return [mean, low, high]
 
 
-def case_boxes(rows: Mapping[str, Sequence[Row]], *, title: str) -> Figure | None:
+def case_boxes(rows: Mapping[str, Sequence[Row]], *, colors: Mapping[str, str], title: str) -> Figure | None:
     """Fig. 24: distribution over the cases after the edit, a box an editor, a panel a metric; dots are means.
 
     Boxes are quartiles with the median, whiskers reach 1.5 times the box, points lie beyond.
 
     Args:
         rows: by the editor's label.
+        colors: likewise.
 
     Returns:
         None where no case has a metric.
@@ -132,8 +136,8 @@ def case_boxes(rows: Mapping[str, Sequence[Row]], *, title: str) -> Figure | Non
     figure = Figure(figsize=(max(0.42 * len(rows) + 1.1, 1.9) * len(panels), 3.1 + below), layout="constrained")
     for axes, metric in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
         data = [100 * np.array([case[metric] for case in cases if metric in case]) for cases in values.values()]
-        _boxes(axes, data)
-        titled(axes, metric)
+        _boxes(axes, data, [colors.get(label, UNEDITED) for label in rows])
+        titled(axes, metric, values="y")
         whole_range(axes, metric)
         axes.set_xticks(
             range(1, len(rows) + 1),
@@ -146,7 +150,7 @@ def case_boxes(rows: Mapping[str, Sequence[Row]], *, title: str) -> Figure | Non
     return described(figure, title)
 
 
-def _boxes(axes: Axes, data: Sequence[np.ndarray]) -> None:
+def _boxes(axes: Axes, data: Sequence[np.ndarray], colors: Sequence[str]) -> None:
     drawn = axes.boxplot(
         data,
         widths=0.6,
@@ -156,7 +160,7 @@ def _boxes(axes: Axes, data: Sequence[np.ndarray]) -> None:
         meanprops={"marker": "o", "markerfacecolor": "white", "markeredgecolor": "black", "markersize": 4},
         flierprops={"marker": ".", "markersize": 3, "markeredgecolor": "0.4"},
     )
-    for number, box in enumerate(drawn["boxes"]):
-        box.set(facecolor=color(number), alpha=0.75, linewidth=0.8)
+    for shade, box in zip(colors, drawn["boxes"], strict=True):
+        box.set(facecolor=shade, alpha=0.75, linewidth=0.8)
     axes.grid(axis="y", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)

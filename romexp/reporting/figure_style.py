@@ -1,10 +1,13 @@
-"""What all figures of results share: colours that colour-blind readers tell apart, the paper's metric names, panels."""
+"""What all figures of results share: an editor's colour, the paper's metric names and their units, panels, files."""
 
 from __future__ import annotations
 
+import hashlib
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -16,7 +19,26 @@ Side = Mapping[str, Mapping[str, Any]]
 
 UNEDITED = "#777777"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#000000")
-"""Okabe and Ito's palette without yellow, which white paper swallows, and with brown in its place."""
+"""Of lines that are no editors: Okabe and Ito's palette without yellow, which white paper swallows, with brown in its
+place."""
+
+EDITORS: Mapping[str, str] = {
+    "none": UNEDITED,
+    "ft": "#E69F00",
+    "ft_l": "#56B4E9",
+    "ft_attn": "#0072B2",
+    "kn": "#8C6D46",
+    "ke": "#009E73",
+    "ke_zsre": "#66C5AB",
+    "ke_cf": "#00654A",
+    "mend": "#CC79A7",
+    "mend_zsre": "#E5BCD3",
+    "mend_cf": "#8A3F68",
+    "rome": "#D1495B",
+}
+"""One colour an editor, by option name, in all figures; those trained on other data are shades of one."""
+OTHER_EDITORS = ("#6A4C93", "#4D4D4D", "#A6761D", "#1B4965")
+"""Of editors that the paper does not have."""
 
 TITLES: Mapping[str, str] = {
     "S": "Score (S)",
@@ -34,6 +56,16 @@ TITLES: Mapping[str, str] = {
 BOUNDED = ("S", "ES", "PS", "NS", "Efficacy", "Paraphrase", "Specificity")
 """Metrics between 0 and 100, whose panels show that whole range."""
 
+PERCENTAGES = ("%", "percentage points")
+"""Units in which no value is beyond ±100."""
+
+UNITS: Mapping[str, str] = {
+    **dict.fromkeys(BOUNDED, PERCENTAGES[0]),
+    **dict.fromkeys(("EM", "PM", "NM"), PERCENTAGES[1]),
+    "GE": "bits × 100",
+    "RS": "cosine × 100",
+}
+
 PANELS: Sequence[Sequence[str]] = (
     ("S", "ES", "PS", "NS", "GE"),
     ("", "EM", "PM", "NM", "RS"),
@@ -43,8 +75,14 @@ PANELS: Sequence[Sequence[str]] = (
 
 
 def color(number: int) -> str:
-    """The colour of the n-th line or box; they come again after the eighth."""
+    """The colour of the n-th line; they come again after the eighth."""
     return COLORS[number % len(COLORS)]
+
+
+def editor_color(editor: str) -> str:
+    """The colour of an editor, by its option name: the same in every figure, whatever others it stands beside."""
+    number = hashlib.sha256(editor.encode()).digest()[0]
+    return EDITORS.get(editor) or OTHER_EDITORS[number % len(OTHER_EDITORS)]
 
 
 def plain(text: str) -> str:
@@ -68,11 +106,17 @@ def mean_of(side: Side, metric: str) -> float | None:
     return side[metric]["mean"] if metric in side else None
 
 
-def interval(entry: Mapping[str, Any]) -> tuple[float, float]:
-    """Both ends of the 95 % interval: mean ± half-width, or the bootstrap's for S; NaN where there is none."""
-    if entry.get("half_width") is not None:
-        return entry["mean"] - entry["half_width"], entry["mean"] + entry["half_width"]
+def interval(entry: Mapping[str, Any], metric: str = "") -> tuple[float, float]:
+    """Both ends of the 95 % interval: mean ± half-width, or the bootstrap's for S; NaN where there is none.
+
+    Args:
+        metric: with it, cut to the values that it can have: with few cases the half-width reaches beyond.
+    """
     low, high = entry.get("interval") or (None, None)
+    if entry.get("half_width") is not None:
+        low, high = entry["mean"] - entry["half_width"], entry["mean"] + entry["half_width"]
+        if UNITS.get(metric) in PERCENTAGES:
+            low, high = max(low, 0 if metric in BOUNDED else -100), min(high, 100)
     return (math.nan if low is None else low), (math.nan if high is None else high)
 
 
@@ -94,9 +138,15 @@ def panel_rows(sides: Sequence[Side], *, spare: bool) -> list[list[str]]:
     return [row + [""] * (width - len(row)) for row in rows]
 
 
-def titled(axes: Axes, metric: str) -> None:
-    """Panel title and tick size; a frame only where the numbers stand."""
+def titled(axes: Axes, metric: str, *, values: str) -> None:
+    """Panel title, unit and tick size; a frame only where the numbers stand.
+
+    Args:
+        values: the axis of the metric's values, `x` or `y`.
+    """
     axes.set_title(TITLES.get(metric, metric), fontsize=9)
+    axes.set(**{f"{values}label": UNITS.get(metric, "")})
+    (axes.xaxis if values == "x" else axes.yaxis).label.set_fontsize(8)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -109,6 +159,15 @@ def whole_range(axes: Axes, metric: str) -> None:
 
 
 def described(figure: Figure, title: str) -> Figure:
-    """The figure with its title."""
-    figure.suptitle(plain(title), fontsize=10)
+    """The figure with its title, on as many lines as its width asks for."""
+    figure.suptitle("\n".join(map(plain, textwrap.wrap(title, int(12.5 * figure.get_figwidth())))), fontsize=10)
     return figure
+
+
+def write_figure(figure: Figure, stem: Path, *, caption: str) -> list[Path]:
+    """Write `stem`.pdf and `stem`.png, byte-identical when repeated, with the caption in their metadata."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = [stem.with_name(f"{stem.name}.pdf"), stem.with_name(f"{stem.name}.png")]
+    figure.savefig(paths[0], dpi=300, metadata={"CreationDate": None, "Title": caption}, bbox_inches="tight")
+    figure.savefig(paths[1], dpi=160, metadata={"Software": None, "Description": caption}, bbox_inches="tight")
+    return paths

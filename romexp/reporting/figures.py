@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from romexp.reporting.editor_figures import case_boxes, editor_bars
+from romexp.reporting.figure_style import editor_color, write_figure
 from romexp.reporting.generations import generations
 from romexp.reporting.studies import Entry, Study
 from romexp.reporting.sweep_axes import sweep_axis
@@ -39,9 +40,9 @@ def draw_all(studies: Sequence[Study], folder: Path) -> list[Path]:
 
 
 def drawings(study: Study) -> Iterator[Drawing]:
-    """A study's figures, most general first."""
+    """A study's figures, most general first. `editor=none` beside others is left out: the unedited model is there."""
     swept = {editor: entries for editor, entries in _by_editor(study).items() if _is_sweep(entries)}
-    compared = list(study.entries)
+    compared = [entry for entry in study.entries if entry.editor != "none"] or list(study.entries)
     if len(compared) > MOST_BARS:
         compared = [entry for entry in compared if entry.editor not in swept]
     if 0 < len(compared) <= MOST_BARS:
@@ -49,34 +50,27 @@ def drawings(study: Study) -> Iterator[Drawing]:
     for editor, entries in swept.items():
         yield from _sweep(study, editor, entries)
     texts = [case for case in generations(study)[:CASES_READ] if len(case.texts) <= MOST_BARS]
-    caption = f"Texts generated from the same prompts, {study.model}, {study.dataset}: the first {len(texts)} cases."
+    count = "the first case" if len(texts) == 1 else f"the first {len(texts)} cases"
+    caption = f"Texts generated from the same prompts, {study.label}: {count}."
     figure = generation_figure(texts, title=caption)
     if figure is not None:
         yield "generations", caption, figure
 
 
-def write_figure(figure: Figure, stem: Path, *, caption: str) -> list[Path]:
-    """Write `stem`.pdf and `stem`.png, byte-identical when repeated, with the caption in their metadata."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(f"{stem.name}.pdf"), stem.with_name(f"{stem.name}.png")]
-    figure.savefig(paths[0], metadata={"CreationDate": None, "Title": caption}, bbox_inches="tight")
-    figure.savefig(paths[1], dpi=160, metadata={"Software": None, "Description": caption}, bbox_inches="tight")
-    return paths
-
-
 def _comparison(study: Study, entries: Sequence[Entry]) -> Iterator[Drawing]:
-    where = f"{study.model}, {study.dataset}, {_cases(entries)}"
+    where = f"{study.label}, {_cases(entries)}"
     sides = {entry.label: entry.metrics for entry in entries}
+    colors = {entry.label: editor_color(entry.editor) for entry in entries}
     caption = f"Editors on {where}; whiskers are 95 % intervals."
-    yield "editors", caption, editor_bars(sides, before=study.unedited["pre"], title=caption)
+    yield "editors", caption, editor_bars(sides, before=study.unedited["pre"], colors=colors, title=caption)
     caption = f"Distribution over cases after the edit, {where}; white dots are means."
-    figure = case_boxes({entry.label: entry.rows for entry in entries}, title=caption)
+    figure = case_boxes({entry.label: entry.rows for entry in entries}, colors=colors, title=caption)
     if figure is not None:
         yield "cases", caption, figure
     pair = {entry.label: entry.rows for entry in entries if entry.editor in ("rome", "ft_attn")}
     if len(entries) > len(pair) and {entry.editor for entry in entries} >= {"rome", "ft_attn"}:
         caption = f"ROME and AttnEdit, distribution over cases, {where}; white dots are means."
-        figure = case_boxes(pair, title=caption)
+        figure = case_boxes(pair, colors=colors, title=caption)
         if figure is not None:
             yield "rome_attnedit", caption, figure
 
@@ -84,12 +78,16 @@ def _comparison(study: Study, entries: Sequence[Entry]) -> Iterator[Drawing]:
 def _sweep(study: Study, editor: str, entries: Sequence[Entry]) -> Iterator[Drawing]:
     axis = sweep_axis([entry.distinct for entry in entries])
     if axis is not None:
-        caption = (
-            f"{entries[0].name} by {axis.title}, {study.model}, {study.dataset}, {_cases(entries)}; "
-            "bands are 95 % intervals."
+        name = entries[0].name
+        caption = f"{name} by {axis.title}, {study.label}, {_cases(entries)}; bands are 95 % intervals."
+        figure = sweep_figure(
+            axis,
+            [entry.metrics for entry in entries],
+            before=study.unedited["pre"],
+            single=(name, editor_color(editor)),
+            title=caption,
         )
-        after = [entry.metrics for entry in entries]
-        yield f"sweep_{editor}", caption, sweep_figure(axis, after, before=study.unedited["pre"], title=caption)
+        yield f"sweep_{editor}", caption, figure
 
 
 def _by_editor(study: Study) -> dict[str, list[Entry]]:
@@ -105,6 +103,8 @@ def _is_sweep(entries: Sequence[Entry]) -> bool:
 
 def _cases(entries: Sequence[Entry]) -> str:
     counts = sorted({entry.n_cases for entry in entries})
+    if counts == [1]:
+        return "1 case"
     return f"{counts[0]} cases" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} cases"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from romexp.reporting.rows import prompts_in
 from romexp.reporting.studies import Study
 
 UNEDITED = "unedited"
@@ -22,6 +23,7 @@ class Generations:
         target_true: o^c, what was true before.
         texts: by label, the unedited model first: one text a prompt, the prompt included. At one index all began with
             the same prompt.
+        prompts: these prompts; none where the rows do not say them.
     """
 
     case_id: int
@@ -30,14 +32,25 @@ class Generations:
     target_new: str
     target_true: str
     texts: Mapping[str, Sequence[str]]
+    prompts: Sequence[str] = ()
 
     @property
     def begins(self) -> list[int]:
-        """One index for each different prompt, as far as the texts' first words tell: prompts are drawn repeatedly."""
-        beginnings: dict[str, int] = {}
-        for index, text in enumerate(self.texts[UNEDITED]):
-            beginnings.setdefault(" ".join(text.split()[:4]), index)
-        return list(beginnings.values())
+        """One index for each different prompt."""
+        return different_prompts(self.texts[UNEDITED], self.prompts)
+
+
+def different_prompts(texts: Sequence[str], prompts: Sequence[str]) -> list[int]:
+    """Index of the first text of each prompt: prompts are drawn repeatedly.
+
+    Args:
+        prompts: one a text; where they are not known the texts' first words tell, since texts begin with their prompt.
+    """
+    known = prompts if len(prompts) == len(texts) else [" ".join(text.split()[:4]) for text in texts]
+    first: dict[str, int] = {}
+    for index, beginning in enumerate(known):
+        first.setdefault(beginning, index)
+    return list(first.values())
 
 
 def generations(study: Study) -> list[Generations]:
@@ -45,6 +58,7 @@ def generations(study: Study) -> list[Generations]:
     by_label = {
         entry.label: {row["case_id"]: row for row in entry.rows if (row.get("post") or {}).get("text")}
         for entry in study.entries
+        if entry.editor != "none"  # the unedited model once more
     }
     by_label = {label: rows for label, rows in by_label.items() if rows}
     found = []
@@ -62,6 +76,7 @@ def generations(study: Study) -> list[Generations]:
                 target_new=request["target_new"],
                 target_true=request["target_true"],
                 texts=texts,
+                prompts=prompts_in(row).get("generation_prompts", ()),
             )
         )
     return found

@@ -142,7 +142,7 @@ def _check(answers: _File, key: Mapping[str, Any]) -> None:
     if unknown := [number for number in answers.rankings if number not in sizes]:
         raise DataError(f"there is no case {', '.join(unknown)}")
     if strange := [number for number in answers.rankings if number not in asked]:
-        raise DataError(f"case {', '.join(strange)} was not asked of participant {answers.participant}")
+        raise DataError(f"participant {answers.participant} was not asked about case {', '.join(strange)}")
     if missing := sorted(asked - set(answers.rankings), key=int):
         raise DataError(f"no answer for {len(missing)} of {len(asked)} cases: {', '.join(missing)}")
     for number, ranks in answers.rankings.items():

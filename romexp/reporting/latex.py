@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 
 from romexp.reporting.report_table import Column, Line, ReportTable
 
-LATEX_PACKAGES = ("booktabs", "xcolor", "graphicx")
+LATEX_PACKAGES = ("booktabs", "xcolor", "graphicx", "longtable")
 """What a document needs that takes in a table."""
+
+MOST_LINES = 24
+"""Lines of a table that fit on a landscape page at the width of the text."""
 
 _ESCAPED: Mapping[str, str] = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
@@ -20,23 +24,44 @@ _ESCAPED: Mapping[str, str] = {
 }  # fmt: skip
 
 
+_MINUS = re.compile(r"(?<![\w-])-(?=\d)")
+
+
 def to_latex(table: ReportTable) -> str:
-    """A `table` environment to be read by a document with `LATEX_PACKAGES`."""
+    """A `table`, or a `longtable` where it would run off the page, for a document with `LATEX_PACKAGES`."""
     spec = "".join("r" if column.numeric else "l" for column in table.columns)
-    rows: list[str] = [*_latex_headings(table.columns)]
-    rows.append(" & ".join(latex(column.name) for column in table.columns) + r" \\")
+    head = [*_latex_headings(table.columns), " & ".join(latex(column.name) for column in table.columns) + r" \\"]
+    grouped = any(line.below for block in table.blocks for line in block.lines)
+    body: list[str] = []
     for block in table.blocks:
-        rows.append(r"\midrule")
+        body.append(r"\midrule")
         if block.title:
-            rows.append(rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\textbf{{{latex(block.title)}}}}} \\")
-        rows += [" & ".join(_latex_cells(line)) + r" \\" for line in block.lines]
-    body = "\n".join(rows)
+            body.append(rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\textbf{{{latex(block.title)}}}}} \\*")
+        for line, after in itertools.zip_longest(block.lines, block.lines[1:]):
+            stays = after is not None and after.below  # on the page of the line that it belongs to
+            body += [r"\addlinespace"] if grouped and not line.below else []
+            body.append(" & ".join(_latex_cells(line)) + (r" \\*" if stays else r" \\"))
+    caption = f"\\caption{{{latex(table.title)}. {latex(table.caption)}}}\n\\label{{tab:{table.name}}}"
+    make = _long if sum(len(block.lines) for block in table.blocks) > MOST_LINES else _float
+    return f"% needs {', '.join(LATEX_PACKAGES)}\n" + make(caption, spec, "\n".join(head), "\n".join(body))
+
+
+def _float(caption: str, spec: str, head: str, body: str) -> str:
+    """No wider than the text, on one page."""
     return (
-        f"% needs {', '.join(LATEX_PACKAGES)}\n"
-        "\\begin{table}\n\\centering\n"
-        f"\\caption{{{latex(table.title)}. {latex(table.caption)}}}\n\\label{{tab:{table.name}}}\n"
-        "\\resizebox{\\linewidth}{!}{%\n"
-        f"\\begin{{tabular}}{{{spec}}}\n\\toprule\n{body}\n\\bottomrule\n\\end{{tabular}}}}\n\\end{{table}}\n"
+        f"\\begin{{table}}\n\\centering\n{caption}\n\\smallskip\n"
+        "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
+        f"\\begin{{tabular}}{{{spec}}}\n\\toprule\n{head}\n{body}\n\\bottomrule\n\\end{{tabular}}}}\n\\end{{table}}\n"
+    )
+
+
+def _long(caption: str, spec: str, head: str, body: str) -> str:
+    """In small letters, over as many pages as it needs, the headings on each."""
+    return (
+        "\\begingroup\n\\scriptsize\\setlength{\\tabcolsep}{3pt}\\setlength{\\LTcapwidth}{\\linewidth}\n"
+        f"\\begin{{longtable}}{{{spec}}}\n{caption} \\\\\n"
+        f"\\toprule\n{head}\n\\endfirsthead\n\\toprule\n{head}\n\\midrule\n\\endhead\n\\bottomrule\n\\endfoot\n"
+        f"{body}\n\\end{{longtable}}\n\\endgroup\n"
     )
 
 
@@ -84,8 +109,7 @@ def _latex_headings(columns: Sequence[Column]) -> Iterator[str]:
 def _latex_cells(line: Line) -> Iterator[str]:
     for number, cell in enumerate(line.cells):
         text = latex(cell.text)
-        if number == 0:
-            text = r"\quad " + text if line.role != "measured" else text
+        text = _MINUS.sub("$-$", text) if number else (r"\quad " + text if line.below else text)
         if cell.mark == "best":
             text = rf"\textbf{{\textcolor{{green!50!black}}{{{text}}}}}"
         elif cell.mark == "strong":

@@ -59,9 +59,8 @@ def merge(runs: Sequence[FoundRun]) -> Merged:
 
 def agree(one: Row, other: Row) -> bool:
     """Whether two rows of a case say the same, up to rounding. Generated texts are not compared."""
-    return all(_close(a, b) for a, b in zip(_numbers(one), _numbers(other), strict=False)) and (
-        len(list(_numbers(one))) == len(list(_numbers(other)))
-    )
+    ours, theirs = list(_numbers(one)), list(_numbers(other))
+    return len(ours) == len(theirs) and all(map(_close, ours, theirs))
 
 
 def _close(one: float, other: float) -> bool:
@@ -69,12 +68,14 @@ def _close(one: float, other: float) -> bool:
 
 
 def _numbers(row: Row) -> Iterator[float]:
-    """Every NLL of a row, in one order."""
+    """Every NLL of a row, and for zsRE every token's success, in one order."""
     for side in ("pre", "post"):
         measured: Mapping[str, Any] = row.get(side) or {}
         for key in sorted(key for key in measured if key.endswith("_prompts")):
             for pair in measured[key]:
                 yield from (math.inf if nll is None else float(nll) for nll in pair)
+        for key in sorted(key for key in measured if key.endswith("_prompts_correct")):
+            yield from (float(right) for right in measured[key])
 
 
 def _usable(run: FoundRun, problems: list[str]) -> Iterator[Row]:

@@ -125,13 +125,15 @@ def render(template: str, scripts: Sequence[str], **values: Any) -> str:
 def _figure(path: Path, *, of: FoundRun | None = None) -> dict[str, Any]:
     """A PNG as a data address, with at most 256 colours: a third of the size, and no difference to see."""
     with Image.open(path) as image:
-        caption = str(image.info.get("Description") or path.stem.replace("_", " "))
+        said = image.info.get("Description")
+        caption = str(said or path.stem.replace("_", " "))
         width, height = (round(pixels * 96 / DPI) for pixels in image.size)
         colours = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     packed = BytesIO()
     colours.save(packed, "PNG", optimize=True)
     if of is not None:
-        caption = f"{of.names.get('task', '')} of {of.names.get('model', '')}, {of.names.get('dataset', '')}: {caption}"
+        model = "" if said else f"{of.names.get('model', '')}, "  # a caption of its own names it
+        caption = f"{of.names.get('task', '')} of {model}{of.names.get('dataset', '')}: {caption}"
     data = base64.b64encode(packed.getvalue()).decode("ascii")
     return {"caption": caption, "data": f"data:image/png;base64,{data}", "width": width, "height": height}
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from romexp.reporting.rows import Row
+from romexp.reporting.generations import different_prompts
+from romexp.reporting.rows import Row, prompts_in
 from romexp.reporting.studies import Study
 
 KINDS = ("rewrite", "paraphrase", "neighborhood", "attribute")
@@ -20,19 +21,21 @@ def case_data(study: Study, *, identifier: str, most_cases: int) -> dict[str, An
     """JSON-ready: the study's first cases, at most `most_cases`, and how many there are in all.
 
     A side is {kind: [[P(o*), P(o^c), sign], …], "texts": […]}, with the sign of P(o*) - P(o^c) before they are rounded;
-    for zsRE {kind: [0 or 1, …]}; null where it was not measured.
+    for zsRE {kind: [0 or 1, …]}; null where it was not measured. `prompts` has the same kinds and, for zsRE, the
+    neighbours' `answers`; `text_prompts` stand beside the texts. They are empty where the rows lack them.
     """
-    by_entry = [{row["case_id"]: row for row in entry.rows} for entry in study.entries]
-    first = {number: row for rows in reversed(by_entry) for number, row in rows.items()}
+    entries = [entry for entry in study.entries if entry.editor != "none"]  # that is the unedited model once more
+    by_entry = [{row["case_id"]: row for row in entry.rows} for entry in entries]
+    unedited = {row["case_id"]: row for row in study.unedited_rows}
+    first = unedited | {number: row for rows in reversed(by_entry) for number, row in rows.items()}
     numbers = sorted(first)
     limit = min(most_cases, max(1, MOST_SIDES // (len(by_entry) + 1)))
-    unedited = {row["case_id"]: row for row in study.unedited_rows}
     return {
         "id": identifier,
         "label": study.label,
         "kind": study.kind,
         "total": len(numbers),
-        "entries": [entry.label for entry in study.entries],
+        "entries": [entry.label for entry in entries],
         "cases": [_case(first[n], unedited.get(n), [rows.get(n) for rows in by_entry]) for n in numbers[:limit]],
     }
 
@@ -40,13 +43,19 @@ def case_data(study: Study, *, identifier: str, most_cases: int) -> dict[str, An
 def _case(any_row: Row, before: Row | None, rows: Sequence[Row | None]) -> dict[str, Any]:
     request = any_row.get("requested_rewrite") or {}
     subject = str(request.get("subject", ""))
-    indices = _different_prompts((before or {}).get("pre") or {})
+    prompts = next(filter(None, (prompts_in(row) for row in (any_row, before, *rows) if row)), {})
+    generating = prompts.get("generation_prompts", [])
+    unedited = ((before or {}).get("pre") or {}).get("text") or []
+    indices = different_prompts(unedited, generating)[:MOST_TEXTS]
     return {
         "id": any_row["case_id"],
         "subject": subject,
         "fact": str(request.get("prompt", "")).replace("{}", subject),
         "target_new": str(request.get("target_new", "")),
         "target_true": str(request.get("target_true", "")),
+        "prompts": {kind: prompts[f"{kind}_prompts"] for kind in KINDS if f"{kind}_prompts" in prompts},
+        "answers": prompts.get("neighborhood_targets", []),
+        "text_prompts": [generating[i] for i in indices] if len(generating) == len(unedited) else [],
         "pre": _side((before or {}).get("pre"), indices),
         "post": [_side((row or {}).get("post"), indices) for row in rows],
     }
@@ -77,11 +86,3 @@ def _probability(nll: float | None) -> float | None:
 def _sign(new: float | None, true: float | None) -> int:
     """1 where o* is likelier, -1 where o^c is; 0 for neither, also where an NLL was not finite."""
     return 0 if new is None or true is None else (true > new) - (new > true)
-
-
-def _different_prompts(unedited: Mapping[str, Any]) -> list[int]:
-    """Index of the first text of each prompt: prompts are drawn repeatedly, and texts begin with theirs."""
-    beginnings: dict[str, int] = {}
-    for index, text in enumerate(unedited.get("text") or []):
-        beginnings.setdefault(" ".join(text.split()[:4]), index)
-    return list(beginnings.values())[:MOST_TEXTS]

@@ -44,7 +44,7 @@ def describe_run(run: FoundRun, *, identifier: str, label: str, group: str) -> d
         "group": group,
         "model": str(run.names.get("model", "")),
         "dataset": str(run.names.get("dataset", "")),
-        "editor": run.editor_label,
+        "editors": [run.editor_label] if run.editor_label else [],
         "status": run.status,
         "cases": expected,
         "facts": [(name, value) for name, value in _facts(run) if value],

@@ -55,7 +55,7 @@ def paper_table(table: ReportTable, *, identifier: str, unfolded: bool) -> dict[
 def _unedited(study: Study) -> dict[str, Any]:
     summary = study.unedited
     cells = _cells(study, summary["pre"], edited=False)
-    return {"label": UNEDITED, "editor": "", "cells": cells, "n_cases": summary["n_cases"], "expected": 0, "links": []}
+    return {"label": UNEDITED, "editors": [], "cells": cells, "n_cases": summary["n_cases"], "expected": 0, "links": []}
 
 
 def _row(study: Study, entry: Entry, run_ids: Mapping[str, str]) -> dict[str, Any]:
@@ -71,8 +71,8 @@ def _row(study: Study, entry: Entry, run_ids: Mapping[str, str]) -> dict[str, An
     ]
     return {
         "label": entry.label,
-        "editor": entry.name,
-        "cells": _cells(study, entry.metrics, edited=True),
+        "editors": [entry.name],
+        "cells": _cells(study, entry.metrics, edited=entry.editor != "none"),
         "n_cases": entry.n_cases,
         "expected": sum(run.expected or 0 for run in entry.runs) if len(entry.runs) == 1 else 0,
         "links": links,

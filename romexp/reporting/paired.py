@@ -69,7 +69,7 @@ def paired_table(studies: Sequence[Study]) -> ReportTable:
         found = [pair for pair in pairs(study) if pair.n]
         if not found:
             continue
-        lines = tuple(_line(pair, names) for pair in found)
+        lines = tuple(_line(study, pair, names) for pair in found)
         note = f"each against {found[0].second.label}, whose S is highest" if _too_many(study.entries) else ""
         blocks.append(Block(title=study.label, lines=lines, notes=(note,) if note else ()))
         records += [{"model": study.model, "study": study.label, **_record(pair, names)} for pair in found]
@@ -145,10 +145,15 @@ def _score(means: np.ndarray) -> float:
     return 100 * harmonic_mean(means.tolist())
 
 
-def _line(pair: Paired, names: Sequence[str]) -> Line:
+def _line(study: Study, pair: Paired, names: Sequence[str]) -> Line:
     cells = [_cell(pair.differences.get(name)) for name in names]
     label = f"{pair.first.label} − {pair.second.label}"
-    return Line(cells=(Cell(text=label), Cell(text=str(pair.n), value=float(pair.n)), *cells))
+    return Line(
+        cells=(Cell(text=label), Cell(text=str(pair.n), value=float(pair.n)), *cells),
+        model=study.model,
+        dataset=study.dataset,
+        editors=(pair.first.name, pair.second.name),
+    )
 
 
 def _cell(entry: Statistics | None) -> Cell:

@@ -26,6 +26,8 @@ class PaperRow:
         study: the study's label; empty without a run.
         label: the row's.
         editor: option name; empty for the unedited model.
+        dataset: option name.
+        name: the editor's own label, as `FT+L`; empty for the unedited model.
         cases: how many were measured; None without a run.
         metrics: what was measured; None without a run.
         published: the paper's row, where the two may be compared or nothing was measured.
@@ -35,6 +37,8 @@ class PaperRow:
     model: str
     label: str
     editor: str
+    dataset: str = ""
+    name: str = ""
     study: str = ""
     cases: int | None = None
     metrics: Mapping[str, Statistics] | None = None
@@ -49,6 +53,8 @@ def measured_row(study: Study, entry: Entry, *, published: PublishedRow | None, 
         study=study.label,
         label=entry.label,
         editor=entry.editor,
+        dataset=study.dataset,
+        name=entry.name,
         cases=entry.n_cases,
         metrics=entry.metrics,
         published=published,
@@ -63,6 +69,7 @@ def unedited_row(study: Study, *, published: PublishedRow | None, records: int |
         study=study.label,
         label="unedited",
         editor="",
+        dataset=study.dataset,
         cases=study.unedited["n_cases"],
         metrics=study.unedited["pre"],
         published=published,
@@ -78,7 +85,8 @@ def lines_of(rows: Sequence[PaperRow], kind: Kind) -> tuple[Line, ...]:
         for line in _lines(row, kind):
             if row.editor and line.role in competing:
                 competing[line.role].append(len(lines))
-            lines.append(line)
+            editors = (row.name,) if row.name else ()
+            lines.append(replace(line, model=row.model, dataset=row.dataset, editors=editors))
     width = FIRST + len(columns_of(kind))
     for among in competing.values():
         lines = with_best(lines, range(FIRST, width), among)
@@ -95,10 +103,11 @@ def _lines(row: PaperRow, kind: Kind) -> Iterator[Line]:
         cells = [_published_cell(row.published.values.get(name)) for name in names]
         label = "published" if row.metrics is not None else f"{row.published.label}, published"
         cases = Cell(text=str(row.records), value=float(row.records or 0))
-        yield Line(cells=(Cell(text=label), cases, *_marked(cells, names, row, zsre=zsre)), role="published")
+        shown = (Cell(text=label), cases, *_marked(cells, names, row, zsre=zsre))
+        yield Line(cells=shown, role="published", below=row.metrics is not None)
     if row.metrics is not None and row.published is not None:
         cells = [_difference_cell(row.metrics.get(name), row.published.values.get(name)) for name in names]
-        yield Line(cells=(Cell(text="difference"), Cell(text=""), *cells), role="difference")
+        yield Line(cells=(Cell(text="difference"), Cell(text=""), *cells), role="difference", below=True)
 
 
 def _marked(cells: Sequence[Cell], names: Sequence[str], row: PaperRow, *, zsre: bool) -> Iterator[Cell]:

@@ -153,6 +153,8 @@ class _ModelPart:
             model=self.published.model,
             label=row.label if row else editor,
             editor=editor,
+            dataset=self.kind,
+            name=row.label if row and editor else "",
             published=row,
             records=self.published.records,
         )

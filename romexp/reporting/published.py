@@ -133,6 +133,7 @@ class PublishedTrace:
         hidden: average indirect effect of the best single state, and its layer, at the last subject token.
         mlp: the same of MLPs.
         attn: the same of attention there; its layer is not given.
+        tracer: settings that a trace must share with it to be compared.
     """
 
     facts: int
@@ -142,10 +143,18 @@ class PublishedTrace:
     hidden: tuple[float, int]
     mlp: tuple[float, int]
     attn: tuple[float, None]
+    tracer: Mapping[str, Any]
 
 
 PUBLISHED_TRACES: Mapping[str, PublishedTrace] = {
     "gpt2-xl": PublishedTrace(
-        facts=1000, high=27.0, low=8.47, ate=18.6, hidden=(8.7, 15), mlp=(6.6, 17), attn=(1.6, None)
+        facts=1000,
+        high=27.0,
+        low=8.47,
+        ate=18.6,
+        hidden=(8.7, 15),
+        mlp=(6.6, 17),
+        attn=(1.6, None),
+        tracer=MappingProxyType({"noise": "s3", "samples": 10, "window": 10, "replace": False, "extra_token": 0}),
     )
 }

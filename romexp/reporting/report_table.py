@@ -49,10 +49,21 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line: measured here, published, or the difference of these."""
+    """One line: measured here, published, or the difference of these.
+
+    Attributes:
+        model: what it is about, by which readers filter; empty where it is about no one model.
+        dataset: likewise.
+        editors: their own labels, as `FT+L`; none for the unedited model.
+        below: it belongs to the line above: to ours the published one and the difference.
+    """
 
     cells: tuple[Cell, ...]
     role: Role = "measured"
+    below: bool = False
+    model: str = ""
+    dataset: str = ""
+    editors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

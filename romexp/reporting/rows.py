@@ -10,7 +10,10 @@ from typing import Any
 from romexp.errors import DataError
 
 Row = dict[str, Any]
-"""One case: `case_id`, and `pre` and `post` with an evaluator's measurements. A failed case lacks one of them."""
+"""One case: `case_id`, and `pre` and `post` with an evaluator's measurements. A failed case lacks one of them.
+
+Those of `task=edit` have `requested_rewrite`, `edit`, `time`, and `prompts`, which early ones lack.
+"""
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -65,6 +68,14 @@ def _parse(line: bytes) -> Row | None:
         return None
     has_id = isinstance(row, dict) and isinstance(row.get("case_id"), int)
     return row if has_id else None
+
+
+def prompts_in(row: Row) -> dict[str, list[str]]:
+    """What the model was asked, by kind as in `pre` and `post` (`rewrite_prompts`, …); empty in an early row."""
+    prompts = row.get("prompts")
+    if not isinstance(prompts, dict):
+        return {}
+    return {kind: list(map(str, texts)) for kind, texts in prompts.items() if isinstance(texts, list)}
 
 
 def complete(row: Row, sides: Sequence[str]) -> bool:

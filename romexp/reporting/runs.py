@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from romexp.errors import DataError
 from romexp.reporting.rows import Row, read_rows
 
@@ -18,6 +20,26 @@ SELECTION = ("limit", "offset", "shard", "case_ids")
 
 NO_MEASUREMENT = ("save_deltas",)
 """Parts of an identity that change what a run keeps, not what it measures."""
+
+
+class _Identity(BaseModel):
+    task: str = ""
+    dataset: Json = {}
+    editor: Json = {}
+
+
+class _Manifest(BaseModel):
+    """What reports read of a manifest, by type; anything else may stand there too."""
+
+    identity: _Identity
+    names: Mapping[str, str] = {}
+    overrides: Sequence[str] = ()
+    editor_label: str = ""
+    dataset: Json = {}
+    model: Json = {}
+    set_aside: Sequence[Json] = ()
+    rejected: Sequence[Json] = ()
+    sessions: Sequence[Json] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +157,14 @@ def _read(folder: Path, file: Path) -> FoundRun:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: not JSON ({error})") from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("identity"), dict):
-        raise DataError(f"{file}: not a run's manifest: it has no identity")
+    if not isinstance(manifest, dict):
+        raise DataError(f"{file}: not a run's manifest: it is no JSON object")
+    try:
+        _Manifest.model_validate(manifest)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(f"{file}: not a run's manifest ({where}: {first['msg']})") from error
     status = folder / "status"
     return FoundRun(
         path=folder,

@@ -49,7 +49,10 @@ def shown_value(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, list):
         return "[" + ",".join(map(shown_value, value)) + "]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        brief = f"{value:g}"
+        return brief if float(brief) == value else repr(value)
+    return str(value)
 
 
 def sort_key(value: Any) -> tuple[int, float, str]:

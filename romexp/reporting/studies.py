@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from romexp.reporting.merging import merge
+from romexp.reporting.merging import Merged, merge
 from romexp.reporting.metrics import Kind, columns_of
 from romexp.reporting.rows import Row
 from romexp.reporting.runs import FoundRun
@@ -162,11 +162,7 @@ def _study(runs: Sequence[FoundRun], problems: list[str]) -> Study | None:
     if not merged:
         return None
     first = merged[0].runs[0]
-    labels = _labels([(str(m.runs[0].names.get("editor", "")), m.runs[0].same_study()) for m in merged])
-    entries = [
-        _entry(m.runs, m.rows, distinct=distinct, ambiguous=ambiguous)
-        for m, (distinct, ambiguous) in zip(merged, labels, strict=True)
-    ]
+    entries = _entries(merged)
     entries.sort(key=lambda e: (editor_position(e.editor), [sort_key(v) for v in e.distinct.values()], e.label))
     return Study(
         label="",
@@ -178,27 +174,35 @@ def _study(runs: Sequence[FoundRun], problems: list[str]) -> Study | None:
     )
 
 
-def _labels(configurations: Sequence[tuple[str, Json]]) -> list[tuple[dict[str, Any], bool]]:
-    """For each (editor, identity) what tells it from that editor's others, and whether there are others."""
-    out: list[tuple[dict[str, Any], bool]] = []
-    for editor, identity in configurations:
-        same = [other for name, other in configurations if name == editor]
-        out.append((differing(same)[same.index(identity)], len(same) > 1))
+def _entries(merged: Sequence[Merged]) -> list[Entry]:
+    """An entry for each configuration. No two have the same label: rows, colours and choices are told apart by it."""
+    editors: dict[str, list[Merged]] = {}
+    called: dict[str, set[str]] = {}
+    for each in merged:
+        editors.setdefault(_editor(each), []).append(each)
+        called.setdefault(each.runs[0].editor_label, set()).add(_editor(each))
+    out = []
+    for editor, same in editors.items():
+        for each, distinct in zip(same, differing([m.runs[0].same_study() for m in same]), strict=True):
+            identity, name = each.runs[0].same_study(), each.runs[0].editor_label
+            # Two options may carry one name: a copy of FT+L with other settings.
+            told = ({"editor": editor} if len(called[name]) > 1 else {}) | distinct
+            entry = Entry(
+                label=f"{name} ({short(told)})" if told else name,
+                editor=editor,
+                name=name,
+                settings=identity.get("editor", {}),
+                identity=identity,
+                distinct=distinct,
+                runs=each.runs,
+                rows=each.rows,
+            )
+            out.append(entry)
     return out
 
 
-def _entry(runs: Sequence[FoundRun], rows: Sequence[Row], *, distinct: Mapping[str, Any], ambiguous: bool) -> Entry:
-    identity, name = runs[0].same_study(), runs[0].editor_label
-    return Entry(
-        label=f"{name} ({short(distinct)})" if ambiguous else name,
-        editor=str(runs[0].names.get("editor", "")),
-        name=name,
-        settings=identity.get("editor", {}),
-        identity=identity,
-        distinct=distinct,
-        runs=tuple(runs),
-        rows=tuple(rows),
-    )
+def _editor(merged: Merged) -> str:
+    return str(merged.runs[0].names.get("editor", ""))
 
 
 def _kind(entries: Sequence[Entry]) -> Kind:
@@ -207,13 +211,23 @@ def _kind(entries: Sequence[Entry]) -> Kind:
 
 
 def _labelled(studies: Sequence[Study]) -> list[Study]:
-    """Give each its label: model and data set, and the differing settings where two share these."""
+    """Give each its label: model and data set, and the differing settings where two share these.
+
+    Digests of reference texts are named only where nothing else tells the studies apart: without generation there are
+    no texts.
+    """
     out = []
     for study in studies:
         same = [other for other in studies if (other.model, other.dataset) == (study.model, study.dataset)]
         label = f"{study.model}, {study.dataset}"
         if len(same) > 1:
-            distinct = differing([other.identity for other in same])[[o is study for o in same].index(True)]
-            label += f" ({short(distinct)})"
+            plain = [short(each) for each in differing([_without_texts(other) for other in same])]
+            whole = [short(each) for each in differing([other.identity for other in same])]
+            shown = plain if len(set(plain)) == len(same) else whole
+            label += f" ({shown[[o is study for o in same].index(True)]})"
         out.append(replace(study, label=label))
     return out
+
+
+def _without_texts(study: Study) -> Json:
+    return {name: value for name, value in study.identity.items() if name != "references"}

@@ -53,7 +53,7 @@ class SweepAxis:
     @property
     def title(self) -> str:
         """What stands below the axis."""
-        return _name(self.name)
+        return f"norm constraint {SYMBOLS[BOUND]}" if self.name == BOUND else _name(self.name)
 
     @property
     def ticks(self) -> list[str]:

@@ -120,7 +120,10 @@ def _line(study: Study, entry: Entry, field: str, names: Sequence[str]) -> Line:
             Cell(text=shown_value(value), value=number),
             Cell(text=str(entry.n_cases), value=float(entry.n_cases)),
             *marked,
-        )
+        ),
+        model=study.model,
+        dataset=study.dataset,
+        editors=(entry.name,),
     )
 
 

@@ -71,10 +71,17 @@ def _case(case: Generations, y: float, texts: int) -> tuple[list[_Piece], float]
     pieces, y = _paragraph(heading, shades, left=0, right=WIDTH, y=y, bold=True)
     y += GAP
     for index in case.begins[:texts]:
+        prompt = " ".join(case.prompts[index].split()) if index < len(case.prompts) else ""
+        if prompt:
+            names, _ = _paragraph("prompt", {}, left=0, right=LABELS - GAP, y=y, color=UNEDITED)
+            words, y = _paragraph(prompt, shades, left=LABELS, right=WIDTH, y=y)
+            pieces, y = [*pieces, *names, *words], y + GAP / 2
         for number, (label, written) in enumerate(case.texts.items()):
             if index >= len(written):
                 continue
-            text = _cut(" ".join(written[index].split()))
+            text = " ".join(written[index].split())
+            # What was asked stands above; a text that is spelt otherwise after sampling is shown whole.
+            text = _cut(f"… {text.removeprefix(prompt).strip()}" if prompt and text.startswith(prompt) else text)
             tone = BLACK if number else UNEDITED
             names, below_name = _paragraph(label, {}, left=0, right=LABELS - GAP, y=y, bold=True, color=tone)
             words, below_text = _paragraph(text, shades, left=LABELS, right=WIDTH, y=y)

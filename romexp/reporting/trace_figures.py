@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from romexp.reporting.figure_style import color, plain
+from romexp.reporting.figure_style import color, described, plain, write_figure
 from romexp.reporting.trace_averages import GROUPS, KINDS, LAST_SUBJECT
 
 COLORS = {"hidden": "Purples", "mlp": "Greens", "attn": "Reds"}
@@ -26,12 +26,8 @@ TITLE_LENGTH = 60
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write `stem`.pdf and `stem`.png, byte-identical when repeated."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(f"{stem.name}.pdf"), stem.with_name(f"{stem.name}.png")]
-    figure.savefig(paths[0], dpi=300, metadata={"CreationDate": None}, bbox_inches="tight")
-    figure.savefig(paths[1], dpi=160, metadata={"Software": None}, bbox_inches="tight")
-    return paths
+    """Write `stem`.pdf and `stem`.png, byte-identical when repeated, with the title in their metadata."""
+    return write_figure(figure, stem, caption=" ".join(figure.get_suptitle().split()).replace(r"\$", "$"))
 
 
 def prompt_heatmap(row: Mapping[str, Any], *, window: int, model: str) -> Figure:
@@ -124,8 +120,8 @@ def average_lines(summary: Mapping[str, Any], *, window: int, model: str) -> Fig
     figure.legend(
         [shown[label] for label in labels], labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False
     )
-    figure.suptitle(f"{plain(model)}, {summary['n']} facts, bands are 95 % intervals", fontsize=10)
-    return figure
+    title = f"Average indirect effect by layer: {model}, {summary['n']} facts, bands are 95 % intervals"
+    return described(figure, title)
 
 
 def severed_bars(summary: Mapping[str, Any], *, model: str) -> Figure | None:
@@ -159,8 +155,8 @@ def severed_bars(summary: Mapping[str, Any], *, model: str) -> Figure | None:
     axes.set_xlim(-0.7, n_layers - 0.3)
     axes.tick_params(labelsize=7)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    axes.set_title(f"{plain(model)}, {curves['ordinary']['n']} facts, 95 % intervals", fontsize=9)
-    return figure
+    title = f"Restored states with parts severed: {model}, {curves['ordinary']['n']} facts, 95 % intervals"
+    return described(figure, title)
 
 
 def _group_grid(groups: Mapping[str, Mapping[str, Any]], rows: Sequence[str], kind: str, n_layers: int) -> np.ndarray:

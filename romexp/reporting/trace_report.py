@@ -13,7 +13,7 @@ from romexp.reporting.published import PUBLISHED_TRACES, PublishedTrace
 from romexp.reporting.report_table import Block, Cell, Column, Line, ReportTable, fixed
 from romexp.reporting.rows import Row
 from romexp.reporting.runs import FoundRun
-from romexp.reporting.settings import differing, short
+from romexp.reporting.settings import differing, short, sort_key
 from romexp.reporting.trace_averages import KINDS, LAST_SUBJECT, trace_summary
 
 CAPTION = (
@@ -69,17 +69,17 @@ def trace_studies(runs: Iterable[FoundRun]) -> tuple[list[TraceStudy], list[str]
             studies.append(_study(group, ordered, summary))
         else:
             problems.append(f"{group[0].path}: not one of {len(ordered)} facts was traced")
-    return _labelled(sorted(studies, key=lambda study: (study.model, study.dataset))), problems
+    return _labelled(studies), problems
 
 
 def trace_report(studies: Sequence[TraceStudy]) -> ReportTable:
-    """One line a study; below it the paper's, for GPT-2 XL on known facts."""
+    """One line a study; below it the paper's, for GPT-2 XL on known facts with the paper's noise."""
     lines: list[Line] = []
     for study in studies:
         lines.append(_line(study))
         published = PUBLISHED_TRACES.get(study.model)
-        if published is not None and study.dataset == "known":
-            lines.append(_published_line(published))
+        if published is not None and _comparable(study, published):
+            lines.append(replace(_published_line(published), model=study.model, dataset=study.dataset))
     unfinished = [study for study in studies if any(run.status != "done" for run in study.runs)]
     block = Block(
         title="",
@@ -102,6 +102,11 @@ def trace_report(studies: Sequence[TraceStudy]) -> ReportTable:
     )
 
 
+def _comparable(study: TraceStudy, published: PublishedTrace) -> bool:
+    tracer = study.runs[0].identity.get("tracer") or {}
+    return study.dataset == "known" and all(tracer.get(name) == value for name, value in published.tracer.items())
+
+
 def _study(group: Sequence[FoundRun], rows: tuple[Row, ...], summary: Mapping[str, Any]) -> TraceStudy:
     names = group[0].names
     model, dataset = str(names.get("model", "")), str(names.get("dataset", ""))
@@ -111,14 +116,15 @@ def _study(group: Sequence[FoundRun], rows: tuple[Row, ...], summary: Mapping[st
 
 
 def _labelled(studies: Sequence[TraceStudy]) -> list[TraceStudy]:
-    out = []
+    """By model and data set, and in the order of the settings that tell two of these apart and are in their labels."""
+    out: list[tuple[list[Any], TraceStudy]] = []
     for study in studies:
         same = [other for other in studies if other.label == study.label]
-        if len(same) > 1:
-            fields = differing([other.runs[0].same_study() for other in same])[[o is study for o in same].index(True)]
-            study = replace(study, label=f"{study.label} ({short(fields)})")
-        out.append(study)
-    return out
+        fields = differing([other.runs[0].same_study() for other in same])[[o is study for o in same].index(True)]
+        label = f"{study.label} ({short(fields)})" if fields else study.label
+        place = [study.model, study.dataset, *map(sort_key, fields.values())]
+        out.append((place, replace(study, label=label)))
+    return [study for _, study in sorted(out, key=lambda each: each[0])]
 
 
 def _line(study: TraceStudy) -> Line:
@@ -126,7 +132,11 @@ def _line(study: TraceStudy) -> Line:
     cells = [_percent(summary[name]["mean"], summary[name]["half_width"]) for name in ("high", "low", "ate")]
     for kind in KINDS:
         cells += _effect(summary, kind)
-    return Line(cells=(Cell(text=study.label), Cell(text=str(summary["n"]), value=float(summary["n"])), *cells))
+    return Line(
+        cells=(Cell(text=study.label), Cell(text=str(summary["n"]), value=float(summary["n"])), *cells),
+        model=study.model,
+        dataset=study.dataset,
+    )
 
 
 def _effect(summary: Mapping[str, Any], kind: str) -> list[Cell]:
@@ -161,7 +171,7 @@ def _published_line(published: PublishedTrace) -> Line:
             Cell(text="–" if layer is None else str(layer)),
             Cell(text="–"),
         ]
-    return Line(cells=(Cell(text="published"), *cells), role="published")
+    return Line(cells=(Cell(text="published"), *cells), role="published", below=True)
 
 
 def _percent(mean: float, half_width: float) -> Cell:

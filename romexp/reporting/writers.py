@@ -13,7 +13,6 @@ from rich.text import Text
 from romexp.reporting.report_table import Cell, Column, Line, Mark, ReportTable
 
 _STYLES: Mapping[Mark, str] = {"": "", "best": "bold green", "failure": "red", "strong": "bold"}
-_INDENT = {"measured": "", "published": "  ", "difference": "  "}
 
 
 def to_markdown(table: ReportTable) -> str:
@@ -56,8 +55,7 @@ def to_rich(table: ReportTable) -> list[Table]:
         for column in table.columns:
             shown.add_column(Text(column.name), justify="right" if column.numeric else "left", no_wrap=True)
         for line, after in itertools.zip_longest(block.lines, block.lines[1:]):
-            follows = after is not None and after.role == "measured"
-            ends = line.role == "difference" or (line.role == "published" and follows)
+            ends = line.below and not (after is not None and after.below)
             shown.add_row(*_rich_cells(line), end_section=ends, style="" if line.role == "measured" else "dim")
         out.append(shown)
     return out
@@ -65,7 +63,7 @@ def to_rich(table: ReportTable) -> list[Table]:
 
 def _rich_cells(line: Line) -> Iterator[Text]:
     for number, cell in enumerate(line.cells):
-        yield Text((_INDENT[line.role] if number == 0 else "") + cell.text, style=_STYLES[cell.mark])
+        yield Text(("  " if number == 0 and line.below else "") + cell.text, style=_STYLES[cell.mark])
 
 
 def _pipe_rows(columns: Sequence[Column], lines: Sequence[Line]) -> list[str]:
@@ -89,7 +87,7 @@ def _pipe_cell(line: Line, number: int) -> str:
         text = f"**{text}**"
     elif cell.mark == "failure":
         text += " ▼"
-    return f"↳ {text}" if number == 0 and _INDENT[line.role] else text
+    return f"↳ {text}" if number == 0 and line.below else text
 
 
 def _plain(text: str) -> str:

@@ -165,9 +165,11 @@ class TestTheAuthors:
         path = tmp_path / "x.pt"
         state = published_layout.mend_state(born_mend(tiny_gpt2))
         published_layout.write(path, state, tiny_gpt2.model.config)
-        path.write_bytes(path.read_bytes()[:2000])
-        with pytest.raises(DataError, match=r"x\.pt: torch cannot read it"):
-            load(path, tiny_gpt2)
+        whole = path.read_bytes()
+        for torn in (whole[:2000], b"", b"no weights at all", b"\x0e\x00\x00\x00" + b"{}" * 50):
+            path.write_bytes(torn)
+            with pytest.raises(DataError, match=r"x\.pt: torch cannot read it"):
+                load(path, tiny_gpt2)
         for content, message in (([1], "expected a dictionary"), ({"model": {"a": torch.ones(1)}}, "neither a MEND")):
             torch.save(content, path)
             with pytest.raises(DataError, match=message):

@@ -84,6 +84,26 @@ def test_every_case_gets_its_own_rows(tmp_path: Path) -> None:
     assert result.set_aside == []
 
 
+def test_a_row_says_what_the_model_was_asked(tmp_path: Path) -> None:
+    asked = Case(
+        case_id=7,
+        request=case(1).request,
+        paraphrase_prompts=("x", "y"),
+        neighborhood_prompts=("who?",),
+        neighborhood_targets=("she",),
+        generation_prompts=("once", "once"),
+    )
+    first, second = runner(tmp_path, FakeEditor(), FakeEvaluator())([asked, case(2)]).rows
+    assert first["prompts"] == {
+        "rewrite_prompts": ["S1 is"],
+        "paraphrase_prompts": ["x", "y"],
+        "neighborhood_prompts": ["who?"],
+        "neighborhood_targets": ["she"],
+        "generation_prompts": ["once", "once"],
+    }
+    assert second["prompts"] == {"rewrite_prompts": ["S2 is"]}
+
+
 def test_a_case_that_cannot_be_edited_is_set_aside(tmp_path: Path) -> None:
     editor = FakeEditor(bad=("S2", "S4"))
     result = runner(tmp_path, editor, FakeEvaluator())([case(i) for i in range(1, 6)])

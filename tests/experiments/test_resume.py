@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from tiny_runs import Command, rows, start
 
 from romexp.experiments.results import RunFolder
+from romexp.reporting.merging import merge
+from romexp.reporting.runs import find_runs
 
 SLOWLY = ("task.batch_size=1", "save_deltas=true")
 
@@ -44,6 +47,24 @@ def test_a_killed_run_goes_on_to_the_same_rows(romexp: Command, tiny: list[str],
     summaries = [RunFolder(tmp_path / name).read("summary") for name in ("killed", "whole")]
     assert summaries[0] == summaries[1]
     assert len(json.loads((tmp_path / "killed" / "manifest.json").read_text())["sessions"]) == 2
+
+
+def test_rows_that_do_not_say_their_prompts_are_gone_on_after(romexp: Command, tiny: list[str], tmp_path: Path) -> None:
+    """As they were written before rows had that part."""
+    arguments = [*tiny, "dataset.limit=3"]
+    assert romexp(*arguments, "output_dir=whole").status == 0
+    whole = rows(tmp_path / "whole")
+    assert all(row["prompts"]["rewrite_prompts"] for row in whole)
+    shutil.copytree(tmp_path / "whole", tmp_path / "early")
+    early = [{key: value for key, value in row.items() if key != "prompts"} for row in whole[:2]]
+    (tmp_path / "early" / "cases.jsonl").write_text("".join(json.dumps(row) + "\n" for row in early))
+    RunFolder(tmp_path / "early").set_status("running")
+    assert romexp(*arguments, "output_dir=early").status == 0
+    gone_on = rows(tmp_path / "early")
+    assert gone_on[:2] == early
+    assert gone_on[2]["prompts"] == whole[2]["prompts"]
+    merged = merge(find_runs([tmp_path]).runs)
+    assert (len(merged.rows), merged.problems) == (3, ())  # they agree
 
 
 def test_a_finished_run_is_not_done_again(romexp: Command, tiny: list[str], tmp_path: Path) -> None:

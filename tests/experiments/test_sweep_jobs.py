@@ -123,9 +123,12 @@ def test_an_interruption_ends_the_sweep_and_says_what_was_not_run(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("romexp.experiments.edit.summarize", interrupted)
-    done = romexp(*tiny, "dataset.limit=1", "editor.layer=0,1", "-m")
+    done = romexp(*tiny, "dataset.limit=1", "editor.layer=0,1,2", "-m")
     assert done.status == 130
-    assert "romexp:   editor.layer=0: interrupted\nromexp:   editor.layer=1: not run\n" in done.err
+    assert done.err.splitlines()[-2:] == [
+        "romexp: 1 of 3 jobs failed, 2 of 3 not run; the same command again does only what is missing",
+        "romexp:   editor.layer=0: interrupted",
+    ]
 
 
 def test_a_mistake_in_any_job_is_seen_before_the_first_is_run(romexp: Command, tiny: list[str], tmp_path: Path) -> None:
@@ -161,10 +164,28 @@ def test_a_killed_job_is_told_from_one_that_was_not_run(tmp_path: Path) -> None:
     gone = Process(host=record.process.host, pid=2**22 + 1, born="1")
     JobRecord(number=1, overrides=("seed=1", "x=1"), process=gone, started="").write(tmp_path)
     assert [job.exit_status for job in sweep.jobs()] == [0, 1, 1]
-    _, first, second = failure_lines(sweep.jobs())
-    assert first == "  seed=1: its process ended without a word (killed, or out of memory)"
-    assert second == "  seed=2: not run"
+    head, killed = failure_lines(sweep.jobs())
+    assert head.startswith("1 of 3 jobs failed, 1 of 3 not run; the same command again")
+    assert killed == "  seed=1: its process ended without a word (killed, or out of memory)"
     assert read_records(tmp_path)[0].status == "done"
+
+
+def test_a_manifest_holds_the_command_of_its_job_alone(romexp: Command, tiny: list[str], tmp_path: Path) -> None:
+    """Also for a sweep file of one's own, in a folder of its own."""
+    folder = tmp_path / "my sweeps"
+    folder.mkdir()
+    params = {"sweeper": {"params": {"editor.layer": "0,2"}}, "mode": "MULTIRUN"}
+    (folder / "mine.yaml").write_text(json.dumps({"defaults": ["config", "_self_"], "seed": 3, "hydra": params}))
+    given = [*(each for each in tiny if not each.startswith("editor.layer")), "dataset.limit=1"]
+    assert romexp("-cd", str(folder), "-cn", "mine", *given).status == 0
+    manifests = [json.loads(f.read_text()) for f in tmp_path.glob("outputs/edit/*/*/*/*/manifest.json")]
+    assert sorted(m["identity"]["editor"]["layer"] for m in manifests) == [0, 2]
+    done = romexp(*manifests[0]["overrides"])
+    assert (done.status, "was finished before" in done.err) == (0, True), done.err
+    assert len(list(tmp_path.glob("outputs/edit/*/*/*/*"))) == 2
+    single = romexp("-cn", "layers_minifact", *tiny, "dataset.limit=1", "hydra.mode=RUN", "output_dir=one")
+    assert single.status == 0, single.err
+    assert json.loads(Path("one/manifest.json").read_text())["overrides"][:2] == ["-cn", "layers_minifact"]
 
 
 def test_jobs_are_named_by_what_differs() -> None:

@@ -104,6 +104,23 @@ def test_test_subjects_must_not_be_seen(tiny_gpt2: LanguageModel) -> None:
     assert len(apart.training) + len(apart.validation) == 3
 
 
+def test_without_test_data_there_is_a_warning(tiny_gpt2: LanguageModel, caplog: pytest.LogCaptureFixture) -> None:
+    """Not for a data set that leaves subjects out by itself."""
+
+    @dataclass(frozen=True)
+    class HoldsOut:
+        held_out: Cases
+
+        def load(self) -> Loaded[Case]:
+            return cases("Anna", "Bob").load()
+
+    load(tiny_gpt2, CaseEdits(dataset=HoldsOut(cases("Danielle"))))
+    load(tiny_gpt2, CaseEdits(dataset=cases("Anna", "Bob"), test=cases("Danielle")))
+    assert not caplog.text
+    load(tiny_gpt2, CaseEdits(dataset=cases("Anna", "Bob")))
+    assert "dataset@task.edits.test" in caplog.text
+
+
 def test_a_bad_case_is_set_aside(tiny_gpt2: LanguageModel) -> None:
     bad = case(7, "Danielle", paraphrase_prompts=("long " * 200,))
     found = load(tiny_gpt2, CaseEdits(dataset=Cases((*cases("Anna", "Bob").items, bad))))

@@ -97,3 +97,5 @@ def test_settings_that_cannot_be(tiny_gpt2: LanguageModel, tmp_path: Path) -> No
             source(**bad)
     with pytest.raises(DataError, match="no text has 100 tokens"):
         source(context_tokens=(100, 110)).load(tiny_gpt2, seed=0, cache_dir=tmp_path)
+    with pytest.raises(ConfigError, match=r"n_tokens\) are more than the \d+ that"):
+        source(n_tokens=10_000).load(tiny_gpt2, seed=0, cache_dir=tmp_path)

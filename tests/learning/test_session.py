@@ -8,6 +8,7 @@ import pytest
 import torch
 from learning_cases import Kept, draws, session, step_network, training
 
+from romexp.editors.learned.editor import Mend
 from romexp.errors import ConfigError, DataError
 from romexp.learning.training import Training
 from romexp.lm.model import LanguageModel
@@ -137,6 +138,33 @@ def test_it_stops_when_nothing_gets_better(tiny_gpt2: LanguageModel) -> None:
     assert made.progress.step < 30
 
 
+def test_validations_leave_normalization_statistics_alone(tiny_gpt2: LanguageModel) -> None:
+    """A real MEND network: training mode in a step, evaluation mode in a validation."""
+    network = Mend(rank=4, n_layers=2, edit_lr=0.01).new_network(tiny_gpt2, seed=0)
+    made = session(tiny_gpt2, network=network, lr=1e-3)
+    made.progress.step = 1
+    made.step()
+    seen = {name: value.clone() for name, value in network.named_buffers()}
+    assert made.validate() == made.validate()
+    assert all(torch.equal(value, seen[name]) for name, value in network.named_buffers())
+    made.step()
+    assert any(not torch.equal(value, seen[name]) for name, value in network.named_buffers())
+
+
+def test_only_a_validation_can_end_it_early(tiny_gpt2: LanguageModel, tmp_path: Path) -> None:
+    """Less patience than steps between validations: the loss still goes down at each, so nothing stops it."""
+    made, kept = session(tiny_gpt2, lr=0.02, steps=13, validate_every=6, patience=2), Kept()
+    made.run(kept)
+    assert [p["step"] for p in kept.points if "validation/total_loss" in p] == [1, 6, 12, 13]
+    losses = kept.column("validation/total_loss")
+    assert losses == sorted(losses, reverse=True)
+    state = tmp_path / "state.safetensors"
+    stopped, kept = session(tiny_gpt2, lr=1e-12, cedit=0.0, steps=40, validate_every=6, patience=2, state=state), Kept()
+    stopped.run(kept)
+    assert stopped.progress.step == max(p["step"] for p in kept.points if "validation/total_loss" in p) < 40
+    assert session(tiny_gpt2, lr=1e-12, cedit=0.0, steps=40, validate_every=6, patience=2, state=state).finished
+
+
 def test_step_sizes_have_a_second_optimizer(tiny_gpt2: LanguageModel) -> None:
     """SPEC §4.6: both move them, by lr and by lr_lr, since Adam's first step is the sign of the gradient."""
 
@@ -162,6 +190,16 @@ def test_the_authors_learning_rates_are_the_defaults(tiny_gpt2: LanguageModel) -
 def test_training_that_diverges_says_so(tiny_gpt2: LanguageModel) -> None:
     with pytest.raises(ConfigError, match="step 1 the gradient is not finite"):
         session(tiny_gpt2, network=step_network(tiny_gpt2, float("inf"))).run(Kept())
+
+
+def test_a_validation_loss_that_is_no_number_is_no_best(
+    tiny_gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, kept = session(tiny_gpt2), Kept()
+    monkeypatch.setattr(type(made), "validate", lambda self: {"total_loss": float("nan")})
+    with pytest.raises(ConfigError, match="step 1 the validation loss is not finite"):
+        made.run(kept)
+    assert kept.bests == []
 
 
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"lr": -1.0}, {"clip": 0.0}, {"accumulate": 0}, {"cedit": -0.1}])

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 from report_runs import write_run
 
-from romexp.reporting.report_table import Block, Cell, Column, Line, ReportTable
+from romexp.reporting.report_table import Block, Cell, Column, Line, ReportTable, Role
 from romexp.reporting.runs import find_runs
 from romexp.reporting.studies import Study, to_studies
 
@@ -18,6 +18,12 @@ GENERATING = {"evaluator": {"type": "CounterFactEvaluator", "generation": "on"}}
 
 EVIL = "<script>document.title='owned'</script></script><img src=x onerror=document.title='owned'>&amp;\"'"
 """A subject that would do harm if it were taken for HTML."""
+
+
+def _line(label: str, cell: Cell, *, editor: str, role: Role = "measured") -> Line:
+    cells = (Cell(text=label), cell, Cell(text="–"))
+    return Line(cells=cells, role=role, model="gpt2-xl", dataset="counterfact", editors=(editor,))
+
 
 TABLE = ReportTable(
     name="table4",
@@ -31,8 +37,9 @@ TABLE = ReportTable(
         Block(
             title="GPT-2 XL",
             lines=(
-                Line(cells=(Cell(text="ROME"), Cell(text="99.0 (0.3)", value=99.0, mark="best"), Cell(text="–"))),
-                Line(cells=(Cell(text="published"), Cell(text="100.0", value=100.0), Cell(text="–")), role="published"),
+                _line("ROME", Cell(text="99.0 (0.3)", value=99.0, mark="best"), editor="ROME"),
+                _line("published", Cell(text="100.0", value=100.0), editor="ROME", role="published"),
+                _line("KE, published", Cell(text="90.0", value=90.0), editor="KE", role="published"),
             ),
             notes=("7,490 of 7,500 cases",),
             commands=("romexp model=gpt2-xl",),
@@ -48,7 +55,7 @@ def change_rows(folder: Path, changes: Mapping[int, Mapping[str, Any]]) -> None:
     rows = [json.loads(line) for line in (folder / "cases.jsonl").read_text(encoding="utf-8").splitlines()]
     for row in rows:
         for key, value in changes.get(row["case_id"], {}).items():
-            row[key] = {**row[key], **value} if isinstance(value, Mapping) else value
+            row[key] = {**(row.get(key) or {}), **value} if isinstance(value, Mapping) else value
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (folder / "cases.jsonl").write_text(text, encoding="utf-8")
 
@@ -65,6 +72,16 @@ def write_texts(folder: Path, ids: Sequence[int], *, editor: str, answer: str = 
         return {"text": texts, "ngram_entropy": 6.2, "reference_score": 0.4, "essence_score": None}
 
     change_rows(folder, {i: {"pre": side("nobody", "b"), "post": side(editor, answer)} for i in ids})
+
+
+ASKED = {
+    "rewrite_prompts": ["someone lives in"],
+    "paraphrase_prompts": ["Gone. someone's home is", "Away. someone dwells in"],
+    "neighborhood_prompts": [f"neighbour {i} lives in" for i in range(10)],
+    "attribute_prompts": [f"cousin {i} lives in" for i in range(10)],
+    "generation_prompts": ["The home of someone is", "The home of someone is", "He likes"],
+}
+"""What rows say was asked; early ones do not say it."""
 
 
 def write_editors(root: Path, *, editors: Mapping[str, float] | None = None, n: int = 4) -> None:
@@ -90,12 +107,15 @@ def studies(root: Path) -> tuple[Study, ...]:
 def write_everything(root: Path) -> None:
     """Two editors with texts (one half done), a sweep, zsRE with a hostile subject, and a trace with a figure."""
     write_editors(root / "texts")
+    change_rows(root / "texts" / "rome0", {i: {"prompts": ASKED} for i in (0, 1, 2)})
     change_rows(root / "texts" / "rome0", {0: {"post": {"rewrite_prompts": [[0.25, 3.5]]}}, 3: {"post": None}})
     (root / "texts" / "rome0" / "status").write_text("running\n", encoding="utf-8")
     write_sweep(root / "sweep")
     aside = [{"case_id": 9, "field": "subject", "reason": "does not occur in <b>prompt</b>"}]
     write_run(root / "q", range(3), dataset="zsre", zsre=True, manifest={"set_aside": aside})
-    change_rows(root / "q", {1: {"requested_rewrite": {"subject": EVIL, "target_new": EVIL}}})
+    asked = {kind: [f"what of {EVIL} ?"] for kind in ("rewrite_prompts", "paraphrase_prompts", "neighborhood_prompts")}
+    asked["neighborhood_targets"] = [EVIL]
+    change_rows(root / "q", {1: {"requested_rewrite": {"subject": EVIL, "target_new": EVIL}, "prompts": asked}})
     write_trace(root / "trace")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from page_runs_made_up import change_rows, studies, write_editors, write_sweep
 from PIL import Image
@@ -14,12 +15,11 @@ from report_runs import write_run
 
 from romexp.reporting import figures
 from romexp.reporting.editor_figures import case_boxes, editor_bars
-from romexp.reporting.figure_style import interval, panel_rows, plain
-from romexp.reporting.figures import MOST_BARS, draw_all, drawings, write_figure
+from romexp.reporting.figure_style import EDITORS, UNEDITED, editor_color, interval, panel_rows, plain, write_figure
+from romexp.reporting.figures import MOST_BARS, draw_all, drawings
 from romexp.reporting.generations import Generations, generations
-from romexp.reporting.settings import ABSENT
 from romexp.reporting.studies import Study
-from romexp.reporting.sweep_axes import setting, sweep_axis
+from romexp.reporting.sweep_axes import sweep_axis
 from romexp.reporting.sweep_figures import sweep_figure
 from romexp.reporting.text_figures import LABELS, WIDTH, _paragraph, _width, generation_figure
 
@@ -38,59 +38,16 @@ def captions(study: Study) -> dict[str, str]:
     return {what: caption for what, caption, _ in drawings(study)}
 
 
-class TestSweepAxis:
-    def test_runs_over_layers_with_a_line_for_each_token(self) -> None:
-        entries = [
-            {"editor.layer": layer, "editor.fact_token": token}
-            for token in ("last", "subject_first")
-            for layer in (10, 2, 1)
-        ]
-        axis = sweep_axis(entries)
-        assert axis is not None
-        assert (axis.name, list(axis.values), axis.title) == ("editor.layer", [1, 2, 10], "layer")
-        assert [line.label for line in axis.lines] == ["first subject token", "last token"]
-        assert axis.lines[0].members == {2: 3, 1: 4, 0: 5}
-
-    def test_bounds_stand_in_order_of_size_and_none_is_last(self) -> None:
-        bounds = [None, 5e-4, 1e-2]
-        axis = sweep_axis([{"editor.norm_constraint": b, "editor.layer": i} for b in bounds for i in (0, 1)])
-        assert axis is not None
-        assert [line.label for line in axis.lines] == ["ε = 0.0005", "ε = 0.01", "no bound"]
-
-    def test_without_layers_runs_over_what_has_the_most_values(self) -> None:
-        axis = sweep_axis([{"editor.norm_constraint": b, "seed": 0} for b in (None, 1e-3, 5e-4)])
-        assert axis is not None
-        assert axis.ticks == ["0.0005", "0.001", "none"]
-        assert [line.label for line in axis.lines] == ["seed = 0"]
-
-    @pytest.mark.parametrize(
-        "entries",
-        [
-            [],
-            [{}],
-            [{"seed": 0}, {"seed": 1}],
-            [{"editor.keys": "mixed"}, {"editor.keys": "averaged"}],
-            [{"editor.train_bias": True}, {"editor.train_bias": False}],
-            [{"editor.layer": 3}, {"editor.layer": ABSENT}],
-        ],
-    )
-    def test_needs_numbers_that_vary(self, entries: list[dict[str, object]]) -> None:
-        assert sweep_axis(entries) is None
-
-    def test_settings_as_readers_know_them(self) -> None:
-        assert setting("editor.fact_token", "subject_first_after_last") == "first subsequent token"
-        assert setting("editor.norm_constraint", None) == "no bound"
-        assert setting("editor.v_lr", 0.5) == "v lr = 0.5"
-
-
 class TestSweepFigure:
     def test_lines_and_bands_are_means_and_intervals(self) -> None:
         axis = sweep_axis([{"editor.layer": 0}, {"editor.layer": 2}, {"editor.layer": 1}])
         assert axis is not None
         after = [{"ES": statistic(value, half)} for value, half in ((10, 1), (30, 3), (20, None))]
-        figure = sweep_figure(axis, after, before={"ES": statistic(5)}, title="t")
+        figure = sweep_figure(axis, after, before={"ES": statistic(5)}, single=("ROME", "#123456"), title="t")
         panel = next(axes for axes in figure.axes if axes.get_title() == "Efficacy score (ES)")
         edited, unedited = panel.lines
+        assert (edited.get_label(), edited.get_color()) == ("ROME", "#123456")
+        assert panel.get_ylabel() == "%"
         assert list(edited.get_ydata()) == [10, 20, 30]
         assert list(np.asarray(edited.get_xdata()).round()) == [0, 1, 2]
         assert unedited.get_ydata() == [5, 5]
@@ -104,7 +61,7 @@ class TestSweepFigure:
             [{"editor.layer": i, "editor.fact_token": t} for t in ("last", "subject_last") for i in (0, 1, 2)][:-2]
         )
         assert axis is not None
-        figure = sweep_figure(axis, [{"ES": statistic(50)}] * 4, before=None, title="t")
+        figure = sweep_figure(axis, [{"ES": statistic(50)}] * 4, before=None, single=("ROME", "#123456"), title="t")
         first = figure.axes[0].lines[0]
         assert np.asarray(first.get_ydata()).tolist() == [50]
 
@@ -118,10 +75,15 @@ class TestSweepFigure:
 class TestEditors:
     def test_bars_are_means_and_whiskers_intervals(self) -> None:
         sides = {"FT": {"EM": statistic(-20.04, 2)}, "ROME": {"EM": statistic(90, 3)}}
-        figure = editor_bars(sides, before={"EM": statistic(-0.04, 0)}, title="t")
+        figure = editor_bars(
+            sides, before={"EM": statistic(-0.04, 0)}, colors={"FT": "#111111", "ROME": "#222222"}, title="t"
+        )
         panel = next(axes for axes in figure.axes if axes.get_title() == "Efficacy magnitude (EM)")
         assert [bar.get_width() for bar in panel.patches] == [-0.04, -20.04, 90]
+        assert [to_hex(bar.get_facecolor()) for bar in panel.patches] == [UNEDITED, "#111111", "#222222"]
+        assert panel.get_xlabel() == "percentage points"
         assert [text.get_text() for text in panel.texts] == ["0.0", "−20.0", "90.0"]
+        assert max(panel.get_xticks()) <= 100
         low, high = panel.get_xlim()
         assert low < -22.04
         assert high > 93
@@ -131,17 +93,43 @@ class TestEditors:
     def test_boxes_are_quartiles_of_cases(self) -> None:
         nlls = [0.1, 0.5, 1.0, 2.0, 3.0]
         rows = [{"case_id": i, "post": {"rewrite_prompts": [[nll, 50.0]]}} for i, nll in enumerate(nlls)]
-        figure = case_boxes({"ROME": rows}, title="t")
+        figure = case_boxes({"ROME": rows}, colors={"ROME": "#222222"}, title="t")
         assert figure is not None
         median = figure.axes[0].lines[4].get_ydata()
         assert median == pytest.approx(100 * np.exp(-1.0) * np.ones(2), abs=0.01)
-        assert case_boxes({"ROME": [{"case_id": 0}]}, title="t") is None
+        assert case_boxes({"ROME": [{"case_id": 0}]}, colors={}, title="t") is None
 
     def test_rome_and_attnedit_get_a_figure_of_their_own(self, tmp_path: Path) -> None:
         write_editors(tmp_path, editors={"rome": 4.0, "ft_attn": 3.0})
         assert "rome_attnedit" not in captions(studies(tmp_path)[0])  # "cases" shows these two
         write_editors(tmp_path / "more", editors={"ft": 2.0})
         assert "rome_attnedit" in captions(studies(tmp_path)[0])
+
+    def test_an_editor_has_one_colour_in_all_figures(self, tmp_path: Path) -> None:
+        write_editors(tmp_path / "texts", editors={"ft": 2.0, "rome": 3.0})
+        for layer in (0, 1):
+            write_run(tmp_path / f"q{layer}", range(2), dataset="zsre", zsre=True, settings={"layer": layer})
+        drawn = {what: figure for study in studies(tmp_path) for what, _, figure in drawings(study)}
+        bars = {to_hex(bar.get_facecolor()) for bar in drawn["editors"].axes[0].patches}
+        assert bars == {UNEDITED, EDITORS["rome"].lower()}  # zsRE: two layers of ROME
+        assert drawn["sweep_rome"].axes[0].lines[0].get_color() == EDITORS["rome"]
+        first = next(figure for what, _, figure in drawings(studies(tmp_path)[0]) if what == "editors")
+        assert [to_hex(bar.get_facecolor()) for bar in first.axes[0].patches] == [
+            UNEDITED,
+            EDITORS["ft"].lower(),
+            EDITORS["rome"].lower(),
+        ]
+        assert len(set(EDITORS.values())) == len(EDITORS)
+        assert editor_color("mine") == editor_color("mine") not in EDITORS.values()
+
+    def test_the_editor_that_does_nothing_is_the_unedited_model(self, tmp_path: Path) -> None:
+        write_editors(tmp_path, editors={"none": 0.0})
+        assert "editors" in captions(studies(tmp_path)[0])  # alone it is shown
+        write_editors(tmp_path / "more", editors={"ft": 2.0})
+        (study,) = studies(tmp_path)
+        bars = next(figure for what, _, figure in drawings(study) if what == "editors")
+        assert [label.get_text() for label in bars.axes[0].get_yticklabels()] == ["unedited", "FT"]
+        assert list(generations(study)[0].texts) == ["unedited", "FT"]
 
     def test_a_large_sweep_is_no_bar_chart(self, tmp_path: Path) -> None:
         write_sweep(tmp_path, layers=range(MOST_BARS // 2 + 1), n=2)
@@ -157,7 +145,22 @@ class TestGenerations:
         assert [each.case_id for each in found] == [0, 1, 2, 3]
         assert list(found[0].texts) == ["unedited", "FT", "ROME"]
         assert found[0].begins == [0, 2]
+        assert found[0].prompts == ()
         assert found[0].fact == "subject 0 is"
+
+    def test_the_prompt_stands_once_above_what_was_written_after_it(self, tmp_path: Path) -> None:
+        write_editors(tmp_path, n=1)
+        asked = ["The home of someone is", "The home of someone is", "He likes"]
+        for name in ("ft0", "rome0"):
+            change_rows(tmp_path / name, {0: {"prompts": {"generation_prompts": asked}}})
+        (case,) = generations(studies(tmp_path)[0])
+        assert case.begins == [0, 2]
+        figure = generation_figure([case], title="t", texts=2)
+        assert figure is not None
+        shown = " ".join(each.get_text() for each in figure.texts)
+        assert shown.count("The home of someone is") == shown.count("He likes") == 1
+        assert shown.count("prompt") == 2
+        assert "… a , said rome." in shown
 
     def test_cases_that_one_editor_lacks_are_left_out(self, tmp_path: Path) -> None:
         write_editors(tmp_path)
@@ -246,6 +249,11 @@ def test_panels_stand_below_the_scores_they_belong_to() -> None:
 def test_intervals() -> None:
     assert interval(statistic(5, 2)) == (3, 7)
     assert interval({"mean": 5, "half_width": None, "interval": [1, 6]}) == (1, 6)
+    # Few cases: 87.5 ± 22.9 of 100 is no share that there is.
+    assert interval(statistic(90, 20), "ES") == (70, 100)
+    assert interval(statistic(5, 20), "PS") == (0, 25)
+    assert interval(statistic(-90, 20), "EM") == (-100, -70)
+    assert interval(statistic(620, 20), "GE") == (600, 640)
     assert np.isnan(interval({"mean": 5, "half_width": None, "interval": [None, None]})).all()
 
 

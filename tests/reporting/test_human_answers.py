@@ -57,7 +57,7 @@ def broken(change: str) -> dict[str, Any]:
     [
         ("missing case", f"no answer for 1 of 4 cases: {FIRST}"),
         ("unknown case", "there is no case 99"),
-        ("not asked", f"case {ELSEWHERE} was not asked of participant 1"),
+        ("not asked", f"participant 1 was not asked about case {ELSEWHERE}"),
         ("out of range", f"case {FIRST}, fluency: expected each rank of 1 to 3 once, not [1, 2, 4]"),
         ("twice", f"case {FIRST}, consistency: expected each rank of 1 to 3 once"),
         ("open", f"rankings.{FIRST}.consistency.1: Input should be a valid integer"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_runs_made_up import EVIL, TABLE, change_rows, studies, write_editors, write_everything, write_sweep
+from page_runs_made_up import ASKED, EVIL, TABLE, change_rows, studies, write_editors, write_everything, write_sweep
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from report_runs import write_run
@@ -94,6 +94,14 @@ class TestEscaping:
         assert "does not occur in <b>prompt</b>" in text_of(page).replace("&lt;", "<")
         assert page.count("<script") == 2
         assert page.count("</script>") == 2
+
+    def test_names_in_attributes_are_text(self, tmp_path: Path) -> None:
+        label = '"><script>x</script>'
+        write_run(tmp_path / "r", range(1), manifest={"editor_label": label})
+        page = page_of(tmp_path, tmp_path / "p.html")
+        assert page.count("<script") == 2
+        names = {json.loads(html.unescape(found))[0] for found in re.findall(r'data-editors="(\[.+?\])"', page)}
+        assert names == {label, "ROME", "KE"}  # and those of the made-up table
 
     def test_and_arrive_whole(self, page: str) -> None:
         """The control: what is escaped is still there."""
@@ -179,10 +187,50 @@ class TestCases:
         (case,) = case_data(studies(tmp_path)[0], identifier="s0", most_cases=5)["cases"]
         assert case["post"][0]["paraphrase"] == [[0.0001, 0.0001, 1], [None, 0.6065, 0], [0.6065, 0.6065, 0]]
 
+    def test_prompts_of_any_row_that_has_them(self, folder: Path, page: str) -> None:
+        study = next(study for study in embedded(page) if study["entries"] == ["FT", "ROME"])
+        case = study["cases"][0]
+        assert case["prompts"] == {kind.removesuffix("_prompts"): ASKED[kind] for kind in list(ASKED)[:4]}
+        assert case["text_prompts"] == ["The home of someone is", "He likes"]
+        early = study["cases"][3]
+        assert (early["prompts"], early["answers"], early["text_prompts"]) == ({}, [], [])
+        assert early["post"][0]["texts"] == case["post"][0]["texts"]
+
+    def test_prompts_tell_which_texts_are_of_one(self, tmp_path: Path) -> None:
+        write_editors(tmp_path, n=1)
+        texts = ["He is a poet.", "He is a pilot.", "He is a judge."]  # one beginning, two prompts
+        for name in ("ft0", "rome0"):
+            asked = {"generation_prompts": ["He", "He is a", "He"]}
+            change_rows(tmp_path / name, {0: {"pre": {"text": texts}, "post": {"text": texts}, "prompts": asked}})
+        (case,) = case_data(studies(tmp_path)[0], identifier="s0", most_cases=1)["cases"]
+        assert case["post"][0]["texts"] == texts[:2]
+        assert case["text_prompts"] == ["He", "He is a"]
+
+    @pytest.mark.parametrize("broken", [None, "x", {"rewrite_prompts": "x"}, {"generation_prompts": ["one too few"]}])
+    def test_prompts_that_are_none_are_passed_over(self, tmp_path: Path, broken: object) -> None:
+        write_editors(tmp_path, n=1)
+        change_rows(tmp_path / "ft0", {0: {"prompts": broken}})
+        (case,) = case_data(studies(tmp_path)[0], identifier="s0", most_cases=1)["cases"]
+        assert (case["prompts"], case["text_prompts"]) == ({}, [])
+        assert len(case["post"][0]["texts"]) == 2
+
     def test_zsre_has_tokens(self, page: str) -> None:
         zsre = next(study for study in embedded(page) if study["kind"] == "zsre")
         assert set(zsre["cases"][0]["pre"]) == {"rewrite", "paraphrase", "neighborhood"}
         assert set(zsre["cases"][0]["pre"]["neighborhood"]) <= {0, 1}
+
+    def test_the_editor_that_does_nothing_is_the_unedited_model(self, tmp_path: Path) -> None:
+        write_editors(tmp_path, editors={"none": 0.0, "rome": 3.0})
+        (study,) = studies(tmp_path)
+        data = case_data(study, identifier="s0", most_cases=9)
+        assert data["entries"] == ["ROME"]
+        text = write_page([study], [], [], tmp_path / "p.html").read_text()
+        row = text.split('<th scope="row">none</th>')[1].split("</tr>")[0]
+        assert "failure" not in row  # it fails at nothing
+        assert "#run-none0" in row
+        (tmp_path / "rome0" / "cases.jsonl").unlink()
+        data = case_data(studies(tmp_path)[0], identifier="s0", most_cases=9)
+        assert (data["entries"], len(data["cases"])) == ([], 4)
 
     def test_a_page_holds_so_many_cases_and_says_of_how_many(self, tmp_path: Path) -> None:
         write_editors(tmp_path, n=6)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from chromium import EXECUTABLE, Browser, browser
-from page_runs_made_up import EVIL, TABLE, studies, write_everything
+from page_runs_made_up import ASKED, EVIL, TABLE, studies, write_everything
 
 from romexp.reporting.page import write_page
 from romexp.reporting.runs import find_runs
@@ -119,9 +119,10 @@ class TestSorting:
         assert labels(tab, table) == ["unedited", "ROME", "FT"]
 
     def test_published_lines_stay_below_theirs(self, tab: Browser, path: Path) -> None:
-        for direction in ("ascending", "descending"):
+        for direction, order in (("ascending", [2, 0, 1]), ("descending", [0, 1, 2])):
             tab.open(path, f"#sort=table-0:1:{direction}")
-            assert labels(tab, "table-0") == ["GPT-2 XL", "ROME", "published"]
+            names = ["ROME", "published", "KE, published"]
+            assert labels(tab, "table-0") == ["GPT-2 XL", *(names[i] for i in order)]
 
 
 class TestFilters:
@@ -142,6 +143,24 @@ class TestFilters:
         assert tab.run(f"document.getElementById('{table_of(tab, entries=6)}').closest('.scroll').hidden")
         assert tab.run("document.getElementById('table-0-box').hidden")
         assert tab.run("[...document.querySelectorAll('#runs > details')].filter((r) => !r.hidden).length") == 1
+
+    def test_the_reports_tables_follow(self, tab: Browser, path: Path) -> None:
+        shown = "document.getElementById('table-0-box').hidden"
+        rows = "[...document.querySelectorAll('#table-0 tr[data-role]')].filter((r) => !r.hidden).length"
+        for view, hidden in (("model=gpt2-xl", False), ("model=minifact", True), ("dataset=zsre", True)):
+            tab.open(path, f"#{view}")
+            assert tab.run(shown) is hidden
+        tab.open(path, "#model=gpt2-xl&dataset=counterfact&editor=ROME")
+        assert tab.run(rows) == 2  # with the published values
+        tab.open(path, "#editor=KE")
+        assert tab.run(rows) == 1  # published alone, below another editor's line but not its own
+
+    def test_headings_of_runs_go_with_them(self, tab: Browser, path: Path) -> None:
+        shown = "[...document.querySelectorAll('#runs > h3')].filter((h) => !h.hidden).length"
+        tab.open(path)
+        every = tab.run(shown)
+        tab.open(path, "#dataset=zsre")
+        assert (tab.run(shown), every) == (1, 4)
 
     def test_data_by_the_menu(self, tab: Browser, path: Path) -> None:
         tab.open(path)
@@ -165,6 +184,24 @@ class TestCases:
         assert written(tab, "#case .texts > div:nth-child(1)") == "unedited He likes b, papas and bananas."
         assert tab.run("[...document.querySelectorAll('#case .texts .new')].map((n) => n.textContent)") == ["a", "a"]
         assert tab.run("document.querySelector('#case-list [aria-current]').textContent").startswith("subject 0")
+
+    def test_every_prompt_stands_beside_its_probabilities(self, tab: Browser, path: Path) -> None:
+        tab.open(path)
+        study = self.study(tab, "FT,ROME")
+        tab.open(path, f"#study={study}&case=0&text=1")
+        prompts = "[...document.querySelectorAll('#case th.prompt')].map((h) => h.textContent)"
+        asked = [text for kind in list(ASKED)[:3] for text in ASKED[kind]]  # attribute prompts were not measured
+        assert tab.run(prompts) == asked
+        assert written(tab, "#case .asked") == "“He likes”"
+        tab.run("document.querySelector('#case details').open = true")
+        tab.settle()
+        first = "[...document.querySelector('#case th.prompt').closest('tr').cells].map((c) => c.textContent)"
+        assert tab.run(first)[::3] == ["someone lives in", "0.779 / 0.030"]
+        click(tab, "#case-next")
+        assert tab.run("document.querySelector('#case details').open")  # stays from case to case
+        tab.open(path, f"#study={study}&case=3")  # of an early run, which does not say what was asked
+        assert tab.run(prompts)[:3] == ["edited prompt", "paraphrase 1", "paraphrase 2"]
+        assert tab.run("document.querySelector('#case .asked')") is None
 
     def test_next_and_previous(self, tab: Browser, path: Path) -> None:
         tab.open(path)
@@ -204,6 +241,8 @@ class TestCases:
         assert tab.run("document.title") == "romexp results"
         assert tab.run("document.querySelectorAll('img[src=x], #cases script').length") == 0
         assert "tokens right" in written(tab, "#case table")
+        assert tab.run("document.querySelector('#case th.prompt').textContent") == f"what of {EVIL} ?"
+        assert tab.run("document.querySelector('#case .answer').textContent") == EVIL
         assert tab.complaints == []
 
 
@@ -225,6 +264,8 @@ def test_fits_every_screen_by_day_and_night(tab: Browser, path: Path, width: int
     assert tab.run(boxes)
     if width == 390:  # the control: there is something that had to be put in a box
         assert tab.run("[...document.querySelectorAll('.scroll')].some((b) => b.scrollWidth > b.clientWidth)")
+    # No label runs into the numbers beside it.
+    assert tab.run("[...document.querySelectorAll('th[scope=row]')].every((h) => h.scrollWidth <= h.clientWidth + 1)")
     colours = tab.run("(() => { const s = getComputedStyle(document.body); return [s.backgroundColor, s.color] })()")
     background, ink = (sum(map(int, c[4:-1].split(","))) / 3 for c in colours)
     assert (background < 40 and ink > 200) if dark else (background > 240 and ink < 60)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,12 @@ from report_runs import write_run
 from rich.console import Console
 from rich.text import Text
 
-from romexp.reporting.latex import latex, latex_document, to_latex
+from romexp.reporting.latex import MOST_LINES, latex, latex_document, to_latex
 from romexp.reporting.metrics import COUNTERFACT, case_metrics
 from romexp.reporting.paired import MOST_PAIRS, paired, paired_table, pairs
 from romexp.reporting.paper_table import paper_table
 from romexp.reporting.published import TABLES, published_table
-from romexp.reporting.report_table import Block, Cell, Column, Line, ReportTable
+from romexp.reporting.report_table import Block, Cell, Column, Line, ReportTable, metric_columns
 from romexp.reporting.runs import find_runs
 from romexp.reporting.studies import Entry, Study, to_studies
 from romexp.reporting.summary import harmonic_mean
@@ -294,19 +296,52 @@ def test_names_of_any_kind(tmp_path: Path) -> None:
     assert latex("łódź 漢 é") == "?ódz ? é"
 
 
-def test_latex_compiles(tmp_path: Path) -> None:
+def compiled(folder: Path, tables: list[ReportTable]) -> str:
+    """What pdflatex says of a document of these tables."""
     if shutil.which("pdflatex") is None:
         pytest.skip("no pdflatex here")
+    for table in tables:
+        (folder / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")
+    (folder / "tables.tex").write_text(latex_document([table.name for table in tables]), encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull \\hbox" not in done.stdout
+    assert "Float too large" not in done.stdout
+    assert (folder / "tables.pdf").stat().st_size > 10_000
+    return done.stdout
+
+
+def test_latex_compiles(tmp_path: Path) -> None:
     for editor in ("ft", "rome"):
         write_run(tmp_path / editor, range(10), editor=editor, model="gpt2-xl", dataset="counterfact")
         write_run(tmp_path / f"{editor}_zsre", range(10), editor=editor, dataset="zsre", zsre=True)
     found = studies(tmp_path)
-    tables = [awkward(), *(paper_table(n, found, departure=the_papers) for n in TABLES), paired_table(found)]
-    for table in tables:
-        (tmp_path / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")
-    (tmp_path / "tables.tex").write_text(latex_document([table.name for table in tables]), encoding="utf-8")
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert "Overfull \\hbox" not in done.stdout
-    assert (tmp_path / "tables.pdf").stat().st_size > 10_000
+    compiled(tmp_path, [awkward(), *(paper_table(n, found, departure=the_papers) for n in TABLES), paired_table(found)])
+
+
+def test_long_tables_go_over_several_pages_with_their_headings(tmp_path: Path) -> None:
+    numbers = [Cell(text="100.0 (0.0)")] * 10
+    lines = tuple(
+        Line(
+            cells=(Cell(text=f"ROME (layer={n}, fact_token=subject_first_after_last)"), *numbers),
+            role=role,
+            below=role != "measured",
+        )
+        for n in range(60)
+        for role in ("measured", "published")
+    )
+    table = ReportTable(
+        name="long", title="Sweeps", caption="A caption.",
+        columns=(Column(name="Editor", numeric=False), Column(name="Cases"), *metric_columns(COUNTERFACT)),
+        blocks=(Block(title="a model", lines=lines),),
+    )  # fmt: skip
+    said = compiled(tmp_path, [table])
+    pages = re.search(r"\((\d+) pages", said)
+    assert pages is not None
+    assert int(pages[1]) >= 3
+    text = to_latex(table)
+    assert text.count(r"\endhead") == text.count(r"\endfirsthead") == 1
+    compiled(tmp_path, [replace(table, blocks=(Block(title="a model", lines=lines[:MOST_LINES]),))])
+    few = replace(table, blocks=(Block(title="a model", lines=lines[:10]),))
+    assert "longtable}" not in to_latex(few)

@@ -67,6 +67,43 @@ def test_configurations_are_named_by_what_differs_and_sorted(tmp_path: Path) -> 
     assert study.entries[2].distinct == {"editor.layer": 2}
 
 
+def test_no_two_rows_have_one_name(tmp_path: Path) -> None:
+    """Paired differences, colours and cases on the page are found by label."""
+    for editor, settings in (("ft_l", {}), ("copy", {"layer": 3}), ("third", {})):
+        write_run(
+            tmp_path / editor, range(4), editor=editor, settings={"type": "FineTune", "layer": 0, **settings},
+            manifest={"editor_label": "FT+L"},
+        )  # fmt: skip
+    for number, bound in enumerate((0.0005, 0.00050000001)):
+        write_run(tmp_path / f"b{number}", range(4), editor="ft", settings={"norm_constraint": bound})
+    (study,) = studies(tmp_path).studies
+    assert [entry.label for entry in study.entries] == [
+        "FT (norm_constraint=0.0005)",
+        "FT (norm_constraint=0.00050000001)",
+        "FT+L (editor=ft_l)",
+        "FT+L (editor=copy)",
+        "FT+L (editor=third)",
+    ]
+    assert {entry.editor: entry.distinct for entry in study.entries if entry.name == "FT+L"} == {
+        "ft_l": {}, "copy": {}, "third": {},
+    }  # fmt: skip
+
+
+def test_texts_name_a_study_only_where_nothing_else_does(tmp_path: Path) -> None:
+    texts = {"snippets": "a1", "idf": "b2"}
+    generating = {"type": "CounterFactEvaluator", "generation": "on"}
+    write_run(tmp_path / "a", range(3))
+    write_run(tmp_path / "b", range(3), identity={"evaluator": generating, "references": texts})
+    assert [study.label for study in studies(tmp_path).studies] == [
+        "minifact, minifact (generation=off)",
+        "minifact, minifact (generation=on)",
+    ]
+    write_run(tmp_path / "c", range(3), identity={"evaluator": generating, "references": texts | {"idf": "c3"}})
+    labels = [study.label for study in studies(tmp_path).studies]
+    assert len(set(labels)) == 3
+    assert "idf=c3" in labels[2]
+
+
 def test_models_data_sets_and_evaluators_are_studies_of_their_own(tmp_path: Path) -> None:
     write_run(tmp_path / "a", range(3))
     write_run(tmp_path / "b", range(3), identity={"evaluator": {"type": "CounterFactEvaluator", "generation": "on"}})
@@ -118,6 +155,35 @@ def test_rounding_is_no_disagreement(tmp_path: Path) -> None:
     assert agree(row, close)
     assert not agree(row, far)
     assert not agree(row, missing)
+
+
+def test_answers_of_zsre_may_disagree(tmp_path: Path) -> None:
+    row = json.loads((write_run(tmp_path / "a", [1], dataset="zsre", zsre=True) / "cases.jsonl").read_text())
+    other = json.loads(json.dumps(row))
+    other["post"]["rewrite_prompts_correct"][0] ^= True
+    assert agree(row, json.loads(json.dumps(row)))
+    assert not agree(row, other)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        [1],
+        {"manifest_version": 3},
+        {"identity": {"task": "edit", "dataset": "x"}},
+        {"identity": {"task": "edit"}, "names": "x"},
+        {"identity": {"task": "edit"}, "names": {"model": None}},
+        {"identity": {"task": "edit"}, "sessions": 3},
+        {"identity": {"task": "edit"}, "set_aside": [1]},
+    ],
+)
+def test_a_manifest_of_something_else_is_named(tmp_path: Path, manifest: object) -> None:
+    write_run(tmp_path / "good", range(3))
+    other = write_run(tmp_path / "other", range(3))
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    found = find_runs([tmp_path])
+    assert [run.path.name for run in found.runs] == ["good"]
+    assert "other/manifest.json: not a run's manifest" in found.problems[0]
 
 
 def test_what_cannot_be_used_is_named_and_the_rest_is_used(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from romexp.errors import ConfigError
 from romexp.reporting import trace_figures
@@ -111,6 +112,8 @@ def test_figures_are_drawn_and_repeat_byte_for_byte(rows: list[dict], tmp_path) 
         again = [p.read_bytes() for p in trace_figures.save(draw(), tmp_path / "b" / name)]
         assert first == again
         assert all(len(content) > 2000 for content in first)
+    with Image.open(tmp_path / "a" / "severed.png") as image:
+        assert image.info["Description"].startswith("Restored states with parts severed: m, ")
     assert trace_figures.severed_bars(trace_summary(rows[2:]), model="m") is None
     assert trace_figures.prompt_gradients(rows[2], model="m") is None
 

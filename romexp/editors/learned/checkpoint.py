@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,12 @@ from romexp.files import replacing
 from romexp.lm.deltas import weight_in_out
 from romexp.lm.model import LanguageModel
 
+_log = logging.getLogger(__name__)
+
 FORMAT = "romexp_edit_network"
 """The metadata's key."""
+AUTHORS = ".pt"
+"""Suffix of the authors' files."""
 KINDS: Mapping[str, type[EditNetwork]] = {"mend": MendNetwork, "ke": KeNetwork}
 
 
@@ -59,8 +65,30 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return _read(path)[0]
 
 
+def digest(path: Path) -> str:
+    """16 hexadecimal digits that name what a checkpoint does: its configuration and weights, or an authors' whole file.
+
+    Neither where it lies nor what it says about its training counts.
+
+    Raises:
+        DataError: the file is missing, torn, or something else.
+    """
+    path = Path(path)
+    if path.suffix == AUTHORS and path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    description, tensors = _read(path)
+    found = hashlib.sha256(json.dumps(description["config"], sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
 def load(path: Path, lm: LanguageModel | None = None) -> EditNetwork:
     """A network from our safetensors, or from a file of the authors (`.pt`), on the model's device, in evaluation mode.
+
+    One that was trained for a model of the same widths and other weights is loaded with a warning.
 
     Args:
         lm: the model that it is for; the edited parameters must exist in it and be of the right shape. Needed for a
@@ -72,13 +100,14 @@ def load(path: Path, lm: LanguageModel | None = None) -> EditNetwork:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"no checkpoint {path}")
-    if path.suffix == ".pt":
+    trained_for = None
+    if path.suffix == AUTHORS:
         if lm is None:
             raise DataError(f"{path}: a file of the authors can be read with its model only")
         config, tensors = read_published(path, lm)
     else:
         description, tensors = _read(path)
-        config = description["config"]
+        config, trained_for = description["config"], description.get("training", {}).get("model")
     try:
         network = build(config)
         network.load_state_dict(tensors)
@@ -87,6 +116,8 @@ def load(path: Path, lm: LanguageModel | None = None) -> EditNetwork:
     if lm is not None:
         check_fits(network, lm, path)
         network.to(lm.device)
+        if trained_for not in (None, lm.digest):
+            _log.warning("%s was trained for a model of other weights, or in another dtype, than %r", path, lm.name)
     return network.eval()
 
 

@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
 from romexp.editors.base import Edit, Resources
 from romexp.editors.learned.base import EditNetwork, shapes_of
-from romexp.editors.learned.checkpoint import load
+from romexp.editors.learned.checkpoint import digest, load
 from romexp.editors.learned.factors import edit_factors, edit_text
 from romexp.editors.learned.ke import KeNetwork
 from romexp.editors.learned.mend import MendNetwork
@@ -58,7 +58,27 @@ class _LearnedEditor(ABC):
     published: str | None = None
     networks: PublishedNetworks | None = None
     n_layers: int = 3
+    _sizes: ClassVar[tuple[str, ...]]
+    _uses: ClassVar[tuple[str, ...]]
     _held: _Held = field(default_factory=_Held, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for size in self._sizes:
+            if not getattr(self, size) > 0:
+                raise ConfigError(f"editor.{size}: expected a positive number, not {getattr(self, size)}")
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What decides the edits, by which runs are told apart: the network's content and how it is used.
+
+        Neither where its file lies nor the sizes that a new one would have. A published network is its file's name.
+
+        Raises:
+            DataError: the file is missing, torn, or something else.
+        """
+        given = self.checkpoint or self.shipped
+        network = digest(Path(given).expanduser()) if given else self.published
+        return {"type": type(self).__name__, "network": network} | {use: getattr(self, use) for use in self._uses}
 
     @abstractmethod
     def new_network(self, lm: LanguageModel, *, seed: int) -> EditNetwork:
@@ -145,8 +165,13 @@ class Mend(_LearnedEditor):
     rank: int = 1920
     n_hidden: int = 1
     edit_lr: float = 1e-4
+    _sizes: ClassVar[tuple[str, ...]] = ("n_layers", "rank")
+    _uses: ClassVar[tuple[str, ...]] = ("lr_scale", "statistics", "lr_order")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_hidden < 0:
+            raise ConfigError(f"editor.n_hidden: expected 0 or more, not {self.n_hidden}")
         if self.statistics not in ("frozen", "training"):
             raise ConfigError(f"editor.statistics: {self.statistics!r} is none of frozen, training")
         if self.lr_order not in ("config", "named_parameters"):
@@ -200,6 +225,8 @@ class KE(_LearnedEditor):
     hidden_size: int = 512
     condition_size: int = 768
     max_scale: float = 1.0
+    _sizes: ClassVar[tuple[str, ...]] = ("n_layers", "hidden_size", "condition_size", "max_scale")
+    _uses: ClassVar[tuple[str, ...]] = ()
 
     def new_network(self, lm: LanguageModel, *, seed: int) -> KeNetwork:
         embedding = lm.module(lm.architecture.embedding).weight.detach().float()  # type: ignore[union-attr, operator]

@@ -41,12 +41,13 @@ function show(changes, { push = false } = {}) {
 /* ---- sorting ---- */
 
 function groupsOf(body) {
-  // A published line and a difference stay below the measured line they belong to.
+  // A published line and a difference stay below the measured line they belong to: that of the same editor.
   const groups = [];
   for (const row of body.rows) {
     if (row.className === "block") continue;
+    const last = groups[groups.length - 1];
     const follows = row.dataset.role && row.dataset.role !== "measured";
-    if (follows && groups.length) groups[groups.length - 1].push(row);
+    if (follows && last && row.dataset.editors === last[0].dataset.editors) last.push(row);
     else groups.push([row]);
   }
   return groups;
@@ -104,16 +105,16 @@ function prepareSorting(table) {
 
 /* ---- filtering ---- */
 
+const editorsOf = (row) => JSON.parse(row.dataset.editors || "[]");
+
 function matches(row) {
   const words = (state.get("q") || "").toLowerCase().split(/\s+/).filter(Boolean);
   const text = `${row.textContent} ${Object.values(row.dataset).join(" ")}`.toLowerCase();
   if (!words.every((word) => text.includes(word))) return false;
+  // What is of no one model or editor, as the unedited model, stands beside all of them.
   return FILTERS.every((name) => {
-    const wanted = state.get(name);
-    if (!wanted || (name === "editor" && row.classList.contains("unedited"))) return true;
-    if (row.dataset[name] !== undefined) return row.dataset[name] === wanted;
-    // Rows of the paper's tables have labels only: "FT (layer=3)" is FT, "FT+L" is not.
-    return name !== "editor" || row.cells[0].textContent === wanted || row.cells[0].textContent.startsWith(`${wanted} `);
+    const wanted = state.get(name), own = name === "editor" ? editorsOf(row) : [row.dataset[name]].filter(Boolean);
+    return !wanted || !own.length || own.includes(wanted);
   });
 }
 
@@ -128,7 +129,7 @@ function filterTable(table) {
       all += 1;
     }
     // The unedited model alone answers no question about editors.
-    const edited = [...body.rows].some((row) => !row.hidden && !row.classList.contains("unedited") && row.className !== "block");
+    const edited = [...body.rows].some((row) => !row.hidden && editorsOf(row).length);
     if (state.get("editor") && !edited) { for (const row of body.rows) row.hidden = true; here = 0; }
     for (const row of body.querySelectorAll("tr.block")) row.hidden = here === 0;
     visible += here;
@@ -146,7 +147,12 @@ function filterAll() {
     visible += some;
     all += of;
   }
-  for (const run of document.querySelectorAll("#runs > details")) run.hidden = !matches(run);
+  let heading = null;
+  for (const part of document.querySelectorAll("#runs > h3, #runs > details")) {
+    if (part.tagName === "H3") { heading = part; heading.hidden = true; continue; }
+    part.hidden = !matches(part) || (state.has("editor") && !editorsOf(part).length);
+    if (heading && !part.hidden) heading.hidden = false;
+  }
   $("filter-count").textContent = visible === all ? "" : `${visible} of ${all} rows`;
   $("filter-text").value = state.get("q") || "";
   for (const name of FILTERS) $(`filter-${name}`).value = state.get(name) || "";

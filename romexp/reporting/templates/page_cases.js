@@ -66,7 +66,7 @@ function measuredTable(study, each) {
   const accuracy = study.kind === "zsre";
   const head = make("tr", {}, make("th", { scope: "col" }, "Model"));
   for (const [kind, one, many] of kinds) {
-    const n = Math.max(...sides.map(([, side]) => (side && side[kind] ? side[kind].length : 0)));
+    const n = counted(sides, kind);
     head.append(make("th", { scope: "col" }, accuracy ? one : n === 1 ? one : `${n} ${many}, mean`));
   }
   const body = make("tbody");
@@ -82,25 +82,48 @@ function measuredTable(study, each) {
   return scrollBox("Measured on this case", make("table", {}, make("thead", {}, head), body));
 }
 
+function counted(sides, kind) {
+  return Math.max(...sides.map(([, side]) => (side && side[kind] ? side[kind].length : 0)));
+}
+
+function pairCell(pair) {
+  if (!pair) return make("td", { class: "num" }, "–");
+  return make("td", { class: "num" }, make("span", { class: "new" }, probability(pair[0])), " / ", make("span", { class: "old" }, probability(pair[1])));
+}
+
+// Rows of one kind. For zsRE the tokens of all its prompts are one list: one cell beside all of them.
+function promptRows(study, each, sides, [kind, one, many]) {
+  const accuracy = study.kind === "zsre";
+  const texts = each.prompts[kind] || [];
+  const n = accuracy ? (counted(sides, kind) ? Math.max(texts.length, 1) : 0) : counted(sides, kind);
+  const named = texts.length === n;
+  const answers = accuracy && each.answers.length === n && kind === "neighborhood" ? each.answers : [];
+  const rows = [];
+  if (n && named) rows.push(make("tr", { class: "block" }, make("th", { scope: "rowgroup", colspan: sides.length + 1 }, make("span", {}, n === 1 ? one : `${n} ${many}`))));
+  for (let i = 0; i < n; i += 1) {
+    const answer = answers[i] ? [" → ", make("span", { class: "answer" }, answers[i])] : [];
+    const row = make("tr", {}, make("th", { scope: "row", class: "prompt" }, named ? texts[i] : n === 1 ? one : `${one} ${i + 1}`, ...answer));
+    for (const [, side] of sides) {
+      const values = side && side[kind];
+      if (!accuracy) row.append(pairCell(values && values[i]));
+      else if (i === 0) row.append(make("td", { class: "num", rowspan: n }, values && values.length ? rightTokens(values) : "–"));
+    }
+    rows.push(row);
+  }
+  return rows;
+}
+
+let promptsOpen = false; // stays from case to case
+
 function promptTable(study, each) {
   const sides = sidesOf(study, each);
   const head = make("tr", {}, make("th", { scope: "col" }, "Prompt"), ...sides.map(([label]) => make("th", { scope: "col", class: "num" }, label)));
-  const body = make("tbody");
-  for (const [kind, one] of KINDS) {
-    const n = Math.max(...sides.map(([, side]) => (side && side[kind] ? side[kind].length : 0)));
-    for (let i = 0; i < n; i += 1) {
-      const row = make("tr", {}, make("th", { scope: "row" }, n === 1 ? one : `${one} ${i + 1}`));
-      for (const [, side] of sides) {
-        const pair = side && side[kind] && side[kind][i];
-        const cell = make("td", { class: "num" });
-        if (pair) cell.append(make("span", { class: "new" }, probability(pair[0])), " / ", make("span", { class: "old" }, probability(pair[1])));
-        else cell.append("–");
-        row.append(cell);
-      }
-      body.append(row);
-    }
-  }
-  return make("details", {}, make("summary", {}, "Every prompt: P(o*) / P(oᶜ)"), scrollBox("Every prompt", make("table", {}, make("thead", {}, head), body)));
+  const body = make("tbody", {}, ...KINDS.flatMap((kind) => promptRows(study, each, sides, kind)));
+  const title = study.kind === "zsre" ? "Every prompt" : "Every prompt: P(o*) / P(oᶜ)";
+  const box = make("details", {}, make("summary", {}, title), scrollBox("Every prompt", make("table", {}, make("thead", {}, head), body)));
+  box.open = promptsOpen;
+  box.addEventListener("toggle", () => { promptsOpen = box.open; });
+  return box;
 }
 
 function sharedBeginning(texts) {
@@ -148,8 +171,9 @@ function generations(study, each) {
     grid.append(make("div", {}, make("h4", {}, label),
       make("p", {}, make("span", { class: "shared" }, ...marked(text.slice(0, shared), each)), ...marked(text.slice(shared), each))));
   }
+  const prompt = each.text_prompts[index] ? [make("p", { class: "asked" }, "“", ...marked(each.text_prompts[index], each), "”")] : [];
   return [make("h3", {}, "Generated texts"),
-    make("div", { class: "bar" }, previous, next, make("span", {}, `prompt ${index + 1} of ${n}; what all texts share is grey`)), grid];
+    make("div", { class: "bar" }, previous, next, make("span", {}, `prompt ${index + 1} of ${n}; what all texts share is grey`)), ...prompt, grid];
 }
 
 function renderCase(study, each, listed) {
@@ -168,7 +192,7 @@ function renderCase(study, each, listed) {
     make("h3", {}, each.subject), fact,
     ...(study.kind === "zsre" ? [] : [make("p", { class: "note" }, "Probabilities of the new answer ", make("span", { class: "new" }, "o*"),
       " and of the old one ", make("span", { class: "old" }, "oᶜ"), ", geometric means over their tokens.")]),
-    measuredTable(study, each), ...(study.kind === "zsre" ? [] : [promptTable(study, each)]), ...generations(study, each));
+    measuredTable(study, each), promptTable(study, each), ...generations(study, each));
 }
 
 function renderBrowser() {
