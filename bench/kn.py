@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ Scores = list[torch.Tensor]
 OURS, ALONE, PLAIN = "ours", "ours, one at a time", "layer by layer"
 
 
-def main() -> int:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=50)
     parser.add_argument("--single-records", type=int, default=5, help="records of the other two variants (default 5)")
@@ -42,7 +43,11 @@ def main() -> int:
     )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", type=Path, help="write the rows as JSON")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = arguments()
     lm = PretrainedModel(path=options.model, device=options.device).load()
     cases = CounterFact(path=options.data, limit=options.records).load().items
     facts = fact_texts(lm, [case.request for case in cases], ["{}"], leading_space=options.leading_space)
@@ -56,12 +61,8 @@ def main() -> int:
     }
     for run in variants.values():
         run(Stopwatch(lm.device))  # before the clock starts
-    results, laps = alternate(
-        variants,
-        repeats=options.repeats,
-        device=lm.device,
-        say=lambda text: console.print(text, style="dim"),
-    )
+    say = partial(console.print, style="dim")
+    results, laps = alternate(variants, repeats=options.repeats, device=lm.device, say=say)
     counts = {OURS: len(texts), ALONE: len(few), PLAIN: len(few)}
     rows = {
         name: {

@@ -56,10 +56,8 @@ def authors(folder: Path, work: Workload, *, path: str) -> Variant:
     Raises:
         ConfigError: `folder` is no checkout of their repository.
     """
-    code = _load(folder, work.lm.device)
-    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=work.lm.dtype)
-    model.to(work.lm.device).eval()
-    lm = replace(work.lm, model=model.requires_grad_(False))
+    code = load(folder, work.lm.device)
+    lm = own_model(work.lm, path)
     tokenizer = copy.deepcopy(work.lm.tokenizer)
     if tokenizer.unk_token_id is None:  # GPT-2's is the end of text; their fine-tuning needs one
         tokenizer.unk_token = tokenizer.eos_token
@@ -76,7 +74,13 @@ def authors(folder: Path, work: Workload, *, path: str) -> Variant:
     return Variant(name="authors", edit=edit, generate=generate, ours=False)
 
 
-def _load(folder: Path, device: torch.device) -> dict[str, ModuleType]:
+def own_model(lm: LanguageModel, path: str) -> LanguageModel:
+    """The model as transformers loads it from `path`."""
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=lm.dtype)
+    return replace(lm, model=model.to(lm.device).eval().requires_grad_(False))
+
+
+def load(folder: Path, device: torch.device) -> dict[str, ModuleType]:
     """Import a changed copy of the checkout. Modules of an earlier copy, for another device, are forgotten first."""
     if missing := [name for name in NEEDED if not (folder / name).is_file()]:
         raise ConfigError(f"--reference: {folder} is no checkout of kmeng01/rome, it lacks {', '.join(missing)}")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from reference import _load
-from transformers import AutoModelForCausalLM
+from reference import load, own_model
 
 from romexp.errors import ConfigError
 from romexp.lm.model import LanguageModel
@@ -25,12 +23,10 @@ def authors_tracer(
     Raises:
         ConfigError: `folder` is no checkout of their repository, or lacks the tracing.
     """
-    code = _load(folder, lm.device)
+    code = load(folder, lm.device)
     if "trace" not in code:
         raise ConfigError(f"--reference: {folder} lacks experiments/causal_trace.py")
-    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=lm.dtype)
-    model.to(lm.device).eval().requires_grad_(False)
-    both = code["trace"].ModelAndTokenizer(model=model, tokenizer=lm.tokenizer)
+    both = code["trace"].ModelAndTokenizer(model=own_model(lm, path).model, tokenizer=lm.tokenizer)
 
     def grid(prompt: TracedPrompt, kind: str | None) -> np.ndarray:
         found = code["trace"].calculate_hidden_flow(

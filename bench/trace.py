@@ -63,12 +63,9 @@ def main() -> int:
         )
     arithmetic = {name: operations(trace, prompts) for name, trace in variants.items()}
     console = Console(stderr=True)
-    results, laps = alternate(
-        {name: partial(timed, trace, prompts) for name, trace in variants.items()},
-        repeats=options.repeats,
-        device=lm.device,
-        say=lambda text: console.print(text, style="dim"),
-    )
+    timings = {name: partial(timed, trace, prompts) for name, trace in variants.items()}
+    say = partial(console.print, style="dim")
+    results, laps = alternate(timings, repeats=options.repeats, device=lm.device, say=say)
     rows = [
         Measured(
             variant=name,

@@ -1,13 +1,15 @@
-"""A file is replaced whole or not at all, and is as readable as any other."""
+"""A file is replaced whole or not at all, made once by whoever comes first, and as readable as any other."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import torch
 
-from romexp.files import replacing, write_text
+from romexp.files import file_sha256, replacing, write_once, write_text
 from romexp.lm.deltas import Dense, WeightDelta
 
 
@@ -33,3 +35,27 @@ def test_a_delta_has_the_mode_of_a_new_file(tmp_path: Path) -> None:
     plain.touch()
     WeightDelta(terms={"w.bias": Dense(value=torch.ones(2))}).save(tmp_path / "d.safetensors")
     assert (tmp_path / "d.safetensors").stat().st_mode == plain.stat().st_mode
+
+
+def test_who_starts_together_makes_a_file_once(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.json"
+    together = Barrier(4)
+    made: list[int] = []
+
+    def start(i: int) -> None:
+        def make() -> str:
+            made.append(i)
+            return f"by {i}"
+
+        together.wait(timeout=30)
+        write_once(path, make)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(start, range(4)))
+    (first,) = made
+    assert path.read_text() == f"by {first}"
+
+
+def test_file_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

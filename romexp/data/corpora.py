@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from romexp.data.download import file_sha256
 from romexp.data.text_files import COLUMNS, LINES, PLAIN, Unit, read_texts, text_of
 from romexp.errors import ConfigError, DataError
+from romexp.files import file_sha256
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from romexp.data.download import file_sha256
 from romexp.data.json_array import stream_array
 from romexp.data.records import Loaded, Rejected
 from romexp.data.schema import explain
 from romexp.data.selection import Selection
 from romexp.data.source import FileSource
 from romexp.errors import DataError, RecordError
+from romexp.files import file_sha256
 
 T = TypeVar("T")
 

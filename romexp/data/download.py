@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from romexp.errors import DataError
+from romexp.files import file_sha256
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +52,6 @@ def cached_path(url: str, folder: Path) -> Path:
     parts = urlsplit(url)
     names = [name for name in unquote(parts.path).split("/") if name not in ("", ".", "..")]
     return folder.joinpath(parts.netloc.rpartition("@")[2].replace(":", "_"), *names)
-
-
-def file_sha256(path: Path) -> str:
-    """Sha256 of a file's content, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fetch(remote: RemoteFile, folder: Path) -> Path:

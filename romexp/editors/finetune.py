@@ -16,13 +16,12 @@ from torch import nn
 
 from romexp.editors.base import Edit, Resources
 from romexp.editors.layers import pick_layer
+from romexp.editors.targets import Spot, edit_text, read_targets
 from romexp.errors import ConfigError, RecordError
 from romexp.facts import EditRequest
 from romexp.lm.deltas import Dense, WeightDelta, weight_in_out
-from romexp.lm.forward import Pass, Row, check_length, logits, make_pass, run
+from romexp.lm.forward import Pass, Row, make_pass, run
 from romexp.lm.model import LanguageModel
-from romexp.lm.scoring import target_start
-from romexp.lm.tokens import encode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +117,7 @@ class FineTune:
             hidden = below[index] if below is not None else None
             with torch.enable_grad(), _through(lm, chosen):
                 final = run(lm, given.select(index), start=layer, hidden=hidden)
-                loss = _losses(lm, final, [texts[i] for i in active])
+                loss = read_targets(lm, final, [texts[i].spots for i in active]).nll()
             for i, value in zip(active, loss.tolist(), strict=True):
                 history[i].append(value)
             going = [place for place, value in enumerate(loss.tolist()) if value >= self.loss_threshold]
@@ -133,46 +132,22 @@ class FineTune:
 
 @dataclass(frozen=True, kw_only=True)
 class _Text:
-    """A prompt, with the target's earlier tokens if they are forced; `columns[t]` scores `targets[t]`."""
+    """A prompt, with the target's earlier tokens if they are forced, and where it is to predict the target's tokens."""
 
     row: Row
-    columns: tuple[int, ...]
-    targets: tuple[int, ...]
-    counted: tuple[bool, ...]
+    spots: tuple[Spot, ...]
 
 
 def _text(lm: LanguageModel, index: int, request: EditRequest, *, teacher_forcing: bool) -> _Text:
-    if not request.target_new.strip():
-        raise RecordError("the new target is empty", index=index, field="target_new")
-    (encoding,) = encode(lm.tokenizer, [f"{request.text} {request.target_new.strip()}"])
-    try:
-        start = target_start(encoding.offsets, len(request.text))
-        ids = encoding.ids[:-1] if teacher_forcing else encoding.ids[:start]
-        check_length(lm, len(ids))
-    except RecordError as error:
-        raise error.at(index) from error
-    targets = encoding.ids[start:]
-    columns = tuple(start - 1 + (t if teacher_forcing else 0) for t in range(len(targets)))
+    text = edit_text(lm, index, request.text, request.target_new)
     unknown = lm.tokenizer.unk_token_id  # masked by the reference; end of text for GPT-2
-    counted = tuple(token != unknown for token in targets)
-    if not any(counted):
+    spots = tuple(spot for spot in text.spots if spot[1] != unknown)
+    if not spots:
         raise RecordError(f"target {request.target_new!r} has unknown tokens only", index=index, field="target_new")
-    return _Text(row=Row.text(ids), columns=columns, targets=targets, counted=counted)
-
-
-def _losses(lm: LanguageModel, final: torch.Tensor, texts: Sequence[_Text]) -> torch.Tensor:
-    """Mean over the counted target tokens of -log p (texts)."""
-    spots = [
-        (i, column, token, 1 / sum(text.counted))
-        for i, text in enumerate(texts)
-        for column, token, counted in zip(text.columns, text.targets, text.counted, strict=True)
-        if counted
-    ]
-    rows, columns, tokens, weights = (list(column) for column in zip(*spots, strict=True))
-    log_p = logits(lm, final[rows, columns]).log_softmax(dim=-1)
-    chosen = log_p.gather(1, torch.tensor(tokens, device=final.device)[:, None])[:, 0]
-    place = torch.tensor(rows, device=final.device)
-    return -log_p.new_zeros(len(texts)).index_add(0, place, chosen * torch.tensor(weights, device=final.device))
+    if teacher_forcing:
+        return _Text(row=Row.text(text.ids[:-1]), spots=spots)
+    last = text.target_start - 1
+    return _Text(row=Row.text(text.ids[: text.target_start]), spots=tuple((last, token) for _, token in spots))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,12 @@ from romexp.lm.deltas import WeightDelta
 from romexp.lm.model import LanguageModel
 from romexp.reporting.rows import Row
 
+EvaluationRows = dict[int, EvaluationRow]
+"""What was measured, by case id."""
+
+SetAside = list[dict[str, Any]]
+"""One entry a case that could not be edited or measured: `case_id`, `field`, `reason`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchResult:
@@ -25,14 +31,14 @@ class BatchResult:
     Attributes:
         rows: one a case that could be edited and measured.
         deltas: the edits of these, by case id.
-        set_aside: one entry a case that could not: `case_id`, `field`, `reason`.
+        set_aside: an entry for each of the others.
         edit_seconds: time that editing took.
         evaluate_seconds: time that measuring took.
     """
 
     rows: list[Row]
     deltas: dict[int, WeightDelta]
-    set_aside: list[dict[str, Any]]
+    set_aside: SetAside
     edit_seconds: float
     evaluate_seconds: float
 
@@ -50,11 +56,11 @@ class CaseRunner:
 
     def __call__(self, cases: Sequence[Case]) -> BatchResult:
         """Edit every case by itself and measure it before and after."""
-        aside: list[dict[str, Any]] = []
+        aside: SetAside = []
         start = time.perf_counter()
         cases, edits = self._edit(list(cases), aside)
         edited = time.perf_counter()
-        before, after = self._measure(cases, [edit.delta for edit in edits], aside)
+        before, after = self._measure(cases, edits, aside)
         measured = time.perf_counter()
         each = (edited - start) / max(len(edits), 1)
         rows = [
@@ -78,7 +84,7 @@ class CaseRunner:
             evaluate_seconds=measured - edited,
         )
 
-    def _edit(self, cases: list[Case], aside: list[dict[str, Any]]) -> tuple[list[Case], list[Edit]]:
+    def _edit(self, cases: list[Case], aside: SetAside) -> tuple[list[Case], list[Edit]]:
         """The cases that could be edited, with their edits. After an error the rest of the batch is done again."""
         while cases:
             try:
@@ -91,72 +97,69 @@ class CaseRunner:
         return [], []
 
     def _measure(
-        self, cases: list[Case], deltas: list[WeightDelta], aside: list[dict[str, Any]]
-    ) -> tuple[dict[int, EvaluationRow], dict[int, EvaluationRow]]:
-        """Rows before and after by case id, in one call: they share most of the computation.
+        self, cases: list[Case], edits: Sequence[Edit], aside: SetAside
+    ) -> tuple[EvaluationRows, EvaluationRows]:
+        """Rows before and after, in one call: they share most of the computation.
 
         Only cases that the cache lacks are measured unedited; an edit that changes nothing is not measured again. What
         another process is measuring unedited just now is taken from there at the end.
         """
-        pairs = list(zip(cases, deltas, strict=True))
+        deltas = {case.case_id: edit.delta for case, edit in zip(cases, edits, strict=True) if edit.delta.terms}
         before = self.unedited.get(cases)
         with self.unedited.claimed(case for case in cases if case.case_id not in before) as claimed:
             before |= self.unedited.get(claimed)  # what was kept since the first look
             ours = {case.case_id for case in claimed if case.case_id not in before}
-            while True:
-                new = [case for case, _ in pairs if case.case_id in ours]
-                changed = [(case, delta) for case, delta in pairs if delta.terms]
-                try:
-                    measured = self._evaluate(new, changed)
-                    break
-                except RecordError as error:
-                    bad = next((pair for pair in pairs if pair[0].case_id == error.index), None)
-                    if bad is None:
-                        raise
-                    aside.append(_entry(bad[0], error))
-                    pairs.remove(bad)
-            self.unedited.put(new, measured[: len(new)])
-        before |= {case.case_id: row for case, row in zip(new, measured, strict=False)}
-        before |= self._awaited([case for case, _ in pairs if case.case_id not in before], aside)
-        after = {case.case_id: before[case.case_id] for case, _ in pairs if case.case_id in before}
-        edited = {case.case_id: row for (case, _), row in zip(changed, measured[len(new) :], strict=True)}
-        return before, after | {case_id: row for case_id, row in edited.items() if case_id in before}
+            good, new, edited = self._evaluate(cases, unedited=ours, deltas=deltas, aside=aside)
+            before |= new
+        before |= self._awaited([case for case in good if case.case_id not in before], aside)
+        known = [case.case_id for case in good if case.case_id in before]
+        return before, {case_id: edited.get(case_id, before[case_id]) for case_id in known}
 
-    def _awaited(self, cases: list[Case], aside: list[dict[str, Any]]) -> dict[int, EvaluationRow]:
+    def _awaited(self, cases: list[Case], aside: SetAside) -> EvaluationRows:
         """Unedited rows of cases that another process was measuring; measured here if it came to nothing there."""
         if not cases:
             return {}
         with self.unedited.awaited(cases):
             found = self.unedited.get(cases)
             left = [case for case in cases if case.case_id not in found]
-            while left:
-                try:
-                    rows = self._evaluate(left, [])
-                    self.unedited.put(left, rows)
-                    return found | {case.case_id: row for case, row in zip(left, rows, strict=True)}
-                except RecordError as error:
-                    bad = next((case for case in left if case.case_id == error.index), None)
-                    if bad is None:
-                        raise
-                    aside.append(_entry(bad, error))
-                    left.remove(bad)
-        return found
+            _, new, _ = self._evaluate(left, unedited={case.case_id for case in left}, deltas={}, aside=aside)
+        return found | new
 
     def _evaluate(
-        self, unedited: Sequence[Case], edited: Sequence[tuple[Case, WeightDelta]]
-    ) -> Sequence[EvaluationRow]:
-        """Rows of the first cases unedited, then of the others edited.
+        self, cases: Sequence[Case], *, unedited: Collection[int], deltas: Mapping[int, WeightDelta], aside: SetAside
+    ) -> tuple[list[Case], EvaluationRows, EvaluationRows]:
+        """Measure and keep. After an error the rest is done again.
 
-        Raises:
-            RecordError: a case cannot be measured; its `index` is the case's id.
+        Args:
+            unedited: ids of those that are measured unedited.
+            deltas: by case id, of those that are measured edited.
+
+        Returns:
+            The cases without those set aside, their rows unedited, their rows edited.
         """
-        return self.evaluator(
-            self.lm,
-            [*unedited, *(case for case, _ in edited)],
-            deltas=[*(None for _ in unedited), *(delta for _, delta in edited)],
-            seed=self.resources.seed,
-            references=self.references,
-        )
+        good = list(cases)
+        while good:
+            new = [case for case in good if case.case_id in unedited]
+            changed = [case for case in good if case.case_id in deltas]
+            try:
+                rows = self.evaluator(
+                    self.lm,
+                    [*new, *changed],
+                    deltas=[*(None for _ in new), *(deltas[case.case_id] for case in changed)],
+                    seed=self.resources.seed,
+                    references=self.references,
+                )
+            except RecordError as error:
+                bad = next((case for case in good if case.case_id == error.index), None)
+                if bad is None:
+                    raise
+                aside.append(_entry(bad, error))
+                good.remove(bad)
+                continue
+            before, after = rows[: len(new)], rows[len(new) :]
+            self.unedited.put(new, before)
+            return good, _by_id(new, before), _by_id(changed, after)
+        return [], {}, {}
 
 
 def prompts_of(case: Case) -> dict[str, list[str]]:
@@ -177,3 +180,7 @@ def prompts_of(case: Case) -> dict[str, list[str]]:
 
 def _entry(case: Case, error: RecordError) -> dict[str, Any]:
     return {"case_id": case.case_id, "field": error.field, "reason": error.reason}
+
+
+def _by_id(cases: Sequence[Case], rows: Sequence[EvaluationRow]) -> EvaluationRows:
+    return {case.case_id: row for case, row in zip(cases, rows, strict=True)}

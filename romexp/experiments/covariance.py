@@ -9,10 +9,10 @@ from typing import Any
 from rich.table import Table
 
 from romexp.errors import ConfigError
-from romexp.experiments.identity import fingerprint
+from romexp.experiments.identity import of_covariance
 from romexp.experiments.job import Job, Outcome
 from romexp.experiments.progress import bars
-from romexp.experiments.run import Run, opened
+from romexp.experiments.run import Run, described, opened
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.stats.covariance import Covariance
 from romexp.stats.second_moment import SecondMoment, save_moments
@@ -49,12 +49,12 @@ class FitCovariance:
         identity = {
             "task": "covariance",
             "model": {"digest": lm.digest, "dtype": self.model.dtype},
-            "covariance": fingerprint(self.covariance, without=("shipped", "checkpoint_every", "check_model")),
+            "covariance": of_covariance(self.covariance),
             "layers": layers,
             "export": self.export,
         }
         names = {"task": "covariance", "model": lm.name, "covariance": job.choices["covariance"]}
-        facts = {"model": {"name": lm.name, "digest": lm.digest, "device": str(lm.device)}}
+        facts = {"model": described(lm)}
         with opened(job, names=names, identity=identity, facts=facts) as run:
             if run.was_done:
                 return self._outcome(run, lm, run.folder.read("summary") or {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -14,11 +13,11 @@ from romexp.evaluation.base import Evaluator
 from romexp.evaluation.generation import References
 from romexp.evaluation.text_metrics import tokenizer_in_use
 from romexp.experiments.cases import CaseRunner
-from romexp.experiments.identity import Identity, fingerprint
+from romexp.experiments.identity import Identity, fingerprint, of_covariance
 from romexp.experiments.job import Job, Outcome
 from romexp.experiments.job_references import ReferenceSource
 from romexp.experiments.progress import Report, bars
-from romexp.experiments.run import Run, opened, worked_on
+from romexp.experiments.run import Run, Worked, opened, worked_on
 from romexp.experiments.traced_layer import with_traced_layer
 from romexp.experiments.unedited import UneditedCache, code_digest
 from romexp.facts import Case
@@ -28,8 +27,6 @@ from romexp.reporting.rows import Row
 from romexp.reporting.summary import SIDES, Summary, case_frame, flatten, summarize
 from romexp.reporting.table import rich_table, table_rows
 from romexp.stats.covariance import Covariance
-
-log = logging.getLogger(__name__)
 
 
 class CaseSource(Protocol):
@@ -91,7 +88,6 @@ class EditExperiment:
             facts=worked_on(job, lm, loaded) | {"word_tokenizer": tokenizer_in_use(), "editor_label": self.editor.name},
         ) as run:
             if run.was_done:
-                log.info("this very run was finished before; delete its folder to do it again")
                 return self._outcome(run, loaded, run.folder.read("summary") or {})
             name = f"{lm.name} {dataset} {editor} {run.manifest['hash']}"
             with run.working(name=name, group=f"{lm.name} {dataset}", job_type="edit") as tracked:
@@ -120,7 +116,7 @@ class EditExperiment:
             "model": {"digest": lm.digest, "dtype": self.model.dtype},
             "dataset": {"sha256": loaded.sha256} | fingerprint(self.dataset, without=("path", "remote")),
             "editor": fingerprint(self.editor),
-            "covariance": fingerprint(self.covariance, without=("shipped", "checkpoint_every", "check_model")),
+            "covariance": of_covariance(self.covariance),
             "evaluator": fingerprint(self.evaluator),
             "references": dict(texts),
             "seed": job.seed,
@@ -163,24 +159,18 @@ class EditExperiment:
 
     def _work(self, run: Run, runner: CaseRunner, cases: Sequence[Case], report: Report) -> None:
         """Append a row for every case that has none; name those that cannot be edited or measured."""
-        finished = {row["case_id"] for row in run.folder.rows()}
-        pending = [case for case in cases if case.case_id not in finished]
-        if finished:
-            log.info("%d of %d cases were finished before; going on after them", len(finished), len(cases))
-        aside: list[dict[str, Any]] = []
-        run.manifest["set_aside"] = aside
-        for start in range(0, len(pending), self.batch_size):
-            report(start, len(pending))
-            result = runner(pending[start : start + self.batch_size])
+
+        def work(batch: Sequence[Case]) -> Worked:
+            result = runner(batch)
             if self.save_deltas:  # before the rows: a case that has its row has its delta
                 for row in result.rows:
                     metadata = {"case_id": row["case_id"], **row["requested_rewrite"]}
                     result.deltas[row["case_id"]].save(run.folder.delta(row["case_id"]), metadata=metadata)
-            run.folder.append(result.rows)
             run.add_seconds(edit=result.edit_seconds, evaluate=result.evaluate_seconds)
-            aside += result.set_aside
-            for entry in result.set_aside:
-                log.warning("case %d set aside: %s %s", entry["case_id"], entry["field"], entry["reason"])
+            return result.rows, result.set_aside
+
+        by_id = {case.case_id: case for case in cases}
+        run.work_off(by_id, work, batch_size=self.batch_size, report=report, kind="case")
 
     def _summarize(self, run: Run, rows: Sequence[Row], loaded: Loaded[Case]) -> Summary:
         aside = run.manifest["set_aside"]

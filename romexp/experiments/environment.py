@@ -10,8 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import romexp
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "scikit-learn", "nltk", "datasets")
@@ -20,6 +18,8 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "sci
 
 def describe() -> dict[str, Any]:
     """Versions, commit and machine, JSON-ready."""
+    import torch  # takes seconds, and the command line imports this file
+
     return {
         "romexp": romexp.__version__,
         "commit": commit(),

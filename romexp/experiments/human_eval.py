@@ -84,7 +84,7 @@ class HumanEvaluation:
         return Outcome(lines=self._next_steps(folder, questionnaire))
 
     def _study(self, job: Job) -> Study:
-        roots = [Path(root).expanduser() for root in self.results] if self.results else [job.outputs]
+        roots = job.roots(self.results)
         found = find_runs(roots)
         for problem in found.problems:
             log.warning("%s", problem)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from romexp.errors import ConfigError
+from romexp.files import file_sha256
 
 NO_EFFECT = frozenset(
     {"name", "cache_dir", "device", "device_map", "batch_size", "batch_tokens", "max_batch_tokens", "cache_gib"}
@@ -46,6 +47,11 @@ def fingerprint(value: Any, *, without: Collection[str] = ()) -> Any:
     return value if value is None or isinstance(value, (bool, int, float)) else str(value)
 
 
+def of_covariance(value: Any) -> Any:
+    """The fingerprint of where second moments come from, without how they are kept and checked."""
+    return fingerprint(value, without=("shipped", "checkpoint_every", "check_model"))
+
+
 def by_fields(value: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
     """The fingerprint of a dataclass by its fields, whatever it says of its provenance."""
     skipped = NO_EFFECT.union(without)
@@ -55,8 +61,7 @@ def by_fields(value: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
 
 def file_digest(path: Path) -> str:
     """Sha256 of a file's content, 16 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return file_sha256(path)[:16]
 
 
 def digest(value: Any) -> str:

@@ -30,7 +30,7 @@ class Job:
         cache_dir: for what many runs share: downloads, second moments, context templates, unedited metrics.
         seed: the run's seed; everything random derives from it (`romexp.seeds`).
         overrides: what the command line said, so that the same run can be asked for again.
-        models: what earlier jobs of this process have loaded; None keeps nothing between jobs.
+        models: what earlier jobs of this process have loaded.
         references: the same for reference texts.
     """
 
@@ -42,7 +42,7 @@ class Job:
     cache_dir: Path
     seed: int
     overrides: Sequence[str] = ()
-    models: LoadedModels | None = None
+    models: LoadedModels = field(default_factory=LoadedModels)
     references: KeptReferences = field(default_factory=KeptReferences)
 
     def load(self, model: PretrainedModel) -> LanguageModel:
@@ -51,7 +51,11 @@ class Job:
         Raises:
             ConfigError: as `PretrainedModel.load`.
         """
-        return model.load() if self.models is None else self.models.load(model)
+        return self.models.load(model)
+
+    def roots(self, results: Sequence[str] | None) -> list[Path]:
+        """Where a task that reads results looks for them: the folders that it names, else `outputs`."""
+        return [Path(root).expanduser() for root in results] if results else [self.outputs]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -146,7 +146,7 @@ class JobFunction:
     def _recorded(self, cfg: DictConfig) -> None:
         """Run one job of a sweep between two writes of its record."""
         hydra = HydraConfig.get()
-        if self._in_worker and hydra.launcher._target_.endswith(ONE_MACHINE):
+        if self._beside_others:
             end_with(self.command)
         folder, results = Path(hydra.sweep.dir), ""
         record = JobRecord.begun(number=int(hydra.job.num), overrides=tuple(hydra.overrides.task))
@@ -181,7 +181,7 @@ class JobFunction:
         """A GPU of its own for a worker's job, where neither configuration nor launcher chooses one."""
         model = cfg.model
         given = model.get("device") != "auto" or model.get("device_map") is not None
-        if given or not self._in_worker or not HydraConfig.get().launcher._target_.endswith(ONE_MACHINE):
+        if given or not self._beside_others:
             yield
             return
         import torch
@@ -200,8 +200,10 @@ class JobFunction:
                 torch.cuda.empty_cache()
 
     @property
-    def _in_worker(self) -> bool:
-        return Process.this() != self.command
+    def _beside_others(self) -> bool:
+        """Whether this is a worker's process, and the other workers are on this machine."""
+        launcher: str = HydraConfig.get().launcher._target_
+        return Process.this() != self.command and launcher.endswith(ONE_MACHINE)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from romexp.experiments.environment import now
 from romexp.experiments.job_worker import Process
 from romexp.files import write_text
 
@@ -53,8 +53,7 @@ class JobRecord:
     @classmethod
     def begun(cls, *, number: int, overrides: Sequence[str]) -> JobRecord:
         """The record of a job that begins now, in this process."""
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(number=number, overrides=overrides, process=Process.this(), started=started)
+        return cls(number=number, overrides=overrides, process=Process.this(), started=now())
 
     def ended(self, *, exit_status: int, error: str, traceback: str, results: str, seconds: float) -> JobRecord:
         """The record of the same job at its end."""

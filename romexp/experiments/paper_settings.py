@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 import romexp
 from romexp.data.published import COUNTERFACT, ZSRE_EVAL
 from romexp.errors import RomexpError
-from romexp.experiments.identity import fingerprint
+from romexp.experiments.identity import fingerprint, of_covariance
 from romexp.reporting.settings import differing, flat, shown_value
 from romexp.reporting.studies import Entry, Study
 
@@ -99,12 +99,11 @@ def composed(model: str, dataset: str, editor: str) -> dict[str, Any]:
         options = [f"model={model}", f"dataset={dataset}", f"editor={editor}"]
         configs = {name: compose("config", [*options, f"covariance={name}"]) for name in SECOND_MOMENTS}
     cfg = configs[SECOND_MOMENTS[0]]
-    moments = ("shipped", "checkpoint_every", "check_model")
     parts = {
         "editor": fingerprint(instantiate(cfg.editor)),
         "evaluator": fingerprint(instantiate(cfg.evaluator)),
         "dtype": cfg.model.dtype,
-        "covariances": [fingerprint(instantiate(each.covariance), without=moments) for each in configs.values()],
+        "covariances": [of_covariance(instantiate(each.covariance)) for each in configs.values()],
     }
     read: dict[str, Any] = json.loads(json.dumps(parts))
     return read

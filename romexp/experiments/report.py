@@ -63,7 +63,7 @@ class Report:
         Raises:
             RomexpError: no folder or no run to report on, or `output_dir` holds something else.
         """
-        found = find_runs(self._roots(job))
+        found = find_runs(job.roots(self.results))
         edits = to_studies(found.runs)
         traces, unusable = trace_studies(found.runs)
         problems = [*found.problems, *edits.problems, *unusable]
@@ -92,9 +92,6 @@ class Report:
     def _chosen(self) -> str:
         return "all" if self.table is None else str(self.table)
 
-    def _roots(self, job: Job) -> list[Path]:
-        return [Path(root).expanduser() for root in self.results] if self.results else [job.outputs]
-
     def _options(self) -> dict[str, Any]:
         return {"table": self._chosen, "x": self.x, "figures": self.figures, "page": self.page}
 
@@ -117,7 +114,7 @@ class Report:
         return [table for table in tables if table.blocks]
 
     def _nothing(self, job: Job, runs: Sequence[FoundRun], problems: Sequence[str]) -> str:
-        where = ", ".join(map(str, self._roots(job)))
+        where = ", ".join(map(str, job.roots(self.results)))
         held = f"{len(runs)} runs there" if runs else "no run with a finished case there"
         wanted = "to report on" if self._chosen == "all" else f"for table={self._chosen}"
         if self._chosen == "sweep" and self.x:

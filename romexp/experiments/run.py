@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
@@ -16,10 +17,18 @@ from romexp.data.records import Loaded
 from romexp.experiments.environment import describe, now
 from romexp.experiments.identity import Identity, digest, refuse_other
 from romexp.experiments.job import Job
+from romexp.experiments.progress import Report
 from romexp.experiments.results import RunFolder, Status
 from romexp.files import write_text
 from romexp.lm.model import LanguageModel
+from romexp.reporting.rows import Row
 from romexp.tracking import TrackedRun
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Worked = tuple[Sequence[Row], Sequence[Mapping[str, Any]]]
+"""Rows of a batch, and an entry (`case_id`, `field`, `reason`) for each item that has none."""
 
 
 @dataclass(kw_only=True)
@@ -43,6 +52,37 @@ class Run:
         """Add to this session's `timings`, by what the time was spent on."""
         for what, more in seconds.items():
             self._timings[what] = self._timings.get(what, 0.0) + more
+
+    def work_off(
+        self,
+        items: Mapping[int, Item],
+        work: Callable[[Sequence[Item]], Worked],
+        *,
+        batch_size: int,
+        report: Report,
+        kind: str,
+        quiet: bool = False,
+    ) -> None:
+        """Append a row for every item that has none yet, batch by batch; name those that get none in `set_aside`.
+
+        Args:
+            items: by case id.
+            kind: what one of them is called in messages.
+            quiet: do not warn of those that get none.
+        """
+        finished = {row["case_id"] for row in self.folder.rows()}
+        pending = [item for case_id, item in items.items() if case_id not in finished]
+        if finished:
+            log.info("%d of %d %ss were finished before; going on after them", len(finished), len(items), kind)
+        aside: list[Mapping[str, Any]] = []
+        self.manifest["set_aside"] = aside
+        for start in range(0, len(pending), batch_size):
+            report(start, len(pending))
+            rows, refused = work(pending[start : start + batch_size])
+            self.folder.append(rows)
+            aside += refused
+            for entry in () if quiet else refused:
+                log.warning("%s %d set aside: %s: %s", kind, entry["case_id"], entry["field"], entry["reason"])
 
     @contextmanager
     def working(self, *, name: str, group: str, job_type: str) -> Iterator[TrackedRun]:
@@ -123,7 +163,9 @@ def opened(job: Job, *, names: Mapping[str, str], identity: Identity, facts: Map
             manifest["sessions"] = before.get("sessions", [])
             manifest |= {key: before[key] for key in before if key not in manifest}
         was_done = before is not None and folder.status == "done"
-        if not was_done:
+        if was_done:
+            log.info("this very run was finished before; delete its folder to do it again")
+        else:
             folder.mend()
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(job.config))))
         yield Run(job=job, folder=folder, manifest=manifest, was_done=was_done)
@@ -132,11 +174,16 @@ def opened(job: Job, *, names: Mapping[str, str], identity: Identity, facts: Map
 def worked_on(job: Job, lm: LanguageModel, loaded: Loaded[Any]) -> dict[str, Any]:
     """Entries of the manifest that say what a run on a model and a data set worked on."""
     return {
-        "model": {"name": lm.name, "digest": lm.digest, "dtype": str(lm.dtype), "device": str(lm.device)},
+        "model": described(lm),
         "dataset": {"name": loaded.name, "path": loaded.path, "sha256": loaded.sha256, "cases": len(loaded.items)},
         "rejected": [asdict(record) for record in loaded.rejected],
         "seed": job.seed,
     }
+
+
+def described(lm: LanguageModel) -> dict[str, str]:
+    """What the manifest says of a model."""
+    return {"name": lm.name, "digest": lm.digest, "dtype": str(lm.dtype), "device": str(lm.device)}
 
 
 def folder_path(job: Job, names: Mapping[str, str], identity: Identity) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from romexp.errors import DataError
+from romexp.experiments.results import RunFolder
 from romexp.experiments.sweep import Sweep, SweepJob, results_root
-from romexp.reporting.table import TableRow, cell, columns_of, is_clear_failure
+from romexp.reporting.summary import UNEDITED
+from romexp.reporting.table import TableRow, rich_table
 
 Labelled = tuple[str, Mapping[str, Any]]
 """The overrides that set a job apart, and what it found."""
@@ -55,32 +57,21 @@ def _edit_table(summaries: Sequence[Labelled]) -> Table:
     befores = [summary.get("pre", {}) for _, summary in summaries]
     rows = [TableRow(label=label, metrics=summary.get("post", {})) for label, summary in summaries]
     if all(before == befores[0] for before in befores):  # the same unedited model, measured once
-        rows.insert(0, TableRow(label="unedited", metrics=befores[0], edited=False))
+        rows.insert(0, TableRow(label=UNEDITED, metrics=befores[0], edited=False))
     counts = sorted({summary.get("n_cases", 0) for _, summary in summaries})
     shown = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    table = Table(title=f"{len(summaries)} jobs, {shown} cases each (95 % half-width)")
-    names = columns_of(rows)
-    _columns(table, names)
-    for row in rows:
-        red = ["red" if is_clear_failure(row, name) else "" for name in names]
-        cells = [Text(cell(row.metrics.get(name)), style=style) for name, style in zip(names, red, strict=True)]
-        table.add_row(Text(row.label), *cells)
-    return table
+    return rich_table(rows, title=f"{len(summaries)} jobs, {shown} cases each (95 % half-width)", heading="Job")
 
 
 def _number_table(numbers: Sequence[Labelled]) -> Table:
     table = Table(title=f"{len(numbers)} jobs")
     names = list(dict.fromkeys(name for _, values in numbers for name in values))
-    _columns(table, names)
-    for label, values in numbers:
-        table.add_row(Text(label), *(f"{values[name]:.4g}" if name in values else "–" for name in names))
-    return table
-
-
-def _columns(table: Table, names: Sequence[str]) -> None:
     table.add_column("Job", no_wrap=True)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
+    for label, values in numbers:
+        table.add_row(Text(label), *(f"{values[name]:.4g}" if name in values else "–" for name in names))
+    return table
 
 
 def _numbers(summary: Mapping[str, Any]) -> dict[str, float]:
@@ -97,9 +88,7 @@ def _summary(job: SweepJob) -> dict[str, Any]:
     """What the job's folder says at its end; empty where there is nothing to read."""
     if job.record is None or job.record.status != "done" or not job.record.results:
         return {}
-    file = Path(job.record.results) / "summary.json"
     try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return RunFolder(Path(job.record.results)).read("summary") or {}
+    except DataError:
         return {}
-    return summary if isinstance(summary, dict) else {}

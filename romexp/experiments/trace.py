@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
+
+from matplotlib.figure import Figure
 
 from romexp.data.known import KnownFacts
 from romexp.data.records import Loaded
@@ -20,15 +21,13 @@ from romexp.experiments.traced_layer import remember_layer
 from romexp.facts import KnownFact
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.reporting import trace_figures
-from romexp.reporting.trace_averages import Pooling, flatten_trace, trace_summary
+from romexp.reporting.trace_averages import Pooling, flatten_trace, trace_summary, traced
 from romexp.reporting.trace_table import trace_table
 from romexp.seeds import derive_seed
 from romexp.tracing.gradients import integrated_gradients
 from romexp.tracing.noise import Noise, make_noise, reads_corpus
 from romexp.tracing.prompt import TracedPrompt, prepare_prompts
 from romexp.tracing.tracer import Trace, Tracer
-
-log = logging.getLogger(__name__)
 
 NOISE_TEXTS = 1000
 """Texts whose embeddings are measured for `m` and `t…` noise (SPEC §2.3)."""
@@ -92,7 +91,6 @@ class TraceExperiment:
         identity = self._identity(job, lm, loaded)
         with opened(job, names=names, identity=identity, facts=worked_on(job, lm, loaded)) as run:
             if run.was_done:
-                log.info("this very run was finished before; delete its folder to do it again")
                 return self._outcome(run, loaded)
             name = f"{lm.name} {names['dataset']} trace {run.manifest['hash']}"
             with run.working(name=name, group=f"{lm.name} {names['dataset']}", job_type="trace") as tracked:
@@ -150,20 +148,15 @@ class TraceExperiment:
     def _work(
         self, run: Run, lm: LanguageModel, noise: Noise, facts: Sequence[KnownFact], report: Report, *, seed: int
     ) -> None:
-        finished = {row["case_id"] for row in run.folder.rows()}
-        pending = [fact for fact in facts if fact.known_id not in finished]
-        if finished:
-            log.info("%d of %d facts were finished before; going on after them", len(finished), len(facts))
-        aside: list[dict[str, Any]] = []
-        run.manifest["set_aside"] = aside
         run.manifest["noise"] = noise.describe()
-        for start in range(0, len(pending), self.batch_size):
-            report(start, len(pending))
-            rows, errors = self._rows(lm, noise, pending[start : start + self.batch_size], seed=seed)
-            run.folder.append(rows)
-            aside += errors
-            for entry in errors if self.prompt is None else ():
-                log.warning("fact %d set aside: %s: %s", entry["case_id"], entry["field"], entry["reason"])
+        run.work_off(
+            {fact.known_id: fact for fact in facts},
+            lambda batch: self._rows(lm, noise, batch, seed=seed),
+            batch_size=self.batch_size,
+            report=report,
+            kind="fact",
+            quiet=self.prompt is not None,
+        )
 
     def _rows(
         self, lm: LanguageModel, noise: Noise, facts: Sequence[KnownFact], *, seed: int
@@ -188,20 +181,22 @@ class TraceExperiment:
         return [_row(lm, fact, prompt, *by_id.get(fact.known_id, (None, None))) for fact, prompt in good], errors
 
     def _draw(self, run: Run, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], model: str) -> list[Path]:
-        folder, window, paths = run.folder.path / "figures", self.tracer.window, []
-        for row in [row for row in rows if row["correct_prediction"]][: self.heatmaps]:
-            heat = trace_figures.prompt_heatmap(row, window=window, model=model)
-            paths += trace_figures.save(heat, folder / f"trace_{row['case_id']}")
-            if (gradients := trace_figures.prompt_gradients(row, model=model)) is not None:
-                paths += trace_figures.save(gradients, folder / f"gradients_{row['case_id']}")
+        folder = run.folder.path / "figures"
+        drawn = self._figures(rows, summary, model)
+        return [path for name, figure in drawn if figure for path in trace_figures.save(figure, folder / name)]
+
+    def _figures(
+        self, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], model: str
+    ) -> Iterator[tuple[str, Figure | None]]:
+        """Names and figures; None for one that the results have nothing for."""
+        window = self.tracer.window
+        for row in traced(rows)[: self.heatmaps]:
+            yield f"trace_{row['case_id']}", trace_figures.prompt_heatmap(row, window=window, model=model)
+            yield f"gradients_{row['case_id']}", trace_figures.prompt_gradients(row, model=model)
         if summary["groups"] and self.prompt is None:
-            averages = trace_figures.average_heatmaps(summary, window=window, model=model)
-            lines = trace_figures.average_lines(summary, window=window, model=model)
-            paths += trace_figures.save(averages, folder / "average_heatmaps")
-            paths += trace_figures.save(lines, folder / "average_lines")
-            if (bars := trace_figures.severed_bars(summary, model=model)) is not None:
-                paths += trace_figures.save(bars, folder / "severed")
-        return paths
+            yield "average_heatmaps", trace_figures.average_heatmaps(summary, window=window, model=model)
+            yield "average_lines", trace_figures.average_lines(summary, window=window, model=model)
+            yield "severed", trace_figures.severed_bars(summary, model=model)
 
     def _outcome(self, run: Run, loaded: Loaded[KnownFact]) -> Outcome:
         summary = run.folder.read("summary") or {}

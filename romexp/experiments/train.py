@@ -16,7 +16,7 @@ from romexp.experiments.curves import Curves
 from romexp.experiments.identity import Identity, by_fields, fingerprint
 from romexp.experiments.job import Job, Outcome
 from romexp.experiments.progress import Report, bars
-from romexp.experiments.run import Run, opened
+from romexp.experiments.run import Run, described, opened
 from romexp.experiments.train_reports import NetworkFile, TrainingReports
 from romexp.learning.draws import Draws
 from romexp.learning.edits import EditPool, EditSource
@@ -83,7 +83,6 @@ class TrainEditor:
         names = {"task": "train", "model": lm.name, "dataset": job.choices["dataset"], "editor": job.choices["editor"]}
         with opened(job, names=names, identity=self._identity(job, lm, pool), facts=self._facts(job, lm, pool)) as run:
             if run.was_done:
-                log.info("this very run was finished before; delete its folder to do it again")
                 return self._outcome(run)
             for entry in pool.set_aside:
                 log.warning("case %s set aside: %s %s", entry["case_id"], entry["field"], entry["reason"])
@@ -112,7 +111,7 @@ class TrainEditor:
     def _facts(self, job: Job, lm: LanguageModel, pool: EditPool) -> dict[str, Any]:
         counts = {"training": len(pool.training), "validation": len(pool.validation)}
         return {
-            "model": {"name": lm.name, "digest": lm.digest, "dtype": str(lm.dtype), "device": str(lm.device)},
+            "model": described(lm),
             "edits": counts | dict(pool.facts),
             "set_aside": [dict(entry) for entry in pool.set_aside],
             "editor_label": self.editor.name,

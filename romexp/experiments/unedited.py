@@ -23,13 +23,17 @@ Measurements = dict[str, Any]
 CODE = ("lm", "evaluation", "seeds.py")
 """Parts of the package whose code decides what is measured on an unedited model."""
 
+MOST_CLAIMS = 100
+"""Of one process: each is an open file, of which systems allow as few as 256."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class UneditedCache:
     """Evaluators' rows of the unedited model, in one SQLite file that any number of processes may use.
 
     So that jobs which start together do not all measure the same cases, a process claims those that it is about to
-    measure by a file lock each. The locks of a killed process are free at once.
+    measure by a file lock each. The locks of a killed process are free at once. Of a very large batch only the first
+    cases are claimed; then the others may be measured twice.
 
     Attributes:
         path: the file; made when first written.
@@ -61,17 +65,18 @@ class UneditedCache:
 
     @contextmanager
     def claimed(self, cases: Iterable[Case]) -> Iterator[list[Case]]:
-        """Those of the cases that no other process is measuring now, claimed until the context ends. Never waits."""
+        """Those of the cases that no other process has claimed, claimed until the context ends. Never waits."""
         locks: list[BaseFileLock] = []
         mine: list[Case] = []
         try:
             for case in cases:
-                lock = self._lock(case)
-                try:
-                    lock.acquire(timeout=0)
-                except Timeout:
-                    continue
-                locks.append(lock)
+                if len(locks) < MOST_CLAIMS:
+                    lock = self._lock(case)
+                    try:
+                        lock.acquire(timeout=0)
+                    except Timeout:
+                        continue
+                    locks.append(lock)
                 mine.append(case)
             yield mine
             _remove(locks)
@@ -81,10 +86,10 @@ class UneditedCache:
 
     @contextmanager
     def awaited(self, cases: Iterable[Case]) -> Iterator[None]:
-        """Claim all of these cases, waiting for whoever is measuring them. Hold no claim before."""
+        """Claim these cases, waiting for whoever is measuring them. Hold no claim before."""
         with ExitStack() as stack:
             # Always in the same order, so that two processes cannot wait for each other.
-            locks = [self._lock(case) for case in sorted(cases, key=self.key)]
+            locks = [self._lock(case) for case in sorted(cases, key=self.key)[:MOST_CLAIMS]]
             for lock in locks:
                 stack.enter_context(lock)
             yield

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from romexp.editors.learned.factors import EditText, edit_text
-from romexp.errors import ConfigError, DataError, RecordError
+from romexp.editors.targets import EditText, edit_text
+from romexp.errors import ConfigError, DataError
 from romexp.facts import Case
-from romexp.learning.edits import EditPool, TrainingEdit, key, pool, shared_subject
+from romexp.learning.edits import EditPool, TrainingEdit, key, pool, shared_subject, usable
 from romexp.lm.model import LanguageModel
 
 _log = logging.getLogger(__name__)
@@ -82,22 +82,16 @@ class CaseEdits:
             subjects = {case.request.subject for case in _cases(tested)}
             cases = self._apart(cases, subjects, loaded.name, tested.name)
             facts["test"] = _facts(tested, tested.items) | {"left_out": len(loaded.items) - len(cases)}
-        edits: list[TrainingEdit] = []
-        aside: list[dict[str, Any]] = []
-        for case in cases:
-            try:
-                edits.append(self._edit(lm, case))
-            except RecordError as error:
-                aside.append({"case_id": case.case_id, "field": error.field, "reason": error.reason})
+        edits, aside = usable(((case.case_id, case) for case in cases), lambda case: self._edit(lm, case))
         if not edits:
             raise DataError(f"{loaded.path}: not one of {len(loaded.items)} cases can be trained on {aside[:1] or ''}")
         return pool(edits, validation=self.validation, seed=seed, set_aside=aside, facts=facts)
 
     def _apart(self, cases: Sequence[Case], tested: Iterable[str], name: str, test_name: str) -> Sequence[Case]:
-        closed = {key(subject) for subject in tested}
         if self.leave_out_test_subjects:
+            closed = {key(subject) for subject in tested}
             return [case for case in cases if key(case.request.subject) not in closed]
-        shared = shared_subject((case.request.subject for case in cases), closed)
+        shared = shared_subject((case.request.subject for case in cases), tested)
         if shared is not None:
             raise DataError(
                 f"the training data ({name}) and the test data ({test_name}) share subjects, {shared!r} for one: "

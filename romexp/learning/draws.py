@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from romexp.editors.learned.factors import EditText
+from romexp.editors.targets import EditText
 from romexp.learning.edits import EditPool, TrainingEdit
 from romexp.learning.locality import LocalityTexts
 from romexp.seeds import derive_seed

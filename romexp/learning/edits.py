@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from romexp.editors.learned.factors import EditText
-from romexp.errors import DataError
+from romexp.editors.targets import EditText
+from romexp.errors import DataError, RecordError
 from romexp.lm.model import LanguageModel
 from romexp.seeds import derive_seed
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,20 @@ class EditSource(Protocol):
             DataError: nothing to train or to validate on, or subjects that must not be seen.
         """
         ...
+
+
+def usable(
+    records: Iterable[tuple[int, Record]], make: Callable[[Record], TrainingEdit]
+) -> tuple[list[TrainingEdit], list[dict[str, Any]]]:
+    """The edits that `make` gives of numbered records, and manifest entries of those that it refuses."""
+    edits: list[TrainingEdit] = []
+    aside: list[dict[str, Any]] = []
+    for case_id, record in records:
+        try:
+            edits.append(make(record))
+        except RecordError as error:
+            aside.append({"case_id": case_id, "field": error.field, "reason": error.reason})
+    return edits, aside
 
 
 def pool(

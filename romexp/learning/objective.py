@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from romexp.editors.learned.base import EditNetwork
-from romexp.editors.learned.factors import EditText, edit_factors, target_losses
+from romexp.editors.learned.factors import edit_factors
+from romexp.editors.targets import read_targets
 from romexp.learning.draws import Draw
 from romexp.lm.deltas import WeightDelta, overlay
 from romexp.lm.forward import Pass, Row, layer_of, logits, make_pass, run
@@ -48,9 +49,8 @@ def _on_targets(
     hidden = _below(lm, given, start)
     with overlay(lm, deltas, owners):
         final = run(lm, given, start=start, hidden=hidden)
-    nll = target_losses(lm, final, texts)
-    right = _all_right(lm, final.detach(), texts)
-    return _mean_by(nll, owners, len(draws)), _mean_by(right, owners, len(draws))
+    said = read_targets(lm, final, [text.spots for text in texts])
+    return _mean_by(said.nll(), owners, len(draws)), _mean_by(said.right(), owners, len(draws))
 
 
 def _on_locality(lm: LanguageModel, deltas: Sequence[WeightDelta], draws: Sequence[Draw], start: int) -> torch.Tensor:
@@ -79,17 +79,6 @@ def _kl(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
     """KL(before ‖ after) of (tokens × vocabulary) logits, (tokens)."""
     log_p, log_q = before.log_softmax(dim=-1), after.log_softmax(dim=-1)
     return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
-
-
-@torch.no_grad()
-def _all_right(lm: LanguageModel, final: torch.Tensor, texts: Sequence[EditText]) -> torch.Tensor:
-    """1 for each text whose target is what greedy decoding gives, else 0."""
-    spots = [
-        (i, at - 1, text.ids[at]) for i, text in enumerate(texts) for at in range(text.target_start, len(text.ids))
-    ]
-    rows, columns, tokens = (torch.tensor(part, device=final.device) for part in zip(*spots, strict=True))
-    wrong = (logits(lm, final[rows, columns]).argmax(dim=-1) != tokens).float()
-    return (wrong.new_zeros(len(texts)).index_add(0, rows, wrong) == 0).float()
 
 
 def _mean_by(values: torch.Tensor, owners: Sequence[int], count: int) -> torch.Tensor:

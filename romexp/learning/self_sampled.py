@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -11,10 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from romexp.editors.learned.factors import EditText
+from romexp.editors.targets import EditText
 from romexp.errors import ConfigError, DataError, RecordError
-from romexp.files import write_text
-from romexp.learning.edits import EditPool, TrainingEdit, pool
+from romexp.files import file_sha256, write_once
+from romexp.learning.edits import EditPool, TrainingEdit, pool, usable
 from romexp.lm.forward import check_length, context_length
 from romexp.lm.model import LanguageModel
 from romexp.lm.sampling import Sampler, clean, generate
@@ -71,16 +70,9 @@ class SelfSampledEdits:
         """
         file = Path(self.path).expanduser() if self.path is not None else self._made(lm, seed, cache_dir)
         texts, n_tokens = read_completions(file)
-        edits: list[TrainingEdit] = []
-        aside: list[dict[str, Any]] = []
-        for index, text in enumerate(texts):
-            try:
-                edits.append(self_sampled_edit(lm, text, n_tokens))
-            except RecordError as error:
-                aside.append({"case_id": index, "field": error.field, "reason": error.reason})
-        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-        facts = {"completions": {"path": str(file), "sha256": sha256, "texts": len(texts), "n_tokens": n_tokens}}
-        return pool(edits, validation=self.validation, seed=seed, set_aside=aside, facts=facts)
+        edits, aside = usable(enumerate(texts), lambda text: self_sampled_edit(lm, text, n_tokens))
+        entry = {"path": str(file), "sha256": file_sha256(file), "texts": len(texts), "n_tokens": n_tokens}
+        return pool(edits, validation=self.validation, seed=seed, set_aside=aside, facts={"completions": entry})
 
     def _made(self, lm: LanguageModel, seed: int, cache_dir: Path) -> Path:
         """The file of this model, corpus and seed; made once."""
@@ -88,8 +80,7 @@ class SelfSampledEdits:
         parts = (lm.digest, dict(self.corpus.provenance), self.count, self.n_tokens, tuple(self.context_tokens))
         name = f"{derive_seed(*parts, self.top_k, self.temperature, seed):016x}.json"
         file = cache_dir / "self_sampled" / name
-        if not file.is_file():
-            write_text(file, json.dumps(self.make(lm, seed), ensure_ascii=False))
+        write_once(file, lambda: json.dumps(self.make(lm, seed), ensure_ascii=False))
         return file
 
     def make(self, lm: LanguageModel, seed: int) -> dict[str, Any]:
@@ -132,9 +123,8 @@ class SelfSampledEdits:
             while batch := list(islice(waiting, CHUNK)):
                 seeds = [derive_seed(seed, "completion", i) for i in batch]
                 made = generate(lm, [prompts[i] for i in batch], sampler=sampler, seeds=seeds)
-                for i, text in zip(
-                    batch, made, strict=True
-                ):  # what `generate` normalizes of the prompt is left as it was
+                for i, text in zip(batch, made, strict=True):
+                    # What `generate` normalizes of the prompt is left as it was.
                     texts[i] = prompts[i] + text.removeprefix(clean(lm, encodings[i].ids))
         return [texts[i] for i in range(len(prompts))]
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import nn
 
 from romexp.errors import DataError
-from romexp.files import replacing
+from romexp.lm.tensor_files import read_tensors, write_tensors
 
 HEADER = "romexp_training"
 
@@ -30,13 +29,7 @@ def save_state(
         for index, moments in optimizer.state_dict()["state"].items():
             for name, value in moments.items():
                 tensors[f"optimizer.{number}.{index}.{name}"] = value
-    with replacing(path) as part:
-        save_file(
-            # Cloned, because safetensors refuses tensors that share memory.
-            {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()},
-            part,
-            metadata={HEADER: json.dumps(dict(progress))},
-        )
+    write_tensors(path, tensors, {HEADER: json.dumps(dict(progress))})
 
 
 def load_state(path: Path, network: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Any]:
@@ -45,9 +38,11 @@ def load_state(path: Path, network: nn.Module, optimizers: Sequence[torch.optim.
     Raises:
         DataError: the file is no such state, or of another network.
     """
-    progress = read_progress(path)
-    with safe_open(str(path), framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    try:
+        metadata, tensors = read_tensors(path)
+        progress: dict[str, Any] = json.loads(metadata[HEADER])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise DataError(f"{path}: not a training state ({error}); delete it to start over") from error
     try:
         network.load_state_dict(_below(tensors, "network"))
     except RuntimeError as error:
@@ -61,21 +56,6 @@ def load_state(path: Path, network: nn.Module, optimizers: Sequence[torch.optim.
             index, _, kind = name.partition(".")
             state.setdefault(int(index), {})[kind] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return progress
-
-
-def read_progress(path: Path) -> dict[str, Any]:
-    """The JSON part alone.
-
-    Raises:
-        DataError: the file is no training state.
-    """
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            header = (file.metadata() or {})[HEADER]
-        progress: dict[str, Any] = json.loads(header)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise DataError(f"{path}: not a training state ({error}); delete it to start over") from error
     return progress
 
 

@@ -113,12 +113,24 @@ class KeysAndValues:
 
     With a prefix it returns prefix + new without storing; otherwise it stores what it is given, if told to.
     Shapes are (batch × heads × tokens × head size).
+
+    Args:
+        prefix: keys and values to look back at, by layer.
+        source: the prefix's row for each row of the batch, gathered layer by layer; None: they are the same rows.
+        width: columns of the prefix that are looked at; None: all.
+        record: store what is given.
     """
 
     def __init__(
-        self, *, prefix: Mapping[int, tuple[torch.Tensor, torch.Tensor]] | None = None, record: bool = False
+        self,
+        *,
+        prefix: Mapping[int, tuple[torch.Tensor, torch.Tensor]] | None = None,
+        source: torch.Tensor | None = None,
+        width: int | None = None,
+        record: bool = False,
     ) -> None:
         self.prefix = dict(prefix or {})
+        self.source, self.width = source, width
         self.record = record
         self.stored: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -128,12 +140,16 @@ class KeysAndValues:
         if self.record:
             self.stored[layer_idx] = (keys, values)
         if layer_idx in self.prefix:
-            old_keys, old_values = self.prefix[layer_idx]
+            old_keys, old_values = (self._seen(stored) for stored in self.prefix[layer_idx])
             return torch.cat([old_keys, keys], dim=2), torch.cat([old_values, values], dim=2)
         return keys, values
 
+    def _seen(self, stored: torch.Tensor) -> torch.Tensor:
+        cut = stored[:, :, : self.width]
+        return cut if self.source is None else cut.index_select(0, self.source)
+
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        return next((keys.shape[2] for keys, _ in self.prefix.values()), 0)
+        return next((keys[:, :, : self.width].shape[2] for keys, _ in self.prefix.values()), 0)
 
 
 def run(

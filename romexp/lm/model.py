@@ -181,7 +181,7 @@ def resolve_device(device: str) -> torch.device:
     if device != "auto":
         try:
             return torch.empty(0, device=device).device
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
+        except (RuntimeError, AssertionError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(f"model.device: cannot use {device!r} here: {reason}") from error
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None

@@ -118,14 +118,14 @@ def batch_tokens(lm: LanguageModel) -> int:
     return 1024 if lm.device.type == "cpu" else 16384
 
 
-def target_start(offsets: Sequence[tuple[int, int]], prompt_length: int) -> int:
+def target_start(encoding: Encoding, prompt_length: int) -> int:
     """Index of the first token that reaches beyond the prompt's last character.
 
     Raises:
         RecordError: nothing stands before it from which it could be predicted, or there is no such token.
     """
-    start = next((i for i, (_, end) in enumerate(offsets) if end > prompt_length), len(offsets))
-    if not 0 < start < len(offsets):
+    start = encoding.first_token_after(prompt_length)
+    if not 0 < start < len(encoding):
         which = "target" if start else "prompt"
         raise RecordError(f"the {which} has no token of its own", field=which)
     return start
@@ -157,7 +157,7 @@ def _pack(lm: LanguageModel, queries: Sequence[Query]) -> list[_Packed]:
 def _split(lm: LanguageModel, encoding: Encoding, query: Query) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Tokens of the prompt and of the target."""
     try:
-        start = target_start(encoding.offsets, len(query.prompt))
+        start = target_start(encoding, len(query.prompt))
         check_length(lm, len(encoding) - 1)  # the last token is only predicted
     except RecordError as error:
         shown = query.prompt if len(query.prompt) <= 80 else f"{query.prompt[:77]}…"

@@ -8,7 +8,7 @@ values for all columns, but queries, attention and MLP for that one alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -46,19 +46,12 @@ class Suffixes:
 
     def first_only(self) -> Suffixes:
         """The first token of each row alone."""
-        return Suffixes(
-            cache=self.cache,
-            source=self.source,
-            starts=self.starts,
-            lengths=torch.ones_like(self.lengths),
-            width=1,
-            before=self.before,
-        )
+        return replace(self, lengths=torch.ones_like(self.lengths), width=1)
 
 
 def run_suffixes(lm: LanguageModel, rows: Suffixes, *, start: int, stop: int, hidden: torch.Tensor) -> torch.Tensor:
     """Blocks `start` … `stop`-1 on the rows' columns: (rows × width × hidden size), to and from the residual stream."""
-    return run(lm, _pass(lm, rows), start=start, stop=stop, hidden=hidden, cache=_Prefix(rows))
+    return run(lm, _pass(lm, rows), start=start, stop=stop, hidden=hidden, cache=_looking_back(rows))
 
 
 def last_states(lm: LanguageModel, rows: Suffixes, *, start: int, hidden: torch.Tensor) -> torch.Tensor:
@@ -68,18 +61,16 @@ def last_states(lm: LanguageModel, rows: Suffixes, *, start: int, hidden: torch.
     if start > last_layer:
         return run(lm, given, start=start, hidden=hidden[row, last])
     if rows.width == 1:
-        return run(lm, given, start=start, hidden=hidden, cache=_Prefix(rows))[:, 0]
-    cache = _Prefix(rows)
-    hidden = run(lm, given, start=start, stop=last_layer, hidden=hidden, cache=cache)
+        return run(lm, given, start=start, hidden=hidden, cache=_looking_back(rows))[:, 0]
+    hidden = run(lm, given, start=start, stop=last_layer, hidden=hidden, cache=_looking_back(rows))
     try:
         # A model that does not ask the cache for its keys and values is run whole.
-        return run(lm, given, start=last_layer, hidden=hidden, cache=_Collect(rows))[row, last]
+        return run(lm, given, start=last_layer, hidden=hidden, cache=_looking_back(rows, _Collect))[row, last]
     except _Collected as found:
-        keys_and_values = found.keys, found.values
+        whole = _Whole(found.keys, found.values)
     mask = given.mask.expand(len(row), -1, -1, -1)[row, :, last][:, :, None]
     one = Pass(ids=given.ids[:, :1], positions=given.positions[row, last][:, None], mask=mask)
-    cache = _Prefix(rows, whole=keys_and_values)
-    return run(lm, one, start=last_layer, hidden=hidden[row, last][:, None], cache=cache)[:, 0]
+    return run(lm, one, start=last_layer, hidden=hidden[row, last][:, None], cache=whole)[:, 0]
 
 
 def _pass(lm: LanguageModel, rows: Suffixes) -> Pass:
@@ -97,31 +88,25 @@ def _pass(lm: LanguageModel, rows: Suffixes) -> Pass:
     return Pass(ids=torch.zeros_like(positions), positions=positions, mask=additive_mask(lm, allowed[:, None]))
 
 
-class _Prefix(KeysAndValues):
-    """Puts the stored keys and values of each row's prefix before the new ones, gathered layer by layer."""
+def _looking_back(rows: Suffixes, kind: type[KeysAndValues] = KeysAndValues) -> KeysAndValues:
+    """A cache through which each row sees its own text."""
+    return kind(prefix=rows.cache if rows.before else None, source=rows.source, width=rows.before)
 
-    def __init__(self, rows: Suffixes, *, whole: tuple[torch.Tensor, torch.Tensor] | None = None) -> None:
+
+class _Whole(KeysAndValues):
+    """Keys and values of all columns are there already; those of the pass are a part of them."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         super().__init__()
-        self._rows, self._whole = rows, whole
+        self._both = keys, values
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._whole is not None:
-            return self._whole
-        rows = self._rows
-        if not rows.before:
-            return keys, values
-        old_keys, old_values = (
-            stored[:, :, : rows.before].index_select(0, rows.source) for stored in rows.cache[layer_idx]
-        )
-        return torch.cat([old_keys, keys], dim=2), torch.cat([old_values, values], dim=2)
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self._rows.before
+        return self._both
 
 
-class _Collect(_Prefix):
+class _Collect(KeysAndValues):
     """Ends the pass as soon as keys and values are there."""
 
     def update(

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 
 from romexp.errors import DataError
-from romexp.files import replacing
+from romexp.lm.tensor_files import read_tensors, write_tensors
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,13 +102,7 @@ class WeightDelta:
                 tensors[f"{name}.right"] = term.right[:, 0] if rank_one else term.right
             else:
                 tensors[f"{name}.dense"] = term.value
-        with replacing(path) as part:
-            save_file(
-                # Cloned, because safetensors refuses tensors that share memory (two terms with one left side).
-                {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
-                part,
-                metadata={"romexp": json.dumps(dict(metadata or {}))},
-            )
+        write_tensors(path, tensors, {"romexp": json.dumps(dict(metadata or {}))})
 
     @classmethod
     def load(cls, path: Path) -> WeightDelta:
@@ -121,8 +114,7 @@ class WeightDelta:
         if not Path(path).is_file():
             raise DataError(f"no delta file {path}")
         try:
-            with safe_open(str(path), framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            _, tensors = read_tensors(path)
         except SafetensorError as error:
             raise DataError(f"{path}: not a safetensors file ({error})") from error
         terms: dict[str, Term] = {}

@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 from romexp.reporting.figure_style import (
     BOUNDED,
     PERCENTAGES,
-    UNEDITED,
+    UNEDITED_COLOR,
     UNITS,
     Side,
     described,
     interval,
     mean_of,
+    named_ticks,
     panel_rows,
     plain,
     titled,
@@ -25,11 +26,10 @@ from romexp.reporting.figure_style import (
 )
 from romexp.reporting.metrics import case_metrics
 from romexp.reporting.rows import Row
+from romexp.reporting.summary import UNEDITED
 
 PER_CASE = ("EM", "PM", "NM", "GE", "RS", "Efficacy", "Paraphrase", "Specificity")
 """Metrics whose distribution over cases has more than a handful of values, or is all there is (zsRE)."""
-
-UNEDITED_LABEL = "unedited"
 
 CHARACTER = 0.09
 """Width of a letter of a label, in inches."""
@@ -43,7 +43,7 @@ def editor_bars(after: Mapping[str, Side], *, before: Side | None, colors: Mappi
         before: of the unedited model.
         colors: by the editor's label.
     """
-    sides = {**({UNEDITED_LABEL: before} if before else {}), **after}
+    sides = {**({UNEDITED: before} if before else {}), **after}
     panels = panel_rows(list(sides.values()), spare=False)
     label_width = CHARACTER * max(map(len, sides))
     size = (2.3 * len(panels[0]) + label_width, (0.26 * len(sides) + 0.75) * len(panels) + 0.4)
@@ -78,7 +78,7 @@ def _bars(axes: Axes, sides: Mapping[str, Side], metric: str, colors: Mapping[st
         mean = mean_of(side, metric)
         if mean is None:
             continue
-        shade = colors.get(label, UNEDITED)
+        shade = colors.get(label, UNEDITED_COLOR)
         ends += _bar(axes, place, mean, interval(side[metric], metric), shade)
     titled(axes, metric, values="x")
     axes.axvline(0, color="black", linewidth=0.8)
@@ -136,17 +136,10 @@ def case_boxes(rows: Mapping[str, Sequence[Row]], *, colors: Mapping[str, str], 
     figure = Figure(figsize=(max(0.42 * len(rows) + 1.1, 1.9) * len(panels), 3.1 + below), layout="constrained")
     for axes, metric in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
         data = [100 * np.array([case[metric] for case in cases if metric in case]) for cases in values.values()]
-        _boxes(axes, data, [colors.get(label, UNEDITED) for label in rows])
+        _boxes(axes, data, [colors.get(label, UNEDITED_COLOR) for label in rows])
         titled(axes, metric, values="y")
         whole_range(axes, metric)
-        axes.set_xticks(
-            range(1, len(rows) + 1),
-            labels,
-            fontsize=8,
-            rotation=45 if turned else 0,
-            ha="right" if turned else "center",
-            rotation_mode="anchor",
-        )
+        named_ticks(axes, range(1, len(rows) + 1), labels, turned=turned)
     return described(figure, title)
 
 
@@ -162,5 +155,3 @@ def _boxes(axes: Axes, data: Sequence[np.ndarray], colors: Sequence[str]) -> Non
     )
     for shade, box in zip(colors, drawn["boxes"], strict=True):
         box.set(facecolor=shade, alpha=0.75, linewidth=0.8)
-    axes.grid(axis="y", color="0.9", linewidth=0.6)
-    axes.set_axisbelow(True)

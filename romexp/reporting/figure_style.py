@@ -14,16 +14,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
+from romexp.reporting.summary import interval_of
+
 Side = Mapping[str, Mapping[str, Any]]
 """Statistics by metric: one side of a summary."""
 
-UNEDITED = "#777777"
+UNEDITED_COLOR = "#777777"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#000000")
 """Of lines that are no editors: Okabe and Ito's palette without yellow, which white paper swallows, with brown in its
 place."""
 
 EDITORS: Mapping[str, str] = {
-    "none": UNEDITED,
+    "none": UNEDITED_COLOR,
     "ft": "#E69F00",
     "ft_l": "#56B4E9",
     "ft_attn": "#0072B2",
@@ -112,12 +114,12 @@ def interval(entry: Mapping[str, Any], metric: str = "") -> tuple[float, float]:
     Args:
         metric: with it, cut to the values that it can have: with few cases the half-width reaches beyond.
     """
-    low, high = entry.get("interval") or (None, None)
-    if entry.get("half_width") is not None:
-        low, high = entry["mean"] - entry["half_width"], entry["mean"] + entry["half_width"]
-        if UNITS.get(metric) in PERCENTAGES:
-            low, high = max(low, 0 if metric in BOUNDED else -100), min(high, 100)
-    return (math.nan if low is None else low), (math.nan if high is None else high)
+    low, high = interval_of(entry)
+    if low is None or high is None:
+        return math.nan, math.nan
+    if UNITS.get(metric) in PERCENTAGES:
+        low, high = max(low, 0 if metric in BOUNDED else -100), min(high, 100)
+    return low, high
 
 
 def panel_rows(sides: Sequence[Side], *, spare: bool) -> list[list[str]]:
@@ -149,6 +151,20 @@ def titled(axes: Axes, metric: str, *, values: str) -> None:
     (axes.xaxis if values == "x" else axes.yaxis).label.set_fontsize(8)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def named_ticks(axes: Axes, places: Sequence[int], names: Sequence[str], *, turned: bool) -> None:
+    """Names below the axis, turned where side by side they would not fit; faint lines at the values."""
+    axes.set_xticks(
+        places,
+        names,
+        fontsize=8,
+        rotation=45 if turned else 0,
+        ha="right" if turned else "center",
+        rotation_mode="anchor",
+    )
+    axes.grid(axis="y", color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
 
 
 def whole_range(axes: Axes, metric: str) -> None:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from romexp.reporting.editor_figures import case_boxes, editor_bars
 from romexp.reporting.figure_style import editor_color, write_figure
 from romexp.reporting.generations import generations
+from romexp.reporting.settings import free_name
 from romexp.reporting.studies import Entry, Study
 from romexp.reporting.sweep_axes import sweep_axis
 from romexp.reporting.sweep_figures import sweep_figure
@@ -33,7 +34,7 @@ def draw_all(studies: Sequence[Study], folder: Path) -> list[Path]:
     paths: list[Path] = []
     taken: set[str] = set()
     for study in studies:
-        base = _free(_slug(f"{study.model}_{study.dataset}"), taken)
+        base = free_name(_slug(f"{study.model}_{study.dataset}"), taken, "_")
         for what, caption, figure in drawings(study):
             paths += write_figure(figure, folder / f"{base}_{_slug(what)}", caption=caption)
     return paths
@@ -41,8 +42,8 @@ def draw_all(studies: Sequence[Study], folder: Path) -> list[Path]:
 
 def drawings(study: Study) -> Iterator[Drawing]:
     """A study's figures, most general first. `editor=none` beside others is left out: the unedited model is there."""
-    swept = {editor: entries for editor, entries in _by_editor(study).items() if _is_sweep(entries)}
-    compared = [entry for entry in study.entries if entry.editor != "none"] or list(study.entries)
+    swept = {editor: entries for editor, entries in study.by_editor.items() if _is_sweep(entries)}
+    compared = [entry for entry in study.entries if entry.edits] or list(study.entries)
     if len(compared) > MOST_BARS:
         compared = [entry for entry in compared if entry.editor not in swept]
     if 0 < len(compared) <= MOST_BARS:
@@ -90,13 +91,6 @@ def _sweep(study: Study, editor: str, entries: Sequence[Entry]) -> Iterator[Draw
         yield f"sweep_{editor}", caption, figure
 
 
-def _by_editor(study: Study) -> dict[str, list[Entry]]:
-    groups: dict[str, list[Entry]] = {}
-    for entry in study.entries:
-        groups.setdefault(entry.editor, []).append(entry)
-    return groups
-
-
 def _is_sweep(entries: Sequence[Entry]) -> bool:
     return sweep_axis([entry.distinct for entry in entries]) is not None
 
@@ -110,13 +104,3 @@ def _cases(entries: Sequence[Entry]) -> str:
 
 def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]+", "_", name).strip("._") or "_"
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """The name, or with a number after it where another study has it."""
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name}_{number}"
-    taken.add(free)
-    return free

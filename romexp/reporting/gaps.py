@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from romexp.reporting.runs import SELECTION, FoundRun
+from romexp.reporting.rows import complete
+from romexp.reporting.runs import FoundRun
 from romexp.reporting.studies import Entry, Study
+from romexp.reporting.summary import SIDES
 
 SHOWN_IDS = 5
 
@@ -35,7 +37,7 @@ def command(*arguments: str) -> str:
 
 def measured_ids(entry: Entry) -> set[int]:
     """Cases with both sides measured."""
-    return {row["case_id"] for row in entry.rows if all(isinstance(row.get(s), dict) for s in ("pre", "post"))}
+    return {row["case_id"] for row in entry.rows if complete(row, SIDES)}
 
 
 def study_gaps(study: Study) -> list[Gap]:
@@ -124,13 +126,10 @@ def _with_selection(run: FoundRun, like: Sequence[FoundRun]) -> list[str]:
 
 def _overridden(overrides: Sequence[str], selection: Mapping[str, Any]) -> list[str]:
     """Overrides with another choice of cases; what is not chosen is not said."""
-    kept = [each for each in overrides if each.partition("=")[0].lstrip("+~") not in _keys(selection)]
+    keys = {f"dataset.{key}" for key in selection}
+    kept = [each for each in overrides if each.partition("=")[0].lstrip("+~") not in keys]
     chosen = [f"dataset.{key}={_value(value)}" for key, value in selection.items() if value not in (None, 0)]
     return [*kept, *chosen]
-
-
-def _keys(selection: Mapping[str, Any]) -> Collection[str]:
-    return {f"dataset.{key}" for key in selection if key in SELECTION}
 
 
 def _value(value: Any) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from romexp.facts import fill
 from romexp.reporting.rows import prompts_in
 from romexp.reporting.studies import Study
-
-UNEDITED = "unedited"
+from romexp.reporting.summary import UNEDITED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ def generations(study: Study) -> list[Generations]:
     by_label = {
         entry.label: {row["case_id"]: row for row in entry.rows if (row.get("post") or {}).get("text")}
         for entry in study.entries
-        if entry.editor != "none"  # the unedited model once more
+        if entry.edits
     }
     by_label = {label: rows for label, rows in by_label.items() if rows}
     found = []
@@ -72,7 +72,7 @@ def generations(study: Study) -> list[Generations]:
             Generations(
                 case_id=number,
                 subject=request["subject"],
-                fact=request["prompt"].replace("{}", request["subject"]),
+                fact=fill(request["prompt"], request["subject"]),
                 target_new=request["target_new"],
                 target_true=request["target_true"],
                 texts=texts,

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from romexp.errors import DataError
+from romexp.reporting.runs import first_fault
 
 MEASURES = ("consistency", "fluency")
 """What texts are ranked for (App. J)."""
@@ -129,9 +130,7 @@ def _parse(path: Path) -> _File:
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{where}: {first['msg']}" if where else first["msg"]) from error
+        raise DataError(first_fault(error)) from error
 
 
 def _check(answers: _File, key: Mapping[str, Any]) -> None:

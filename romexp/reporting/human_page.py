@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from romexp.reporting.html import render
 from romexp.reporting.human_items import Questionnaire
-from romexp.reporting.page import render
 
 
 def questionnaire_page(questionnaire: Questionnaire) -> str:
@@ -14,6 +14,7 @@ def questionnaire_page(questionnaire: Questionnaire) -> str:
     return render(
         "questionnaire.html",
         ("questionnaire.js",),
+        title="Comparing texts",
         data=questionnaire.blind(),
         per_participant=len(questionnaire.plan[0]),
         systems=len(questionnaire.items[0].texts),

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from romexp.errors import ConfigError, DataError
+from romexp.facts import fill
 from romexp.reporting.human_items import Texts
 from romexp.reporting.rows import Row
 from romexp.reporting.studies import Entry, Study
-
-UNEDITED = "unedited"
-"""The model as it was, beside the option names of editors."""
+from romexp.reporting.summary import UNEDITED
 
 
 def pick_study(studies: Sequence[Study], systems: Sequence[str], *, where: str) -> Study:
@@ -61,7 +60,7 @@ def statements_of(study: Study) -> dict[int, str]:
 
 
 def _statement(request: Row) -> str:
-    start = request["prompt"].replace("{}", request["subject"])
+    start = fill(request["prompt"], request["subject"])
     return f"{start} {request['target_new'].strip()}".strip().rstrip(".") + "."
 
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from PIL import Image
 
-from romexp import __version__
 from romexp.files import write_text
 from romexp.reporting.figure_style import TITLES
+from romexp.reporting.html import render
 from romexp.reporting.page_cases import case_data
 from romexp.reporting.page_runs import describe_run, run_ids
 from romexp.reporting.page_tables import MARKS, distinct, paper_table, study_table
@@ -25,7 +22,6 @@ from romexp.reporting.report_table import ReportTable
 from romexp.reporting.runs import FoundRun
 from romexp.reporting.studies import Study
 
-TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("page.js", "page_cases.js", "page_start.js")
 MOST_CASES = 100
 """Cases of one study that a page holds."""
@@ -44,7 +40,6 @@ def write_page(
     others: Sequence[FoundRun] = (),
     problems: Sequence[str] = (),
     most_cases: int = MOST_CASES,
-    title: str = "romexp results",
 ) -> Path:
     """Write everything into one file, byte-identical when repeated.
 
@@ -60,66 +55,42 @@ def write_page(
     Returns:
         `path`.
     """
-    origins = _origins(studies, others)
-    runs = [run for run, _, _ in origins]
-    ids = run_ids(runs)
-    pictures = [picture for file in figures if file.suffix == ".png" for picture in [_figure(file)]]
+    pictures = [_figure(file) for file in figures if file.suffix == ".png"]
     pictures += [_figure(file, of=run) for run in others for file in sorted((run.path / "figures").glob("*.png"))]
+    origins = _origins(studies, others)
+    ids = run_ids([run for run, _, _ in origins])
     content = {
         "results": [study_table(s, identifier=f"study-{_digest(s)}", run_ids=ids) for s in studies],
         "tables": [paper_table(t, identifier=f"table-{i}", unfolded=len(tables) == 1) for i, t in enumerate(tables)],
         "figures": pictures,
         "cases": [case_data(s, identifier=_digest(s), most_cases=most_cases) for s in studies],
         "runs": [describe_run(run, identifier=ids[str(run.path)], label=name, group=of) for run, name, of in origins],
-        "problems": list(problems),
     }
-    names = {"results": "Results", "tables": "Tables", "figures": "Figures", "cases": "Cases", "runs": "Runs"}
-    write_text(
-        path,
-        render(
-            "page.html",
-            SCRIPTS,
-            title=title,
-            sections=[(key, name) for key, name in names.items() if content[key]],
-            models=distinct([str(run.names.get("model", "")) for run in runs]),
-            datasets=distinct([str(run.names.get("dataset", "")) for run in runs]),
-            editors=distinct([run.editor_label for run in runs]),
-            latest=max((run.finished_at for run in runs), default="")[:16].replace("T", " "),
-            metric_titles=TITLES,
-            marks=MARKS,
-            wide=WIDE,
-            **content,
-        ),
-    )
+    about = _about([run for run, _, _ in origins]) | {"problems": problems}
+    write_text(path, render("page.html", SCRIPTS, data=content["cases"], **_fixed(content), **about, **content))
     return path
 
 
-def render(template: str, scripts: Sequence[str], **values: Any) -> str:
-    """A template with its style and scripts inside. Values are escaped; a policy in the page allows no other script.
+def _about(runs: Sequence[FoundRun]) -> dict[str, Any]:
+    """What the filters offer, and when the last run was worked on."""
+    return {
+        "models": distinct([str(run.names.get("model", "")) for run in runs]),
+        "datasets": distinct([str(run.names.get("dataset", "")) for run in runs]),
+        "editors": distinct([run.editor_label for run in runs]),
+        "latest": max((run.finished_at for run in runs), default="")[:16].replace("T", " "),
+    }
 
-    Args:
-        template: file name; the style sheet has the same stem.
-        scripts: file names, joined in this order.
-    """
-    style = _asset(Path(template).with_suffix(".css").name)
-    script = "".join(_asset(name) for name in scripts)
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    return environment.get_template(template).render(
-        style=Markup(style),
-        style_hash=_hash(style),
-        script=Markup(script),
-        script_hash=_hash(script),
-        version=__version__,
-        **values,
-    )
+
+def _fixed(content: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Names and sizes, and the headings of the parts that there are."""
+    names = {"results": "Results", "tables": "Tables", "figures": "Figures", "cases": "Cases", "runs": "Runs"}
+    return {
+        "title": "romexp results",
+        "sections": [(key, name) for key, name in names.items() if content[key]],
+        "metric_titles": TITLES,
+        "marks": MARKS,
+        "wide": WIDE,
+    }
 
 
 def _figure(path: Path, *, of: FoundRun | None = None) -> dict[str, Any]:
@@ -151,13 +122,3 @@ def _digest(study: Study) -> str:
     """A short name that stays when other studies come: addresses of views hold it."""
     what = json.dumps([study.model, study.dataset, study.identity], sort_keys=True, default=str)
     return hashlib.sha256(what.encode()).hexdigest()[:8]
-
-
-@cache
-def _asset(name: str) -> str:
-    return (TEMPLATES / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    """As a content security policy names it."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from romexp.facts import fill
 from romexp.reporting.generations import different_prompts
 from romexp.reporting.rows import Row, prompts_in
 from romexp.reporting.studies import Study
@@ -24,7 +25,7 @@ def case_data(study: Study, *, identifier: str, most_cases: int) -> dict[str, An
     for zsRE {kind: [0 or 1, …]}; null where it was not measured. `prompts` has the same kinds and, for zsRE, the
     neighbours' `answers`; `text_prompts` stand beside the texts. They are empty where the rows lack them.
     """
-    entries = [entry for entry in study.entries if entry.editor != "none"]  # that is the unedited model once more
+    entries = [entry for entry in study.entries if entry.edits]
     by_entry = [{row["case_id"]: row for row in entry.rows} for entry in entries]
     unedited = {row["case_id"]: row for row in study.unedited_rows}
     first = unedited | {number: row for rows in reversed(by_entry) for number, row in rows.items()}
@@ -50,7 +51,7 @@ def _case(any_row: Row, before: Row | None, rows: Sequence[Row | None]) -> dict[
     return {
         "id": any_row["case_id"],
         "subject": subject,
-        "fact": str(request.get("prompt", "")).replace("{}", subject),
+        "fact": fill(str(request.get("prompt", "")), subject),
         "target_new": str(request.get("target_new", "")),
         "target_true": str(request.get("target_true", "")),
         "prompts": {kind: prompts[f"{kind}_prompts"] for kind in KINDS if f"{kind}_prompts" in prompts},

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from romexp.reporting.gaps import command
 from romexp.reporting.runs import FoundRun
+from romexp.reporting.settings import free_name
 
 MOST_ASIDE = 50
 """Records set aside that are named one by one."""
@@ -15,17 +16,8 @@ MOST_ASIDE = 50
 
 def run_ids(runs: Sequence[FoundRun]) -> dict[str, str]:
     """An element's id for each run, by its folder: made of its hash, so that links outlive a new page."""
-    ids: dict[str, str] = {}
     taken: set[str] = set()
-    for run in runs:
-        base = free = f"run-{run.manifest.get('hash') or run.path.name}"
-        number = 1
-        while free in taken:
-            number += 1
-            free = f"{base}-{number}"
-        taken.add(free)
-        ids[str(run.path)] = free
-    return ids
+    return {str(run.path): free_name(f"run-{run.manifest.get('hash') or run.path.name}", taken, "-") for run in runs}
 
 
 def describe_run(run: FoundRun, *, identifier: str, label: str, group: str) -> dict[str, Any]:
@@ -36,7 +28,7 @@ def describe_run(run: FoundRun, *, identifier: str, label: str, group: str) -> d
         label: the row it belongs to.
         group: the study of that row.
     """
-    aside = [*_aside(run.set_aside, "set aside by the editor"), *_aside(run.manifest.get("rejected", ()), "not loaded")]
+    aside = [*_aside(run.set_aside, "set aside by the editor"), *_aside(run.rejected, "not loaded")]
     expected = f"{run.expected} cases" if run.expected is not None else "cases not counted"
     return {
         "id": identifier,
@@ -54,11 +46,6 @@ def describe_run(run: FoundRun, *, identifier: str, label: str, group: str) -> d
     }
 
 
-def command(run: FoundRun) -> str:
-    """The command line that asks for this run again."""
-    return shlex.join(["romexp", *map(str, run.manifest.get("overrides", ()))])
-
-
 def _facts(run: FoundRun) -> list[tuple[str, str]]:
     manifest = run.manifest
     model, dataset = manifest.get("model", {}), manifest.get("dataset", {})
@@ -66,7 +53,7 @@ def _facts(run: FoundRun) -> list[tuple[str, str]]:
     last: Mapping[str, Any] = sessions[-1]
     libraries = ", ".join(f"{name} {version}" for name, version in (last.get("libraries") or {}).items())
     return [
-        ("Command", command(run)),
+        ("Command", command(*run.overrides)),
         ("Folder", str(run.path)),
         ("Status", run.status),
         ("Error", str(manifest.get("error", ""))),

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from romexp.reporting.report_table import ReportTable, failing, statistic_cell
+from romexp.reporting.report_table import Cell, ReportTable, statistic_cell, with_failures
 from romexp.reporting.studies import Entry, Study
-from romexp.reporting.summary import Statistics
+from romexp.reporting.summary import UNEDITED, Statistics
 
-UNEDITED = "unedited"
 MARKS = {"failure": "clear failure", "best": "highest", "strong": "interval excludes 0"}
 """What the colours and weights of cells mean, for those who hear the page."""
 
@@ -53,9 +52,8 @@ def paper_table(table: ReportTable, *, identifier: str, unfolded: bool) -> dict[
 
 
 def _unedited(study: Study) -> dict[str, Any]:
-    summary = study.unedited
-    cells = _cells(study, summary["pre"], edited=False)
-    return {"label": UNEDITED, "editors": [], "cells": cells, "n_cases": summary["n_cases"], "expected": 0, "links": []}
+    cells, count = _cells(study, study.unedited["pre"], edited=False), study.unedited["n_cases"]
+    return {"label": UNEDITED, "editors": [], "cells": cells, "n_cases": count, "expected": None, "links": []}
 
 
 def _row(study: Study, entry: Entry, run_ids: Mapping[str, str]) -> dict[str, Any]:
@@ -72,20 +70,16 @@ def _row(study: Study, entry: Entry, run_ids: Mapping[str, str]) -> dict[str, An
     return {
         "label": entry.label,
         "editors": [entry.name],
-        "cells": _cells(study, entry.metrics, edited=entry.editor != "none"),
+        "cells": _cells(study, entry.metrics, edited=entry.edits),
         "n_cases": entry.n_cases,
-        "expected": sum(run.expected or 0 for run in entry.runs) if len(entry.runs) == 1 else 0,
+        "expected": entry.runs[0].expected if len(entry.runs) == 1 else None,
         "links": links,
     }
 
 
-def _cells(study: Study, side: Mapping[str, Statistics], *, edited: bool) -> list[dict[str, Any]]:
-    cells = []
-    for name in study.columns:
-        cell = statistic_cell(side.get(name))
-        bad = edited and failing(name, cell.value, zsre=study.kind == "zsre")
-        cells.append({"text": cell.text, "value": cell.value, "mark": "failure" if bad else ""})
-    return cells
+def _cells(study: Study, side: Mapping[str, Statistics], *, edited: bool) -> list[Cell]:
+    cells = [statistic_cell(side.get(name)) for name in study.columns]
+    return with_failures(cells, study.columns, zsre=study.kind == "zsre") if edited else cells
 
 
 def distinct(values: Sequence[str]) -> list[str]:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from romexp.reporting.metrics import SCORED, UNSCALED
-from romexp.reporting.report_table import Block, Cell, Column, Line, ReportTable, fixed, metric_columns
+from romexp.reporting.metrics import SCORED
+from romexp.reporting.report_table import Block, Cell, Column, Line, ReportTable, metric_columns, statistic_cell
 from romexp.reporting.studies import Entry, Study
-from romexp.reporting.summary import RESAMPLES, Statistics, case_frame, harmonic_mean, statistics
+from romexp.reporting.summary import Statistics, bootstrap, interval_of, metric_statistics, score_of
 
 MOST_PAIRS = 45
 """With more pairs than this (ten entries) each entry is compared with the one of the highest S alone."""
-
-CHUNK = 100
-"""Resamples drawn at once: bounds memory at some ten thousand cases."""
 
 CAPTION = (
     "First minus second editor, on the cases that both have, with the half-width of the 95 % interval of the mean "
@@ -49,16 +46,24 @@ def paired(first: Entry, second: Entry, *, seed: int = 0) -> Paired:
     Args:
         seed: of the bootstrap.
     """
-    return _paired(first, _frame(first), second, _frame(second), seed=seed)
+    one, two = _after(first), _after(second)
+    common = one.index.intersection(two.index)
+    names = [name for name in one.columns if name in two.columns]
+    a, b = one.loc[common, names], two.loc[common, names]
+    differences: dict[str, Statistics] = {}
+    for parts in SCORED:
+        if len(common) and all(name in names for name in parts):
+            whole = a[list(parts)].notna().all(axis=1) & b[list(parts)].notna().all(axis=1)
+            values = [frame.loc[whole, list(parts)].to_numpy(dtype=float) for frame in (a, b)]
+            if whole.any():
+                differences["S"] = _score_difference(*values, seed=seed)
+    differences |= metric_statistics({name: (a[name] - b[name]).to_numpy(dtype=float) for name in names})
+    return Paired(first=first, second=second, n=len(common), differences=differences)
 
 
 def pairs(study: Study, *, seed: int = 0) -> list[Paired]:
     """Every pair of a study's entries, or all against the best of them where that would be too many."""
-    frames = {entry.label: _frame(entry) for entry in study.entries}
-    return [
-        _paired(first, frames[first.label], second, frames[second.label], seed=seed)
-        for first, second in _chosen(study.entries)
-    ]
+    return [paired(first, second, seed=seed) for first, second in _chosen(study.entries)]
 
 
 def paired_table(studies: Sequence[Study]) -> ReportTable:
@@ -96,31 +101,11 @@ def _too_many(entries: Sequence[Entry]) -> bool:
     return len(entries) * (len(entries) - 1) // 2 > MOST_PAIRS
 
 
-def _frame(entry: Entry) -> pd.DataFrame:
+def _after(entry: Entry) -> pd.DataFrame:
     """Metrics after the edit, by case id; complete cases only."""
-    frame = case_frame(entry.rows)
-    frame = frame[frame["complete"].astype(bool)].set_index("case_id")
+    frame = entry.frame[entry.frame["complete"].astype(bool)].set_index("case_id")
     after = [name for name in frame.columns if name.startswith("post/")]
     return frame[after].rename(columns=lambda name: name.removeprefix("post/"))
-
-
-def _paired(first: Entry, one: pd.DataFrame, second: Entry, two: pd.DataFrame, *, seed: int) -> Paired:
-    common = one.index.intersection(two.index)
-    names = [name for name in one.columns if name in two.columns]
-    a, b = one.loc[common, names], two.loc[common, names]
-    differences: dict[str, Statistics] = {}
-    for parts in SCORED:
-        if len(common) and all(name in names for name in parts):
-            whole = a[list(parts)].notna().all(axis=1) & b[list(parts)].notna().all(axis=1)
-            values = [frame.loc[whole, list(parts)].to_numpy(dtype=float) for frame in (a, b)]
-            if whole.any():
-                differences["S"] = _score_difference(*values, seed=seed)
-    for name in names:
-        scale = 1.0 if name in UNSCALED else 100.0
-        entry = statistics((a[name] - b[name]).to_numpy(dtype=float), scale=scale)
-        if entry["n"]:
-            differences[name] = entry
-    return Paired(first=first, second=second, n=len(common), differences=differences)
 
 
 def _score_difference(one: np.ndarray, two: np.ndarray, *, seed: int) -> Statistics:
@@ -129,20 +114,17 @@ def _score_difference(one: np.ndarray, two: np.ndarray, *, seed: int) -> Statist
     Args:
         one: (cases × 3), of the first editor; `two` of the second, the same cases.
     """
-    random = np.random.default_rng(seed)
-    n, differences = len(one), []
     both = np.concatenate([one, two], axis=1)
-    for _ in range(0, RESAMPLES, CHUNK):
-        drawn = random.integers(n, size=(CHUNK, n))
-        weights = np.stack([np.bincount(row, minlength=n) for row in drawn]) / n
-        differences += [_score(row[:3]) - _score(row[3:]) for row in weights @ both]
-    low, high = np.percentile(differences, [2.5, 97.5])
-    mean = _score(one.mean(axis=0)) - _score(two.mean(axis=0))
-    return {"mean": mean, "half_width": None, "interval": [float(low), float(high)], "n": n}
+    return {
+        "mean": _difference(both.mean(axis=0)),
+        "half_width": None,
+        "interval": bootstrap(both, _difference, seed=seed),
+        "n": len(one),
+    }
 
 
-def _score(means: np.ndarray) -> float:
-    return 100 * harmonic_mean(means.tolist())
+def _difference(means: np.ndarray) -> float:
+    return score_of(means[:3]) - score_of(means[3:])
 
 
 def _line(study: Study, pair: Paired, names: Sequence[str]) -> Line:
@@ -157,27 +139,16 @@ def _line(study: Study, pair: Paired, names: Sequence[str]) -> Line:
 
 
 def _cell(entry: Statistics | None) -> Cell:
-    if entry is None or entry["mean"] is None:
-        return Cell(text="–")
-    low, high = interval(entry)
-    width = f" [{fixed(low)}, {fixed(high)}]" if entry["half_width"] is None else f" ({fixed(entry['half_width'])})"
-    return Cell(
-        text=fixed(entry["mean"], sign=True) + width, value=entry["mean"], mark="strong" if low > 0 or high < 0 else ""
-    )
-
-
-def interval(entry: Statistics) -> tuple[float, float]:
-    """Both ends of the 95 % interval."""
-    if entry["half_width"] is None:
-        low, high = entry["interval"]
-        return low, high
-    return entry["mean"] - entry["half_width"], entry["mean"] + entry["half_width"]
+    cell = statistic_cell(entry, sign=True)
+    low, high = interval_of(entry or {})
+    apart = low is not None and high is not None and (low > 0 or high < 0)
+    return replace(cell, mark="strong") if apart else cell
 
 
 def _record(pair: Paired, names: Sequence[str]) -> dict[str, object]:
     record: dict[str, object] = {"first": pair.first.label, "second": pair.second.label, "cases": pair.n}
     for name in names:
-        entry = pair.differences.get(name)
-        low, high = interval(entry) if entry else (None, None)
-        record |= {name: entry["mean"] if entry else None, f"{name}_low": low, f"{name}_high": high}
+        entry = pair.differences.get(name) or {}
+        low, high = interval_of(entry)
+        record |= {name: entry.get("mean"), f"{name}_low": low, f"{name}_high": high}
     return record

@@ -9,9 +9,9 @@ from typing import Any
 
 from romexp.reporting.metrics import Kind, columns_of
 from romexp.reporting.published import PublishedRow, PublishedValue
-from romexp.reporting.report_table import Cell, Line, failing, fixed, statistic_cell, with_best
-from romexp.reporting.studies import Entry, Study
-from romexp.reporting.summary import Statistics
+from romexp.reporting.report_table import Cell, Line, fixed, statistic_cell, with_best, with_failures
+from romexp.reporting.studies import Entry, Study, edits
+from romexp.reporting.summary import UNEDITED, Statistics, interval_of
 
 FIRST = 2
 """Columns before the metrics: the editor, the number of cases."""
@@ -67,7 +67,7 @@ def unedited_row(study: Study, *, published: PublishedRow | None, records: int |
     return PaperRow(
         model=study.model,
         study=study.label,
-        label="unedited",
+        label=UNEDITED,
         editor="",
         dataset=study.dataset,
         cases=study.unedited["n_cases"],
@@ -83,7 +83,7 @@ def lines_of(rows: Sequence[PaperRow], kind: Kind) -> tuple[Line, ...]:
     competing: dict[str, list[int]] = {"measured": [], "published": []}
     for row in rows:
         for line in _lines(row, kind):
-            if row.editor and line.role in competing:
+            if edits(row.editor) and line.role in competing:
                 competing[line.role].append(len(lines))
             editors = (row.name,) if row.name else ()
             lines.append(replace(line, model=row.model, dataset=row.dataset, editors=editors))
@@ -110,11 +110,9 @@ def _lines(row: PaperRow, kind: Kind) -> Iterator[Line]:
         yield Line(cells=(Cell(text="difference"), Cell(text=""), *cells), role="difference", below=True)
 
 
-def _marked(cells: Sequence[Cell], names: Sequence[str], row: PaperRow, *, zsre: bool) -> Iterator[Cell]:
+def _marked(cells: Sequence[Cell], names: Sequence[str], row: PaperRow, *, zsre: bool) -> Sequence[Cell]:
     """Clear failures of editors; the unedited model has nothing to succeed at."""
-    for cell, name in zip(cells, names, strict=True):
-        red = bool(row.editor) and failing(name, cell.value, zsre=zsre)
-        yield replace(cell, mark="failure") if red else cell
+    return with_failures(cells, names, zsre=zsre) if edits(row.editor) else cells
 
 
 def _published_cell(value: PublishedValue | None) -> Cell:
@@ -152,10 +150,8 @@ def record_of(row: PaperRow, kind: Kind) -> dict[str, Any]:
     for name in columns_of(kind):
         ours = (row.metrics or {}).get(name) or {}
         theirs = row.published.values.get(name) if row.published is not None else None
-        low, high = ours.get("interval") or (None, None)
-        half, mean = ours.get("half_width"), ours.get("mean")
-        if half is not None and mean is not None:
-            low, high = mean - half, mean + half
+        low, high = interval_of(ours)
+        mean = ours.get("mean")
         record |= {
             name: mean,
             f"{name}_low": low,

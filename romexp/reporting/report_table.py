@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from romexp.reporting.summary import Statistics
-from romexp.reporting.table import CLEAR_FAILURE, CLEAR_FAILURE_ZSRE
 
 Mark = Literal["", "best", "failure", "strong"]
 Role = Literal["measured", "published", "difference"]
@@ -17,6 +16,14 @@ HEADINGS: Mapping[str, str] = {
     "NS": "Specificity", "NM": "Specificity", "GE": "Fluency", "RS": "Consistency",
 }  # fmt: skip
 """What stands above the columns of the paper's Table 4."""
+
+CLEAR_FAILURE: Mapping[str, float] = {
+    "S": 50, "ES": 75, "EM": 20, "PS": 60, "PM": 10, "NS": 45, "NM": -5, "GE": 600, "RS": 31,
+}  # fmt: skip
+"""CounterFact values below these are printed in red, as in the paper (SPEC §5.7)."""
+
+CLEAR_FAILURE_ZSRE: Mapping[str, float] = {"S": 20, "Efficacy": 50, "Paraphrase": 50, "Specificity": 20}
+"""The same for zsRE."""
 
 MARKS_EXPLAINED = (
     "In parentheses: half-width of the 95 % interval; S is given with its bootstrap interval. Green, bold: a model's "
@@ -104,11 +111,15 @@ def metric_columns(names: Sequence[str]) -> tuple[Column, ...]:
     return tuple(Column(name=name, heading=HEADINGS.get(name, "")) for name in names)
 
 
-def statistic_cell(entry: Statistics | None) -> Cell:
-    """`99.0 (0.3)`, `89.2 [88.9, 89.5]` for S, a dash where there is no value."""
+def statistic_cell(entry: Statistics | None, *, sign: bool = False) -> Cell:
+    """`99.0 (0.3)`, `89.2 [88.9, 89.5]` for S, a dash where there is no value.
+
+    Args:
+        sign: give positive means their sign too.
+    """
     if entry is None or entry["mean"] is None:
         return Cell(text="–")
-    text = fixed(entry["mean"])
+    text = fixed(entry["mean"], sign=sign)
     low, high = entry.get("interval") or (None, None)
     if entry.get("half_width") is not None:
         text += f" ({fixed(entry['half_width'])})"
@@ -121,6 +132,14 @@ def failing(metric: str, value: float | None, *, zsre: bool) -> bool:
     """Whether an edited model's value is a clear failure by the paper's thresholds (SPEC §5.7)."""
     threshold = (CLEAR_FAILURE_ZSRE if zsre else CLEAR_FAILURE).get(metric)
     return value is not None and threshold is not None and value < threshold
+
+
+def with_failures(cells: Sequence[Cell], metrics: Sequence[str], *, zsre: bool) -> list[Cell]:
+    """Mark an editor's clear failures."""
+    return [
+        replace(cell, mark="failure") if failing(name, cell.value, zsre=zsre) else cell
+        for name, cell in zip(metrics, cells, strict=True)
+    ]
 
 
 def with_best(lines: Sequence[Line], columns: Sequence[int], among: Sequence[int]) -> list[Line]:

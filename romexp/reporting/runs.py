@@ -6,14 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from romexp.errors import DataError
 from romexp.reporting.rows import Row, read_rows
-
-Json = Mapping[str, Any]
+from romexp.reporting.settings import Json
 
 SELECTION = ("limit", "offset", "shard", "case_ids")
 """Fields of a data set that choose cases: runs that differ in them alone are parts of one study."""
@@ -152,6 +150,12 @@ def find_runs(roots: Sequence[Path]) -> Found:
     return Found(runs=tuple(runs[path] for path in sorted(runs)), problems=tuple(problems))
 
 
+def first_fault(error: ValidationError) -> str:
+    """The first of a file's faults in words: `names.model: Input should be a valid string`."""
+    first = error.errors()[0]
+    return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+
+
 def _read(folder: Path, file: Path) -> FoundRun:
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
@@ -162,9 +166,7 @@ def _read(folder: Path, file: Path) -> FoundRun:
     try:
         _Manifest.model_validate(manifest)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DataError(f"{file}: not a run's manifest ({where}: {first['msg']})") from error
+        raise DataError(f"{file}: not a run's manifest ({first_fault(error)})") from error
     status = folder / "status"
     return FoundRun(
         path=folder,

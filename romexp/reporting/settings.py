@@ -26,7 +26,7 @@ def differing(identities: Sequence[Json]) -> list[Fields]:
     """For each identity its values of the fields in which not all of them agree, in the order of the first."""
     leaves = [flat(identity) for identity in identities]
     names = dict.fromkeys(name for fields in leaves for name in fields)
-    varying = [name for name in names if len({_key(fields.get(name, ABSENT)) for fields in leaves}) > 1]
+    varying = [name for name in names if len({repr(fields.get(name, ABSENT)) for fields in leaves}) > 1]
     return [{name: fields.get(name, ABSENT) for name in varying} for fields in leaves]
 
 
@@ -39,6 +39,16 @@ def short(fields: Mapping[str, Any]) -> str:
     last = [name.rpartition(".")[2] for name in fields]
     shown = [part if last.count(part) == 1 else name for part, name in zip(last, fields, strict=True)]
     return ", ".join(f"{name}={shown_value(value)}" for name, value in zip(shown, fields.values(), strict=True))
+
+
+def free_name(name: str, taken: set[str], joint: str) -> str:
+    """The name, or with a number after it where it is taken; from now on it is."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}{joint}{number}"
+    taken.add(free)
+    return free
 
 
 def shown_value(value: Any) -> str:
@@ -70,7 +80,3 @@ def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(inner, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, value
-
-
-def _key(value: Any) -> str:
-    return repr(value)

@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import pandas as pd
+
 from romexp.reporting.merging import Merged, merge
 from romexp.reporting.metrics import Kind, columns_of
 from romexp.reporting.rows import Row
 from romexp.reporting.runs import FoundRun
 from romexp.reporting.settings import Json, differing, short, sort_key
-from romexp.reporting.summary import Statistics, Summary, summarize
+from romexp.reporting.summary import Statistics, Summary, case_frame, summarize, summarize_frame
 
 EDITOR_ORDER = (
     "none", "ft", "ft_l", "ft_attn", "kn", "ke", "ke_zsre", "ke_cf", "mend", "mend_zsre", "mend_cf", "rome",
@@ -53,9 +55,19 @@ class Entry:
     rows: tuple[Row, ...]
 
     @cached_property
+    def frame(self) -> pd.DataFrame:
+        """Metrics by case (`reporting.summary.case_frame`). Made once; treat as read-only."""
+        return case_frame(self.rows)
+
+    @cached_property
     def summary(self) -> Summary:
         """Both sides, means with intervals (`reporting.summary.summarize`). Made once; treat as read-only."""
-        return summarize(self.rows)
+        return summarize_frame(self.frame)
+
+    @property
+    def edits(self) -> bool:
+        """False for `editor=none`, which is the unedited model once more."""
+        return edits(self.editor)
 
     @property
     def metrics(self) -> Mapping[str, Statistics]:
@@ -93,6 +105,14 @@ class Study:
         """The paper's columns that at least one entry has."""
         names = columns_of(self.kind)
         return tuple(n for n in names if any(n in e.metrics or n in e.summary["pre"] for e in self.entries))
+
+    @property
+    def by_editor(self) -> dict[str, list[Entry]]:
+        """Entries by the editor's option name."""
+        groups: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            groups.setdefault(entry.editor, []).append(entry)
+        return groups
 
     @cached_property
     def unedited_rows(self) -> tuple[Row, ...]:
@@ -133,6 +153,11 @@ def to_studies(runs: Iterable[FoundRun]) -> Studies:
 def editor_position(editor: str) -> tuple[int, str]:
     """Sorts option names of editors into the paper's order."""
     return (EDITOR_ORDER.index(editor) if editor in EDITOR_ORDER else len(EDITOR_ORDER), editor)
+
+
+def edits(editor: str) -> bool:
+    """Whether an option name is one of an editor that edits; empty stands for the unedited model."""
+    return editor not in ("", "none")
 
 
 def _study_key(run: FoundRun) -> str:

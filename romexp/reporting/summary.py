@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,16 @@ from romexp.reporting.metrics import SCORED, UNSCALED, case_metrics
 from romexp.reporting.rows import Row, complete
 
 SIDES = ("pre", "post")
+UNEDITED = "unedited"
+"""What the model as it was is called, beside editors."""
 Summary = dict[str, Any]
 Statistics = dict[str, Any]
 """`mean`, `half_width`, `std`, `n` of one metric; S has an `interval` and no half-width."""
 
 Z_95 = 1.96
 RESAMPLES = 1000
+CHUNK = 100
+"""Resamples drawn at once: bounds memory at some ten thousand cases."""
 
 
 def case_frame(rows: Sequence[Row], *, sides: Sequence[str] = SIDES) -> pd.DataFrame:
@@ -54,7 +58,11 @@ def summarize(rows: Sequence[Row], *, sides: Sequence[str] = SIDES, seed: int = 
     Args:
         seed: of the bootstrap for S.
     """
-    frame = case_frame(rows, sides=sides)
+    return summarize_frame(case_frame(rows, sides=sides), sides=sides, seed=seed)
+
+
+def summarize_frame(frame: pd.DataFrame, *, sides: Sequence[str] = SIDES, seed: int = 0) -> Summary:
+    """The same of what `case_frame` made."""
     used = frame[frame["complete"].astype(bool)]
     summary: Summary = {"n_cases": len(used), "n_failed": len(frame) - len(used)}
     for side in sides:
@@ -70,13 +78,18 @@ def summarize_side(values: Mapping[str, np.ndarray], *, seed: int = 0) -> dict[s
     Args:
         values: per metric, one fraction a case; NaN where the case lacks it.
     """
-    out = {name: statistics(v, scale=1.0 if name in UNSCALED else 100.0) for name, v in values.items()}
-    out = {name: entry for name, entry in out.items() if entry["n"]}
+    out = metric_statistics(values)
     for parts in SCORED:
         if all(name in out for name in parts):
             score = _score_statistics(np.stack([values[name] for name in parts], axis=1), seed=seed)
             return {"S": score, **out}
     return out
+
+
+def metric_statistics(values: Mapping[str, np.ndarray]) -> dict[str, Statistics]:
+    """`statistics` of each metric in its own scale, without S. Metrics no case has are left out."""
+    out = {name: statistics(v, scale=1.0 if name in UNSCALED else 100.0) for name, v in values.items()}
+    return {name: entry for name, entry in out.items() if entry["n"]}
 
 
 def statistics(values: np.ndarray, *, scale: float = 100.0) -> Statistics:
@@ -89,6 +102,14 @@ def statistics(values: np.ndarray, *, scale: float = 100.0) -> Statistics:
         return {"mean": None, "half_width": None, "std": None, "n": 0}
     mean, std = float(present.mean()) * scale, float(present.std()) * scale
     return {"mean": mean, "half_width": Z_95 * std / math.sqrt(len(present)), "std": std, "n": len(present)}
+
+
+def interval_of(entry: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Both ends of a statistic's 95 % interval: mean ± half-width, the bootstrap's for S; None where there is none."""
+    if entry.get("half_width") is not None:
+        return entry["mean"] - entry["half_width"], entry["mean"] + entry["half_width"]
+    low, high = entry.get("interval") or (None, None)
+    return low, high
 
 
 def harmonic_mean(values: Iterable[float]) -> float:
@@ -115,19 +136,30 @@ def _score_statistics(values: np.ndarray, *, seed: int) -> Statistics:
     """
     means = np.nanmean(values, axis=0)
     whole = values[np.isfinite(values).all(axis=1)]
-    low, high = _bootstrap(whole, seed=seed) if len(whole) else (None, None)
-    return {"mean": 100 * harmonic_mean(means.tolist()), "half_width": None, "interval": [low, high], "n": len(whole)}
+    ends = bootstrap(whole, score_of, seed=seed) if len(whole) else [None, None]
+    return {"mean": score_of(means), "half_width": None, "interval": ends, "n": len(whole)}
 
 
-def _bootstrap(values: np.ndarray, *, seed: int) -> tuple[float, float]:
+def score_of(means: np.ndarray) -> float:
+    """S of the three means, fractions: their harmonic mean × 100."""
+    return 100 * harmonic_mean(means.tolist())
+
+
+def bootstrap(values: np.ndarray, score: Callable[[np.ndarray], float], *, seed: int) -> list[float]:
+    """Percentile interval (95 %) of a score of means: cases are drawn anew `RESAMPLES` times.
+
+    Args:
+        values: (cases × k), without gaps.
+        score: of the (k,) means over the drawn cases.
+    """
     random = np.random.default_rng(seed)
-    n = len(values)
-    scores = []
-    for _ in range(RESAMPLES):
-        means = values[random.integers(n, size=n)].mean(axis=0)
-        scores.append(100 * harmonic_mean(means.tolist()))
+    n, scores = len(values), []
+    for _ in range(0, RESAMPLES, CHUNK):
+        drawn = random.integers(n, size=(CHUNK, n))
+        counts = np.stack([np.bincount(cases, minlength=n) for cases in drawn])
+        scores += [score(means) for means in counts @ values / n]
     low, high = np.percentile(scores, [2.5, 97.5])
-    return float(low), float(high)
+    return [float(low), float(high)]
 
 
 def flatten(summary: Summary) -> dict[str, float]:

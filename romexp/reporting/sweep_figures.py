@@ -11,17 +11,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from romexp.reporting.figure_style import (
-    UNEDITED,
+    UNEDITED_COLOR,
     Side,
     color,
     described,
     interval,
     mean_of,
+    named_ticks,
     panel_rows,
     plain,
     titled,
     whole_range,
 )
+from romexp.reporting.summary import UNEDITED
 from romexp.reporting.sweep_axes import LAYER, SweepAxis, SweepLine
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -55,7 +57,7 @@ def sweep_figure(
         _panel(axes, axis, after, metric, single)
         mean = mean_of(before or {}, metric)
         if mean is not None:
-            axes.axhline(mean, color=UNEDITED, linewidth=1, linestyle=(0, (2, 2)), label="unedited", zorder=1)
+            axes.axhline(mean, color=UNEDITED_COLOR, linewidth=1, linestyle=(0, (2, 2)), label=UNEDITED, zorder=1)
     spare = next(axes for axes in grid.flat if not axes.axison)
     handles, labels = grid.flat[0].get_legend_handles_labels()
     spare.legend(handles, labels, loc="center left", fontsize=8, frameon=False, borderaxespad=0)
@@ -72,20 +74,11 @@ def _panel(axes: Axes, axis: SweepAxis, after: Sequence[Side], metric: str, sing
         _line(axes, line, after, metric, shift=shift, style=style)
     titled(axes, metric, values="y")
     whole_range(axes, metric)
-    axes.grid(axis="y", color="0.9", linewidth=0.6)
-    axes.set_axisbelow(True)
     step = 1 if len(axis.values) <= MANY_VALUES else 5 if axis.name == LAYER else math.ceil(len(axis.values) / 10)
     places = range(0, len(axis.values), step)
     texts = [axis.ticks[i] for i in places]
     turned = sum(len(text) + 2 for text in texts) > CHARACTERS
-    axes.set_xticks(
-        places,
-        texts,
-        fontsize=8,
-        rotation=45 if turned else 0,
-        ha="right" if turned else "center",
-        rotation_mode="anchor",
-    )
+    named_ticks(axes, places, texts, turned=turned)
     axes.set_xlim(-0.4, len(axis.values) - 0.6)
     axes.set_xlabel(plain(axis.title), fontsize=8)
 

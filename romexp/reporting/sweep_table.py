@@ -13,15 +13,16 @@ from romexp.reporting.report_table import (
     Column,
     Line,
     ReportTable,
-    failing,
     metric_columns,
     statistic_cell,
     with_best,
+    with_failures,
 )
 from romexp.reporting.settings import ABSENT, short, shown_value, sort_key
 from romexp.reporting.studies import Entry, Study
+from romexp.reporting.summary import interval_of
+from romexp.reporting.sweep_axes import LAYER
 
-LAYER = "editor.layer"
 CAPTION = (
     "In parentheses: half-width of the 95 % interval; S is given with its bootstrap interval. Green, bold: the sweep's "
     "highest value of a column. Red: a clear failure, by the paper's thresholds."
@@ -86,10 +87,7 @@ def sweep_table(studies: Sequence[Study], *, x: str | None = None) -> ReportTabl
 
 def _sweeps(study: Study, x: str | None) -> list[tuple[list[Entry], str]]:
     """Each editor's entries with the field that they are a sweep over."""
-    editors: dict[str, list[Entry]] = {}
-    for entry in study.entries:
-        editors.setdefault(entry.editor, []).append(entry)
-    found = [(entries, swept_field(entries, x)) for entries in editors.values()]
+    found = [(entries, swept_field(entries, x)) for entries in study.by_editor.values()]
     return [(entries, field) for entries, field in found if field is not None]
 
 
@@ -108,18 +106,12 @@ def _line(study: Study, entry: Entry, field: str, names: Sequence[str]) -> Line:
     value = entry.distinct.get(field, ABSENT)
     number = float(value) if isinstance(value, (int, float)) else None
     cells = [statistic_cell(entry.metrics.get(name)) for name in names]
-    marked = [
-        Cell(text=cell.text, value=cell.value, mark="failure")
-        if failing(name, cell.value, zsre=study.kind == "zsre")
-        else cell
-        for name, cell in zip(names, cells, strict=True)
-    ]
     return Line(
         cells=(
             Cell(text=series_label(entry, field)),
             Cell(text=shown_value(value), value=number),
             Cell(text=str(entry.n_cases), value=float(entry.n_cases)),
-            *marked,
+            *with_failures(cells, names, zsre=study.kind == "zsre"),
         ),
         model=study.model,
         dataset=study.dataset,
@@ -139,8 +131,6 @@ def _record(study: Study, entry: Entry, field: str, names: Sequence[str]) -> Map
     }
     for name in names:
         statistic = entry.metrics.get(name) or {}
-        low, high = statistic.get("interval") or (None, None)
-        if statistic.get("half_width") is not None:
-            low, high = statistic["mean"] - statistic["half_width"], statistic["mean"] + statistic["half_width"]
+        low, high = interval_of(statistic)
         record |= {name: statistic.get("mean"), f"{name}_low": low, f"{name}_high": high}
     return record

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from romexp.reporting.metrics import COUNTERFACT, ZSRE
-from romexp.reporting.summary import Statistics, Summary
+from romexp.reporting.report_table import failing, fixed
+from romexp.reporting.summary import UNEDITED, Statistics, Summary
 
 COLUMNS = tuple(dict.fromkeys((*COUNTERFACT, *ZSRE)))
-
-CLEAR_FAILURE: Mapping[str, float] = {
-    "S": 50, "ES": 75, "EM": 20, "PS": 60, "PM": 10, "NS": 45, "NM": -5, "GE": 600, "RS": 31,
-}  # fmt: skip
-"""CounterFact values below these are printed in red, as in the paper (SPEC §5.7)."""
-
-CLEAR_FAILURE_ZSRE: Mapping[str, float] = {"S": 20, "Efficacy": 50, "Paraphrase": 50, "Specificity": 20}
-"""The same for zsRE."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +32,7 @@ class TableRow:
 
 def table_rows(summary: Summary, *, editor: str) -> list[TableRow]:
     """The two lines of a run, `unedited` and the editor's; those that the summary has."""
-    rows = [TableRow(label="unedited", metrics=summary.get("pre", {}), edited=False)]
+    rows = [TableRow(label=UNEDITED, metrics=summary.get("pre", {}), edited=False)]
     if "post" in summary:
         rows.append(TableRow(label=editor, metrics=summary["post"]))
     return rows
@@ -56,51 +48,29 @@ def cell(entry: Statistics | None) -> str:
     if entry is None or entry["mean"] is None:
         return "–"
     width = entry["half_width"]
-    return _fixed(entry["mean"]) + (f" ({_fixed(width)})" if width is not None else "")
+    return fixed(entry["mean"]) + (f" ({fixed(width)})" if width is not None else "")
 
 
-def is_clear_failure(row: TableRow, name: str, thresholds: Mapping[str, float] | None = None) -> bool:
-    """Whether a cell is red: an edited model's mean below the metric's threshold.
+def is_clear_failure(row: TableRow, name: str) -> bool:
+    """Whether a cell is red: an edited model's mean below the paper's threshold for the row's kind of data set."""
+    value = row.metrics[name]["mean"] if name in row.metrics else None
+    return row.edited and failing(name, value, zsre="Efficacy" in row.metrics)
+
+
+def rich_table(rows: Sequence[TableRow], *, title: str, heading: str = "Editor") -> Table:
+    """The table for a terminal, clear failures in red.
 
     Args:
-        thresholds: by metric; None takes the paper's for the row's kind of data set.
+        heading: what the labels name.
     """
-    if thresholds is None:
-        thresholds = CLEAR_FAILURE_ZSRE if "Efficacy" in row.metrics else CLEAR_FAILURE
-    entry = row.metrics.get(name)
-    if not row.edited or entry is None or entry["mean"] is None or name not in thresholds:
-        return False
-    return bool(entry["mean"] < thresholds[name])
-
-
-def rich_table(rows: Sequence[TableRow], *, title: str = "", thresholds: Mapping[str, float] | None = None) -> Table:
-    """The table for a terminal, clear failures in red."""
-    table = Table(title=title or None)
-    table.add_column("Editor", no_wrap=True)
+    table = Table(title=title)
+    table.add_column(heading, no_wrap=True)
     names = columns_of(rows)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         cells = [
-            Text(cell(row.metrics.get(name)), style="red" if is_clear_failure(row, name, thresholds) else "")
-            for name in names
+            Text(cell(row.metrics.get(name)), style="red" if is_clear_failure(row, name) else "") for name in names
         ]
         table.add_row(Text(row.label), *cells)
     return table
-
-
-def plain_table(rows: Sequence[TableRow]) -> str:
-    """The table as lines of text with aligned columns, for files and logs; no colours, no line break at the end."""
-    names = columns_of(rows)
-    lines = [["Editor", *names], *([row.label, *(cell(row.metrics.get(name)) for name in names)] for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(names) + 1)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    )
-
-
-def _fixed(value: Any) -> str:
-    """One decimal, and never `-0.0`."""
-    text = f"{value:.1f}"
-    return "0.0" if text == "-0.0" else text

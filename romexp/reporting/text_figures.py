@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from romexp.reporting.figure_style import COLORS, UNEDITED, plain
+from romexp.reporting.figure_style import COLORS, UNEDITED_COLOR, plain
 from romexp.reporting.generations import Generations
 
 POINTS = 72.0
@@ -73,7 +73,7 @@ def _case(case: Generations, y: float, texts: int) -> tuple[list[_Piece], float]
     for index in case.begins[:texts]:
         prompt = " ".join(case.prompts[index].split()) if index < len(case.prompts) else ""
         if prompt:
-            names, _ = _paragraph("prompt", {}, left=0, right=LABELS - GAP, y=y, color=UNEDITED)
+            names, _ = _paragraph("prompt", {}, left=0, right=LABELS - GAP, y=y, color=UNEDITED_COLOR)
             words, y = _paragraph(prompt, shades, left=LABELS, right=WIDTH, y=y)
             pieces, y = [*pieces, *names, *words], y + GAP / 2
         for number, (label, written) in enumerate(case.texts.items()):
@@ -82,7 +82,7 @@ def _case(case: Generations, y: float, texts: int) -> tuple[list[_Piece], float]
             text = " ".join(written[index].split())
             # What was asked stands above; a text that is spelt otherwise after sampling is shown whole.
             text = _cut(f"… {text.removeprefix(prompt).strip()}" if prompt and text.startswith(prompt) else text)
-            tone = BLACK if number else UNEDITED
+            tone = BLACK if number else UNEDITED_COLOR
             names, below_name = _paragraph(label, {}, left=0, right=LABELS - GAP, y=y, bold=True, color=tone)
             words, below_text = _paragraph(text, shades, left=LABELS, right=WIDTH, y=y)
             pieces += names + words

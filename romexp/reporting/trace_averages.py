@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from romexp.errors import ConfigError
+from romexp.reporting.summary import Z_95, statistics
 
 Row = Mapping[str, Any]
 Pooling = Literal["prompt", "authors"]
@@ -51,9 +52,10 @@ def trace_summary(rows: Sequence[Row], *, pooling: Pooling = "prompt") -> dict[s
     """Everything that the figures and tables show.
 
     Returns:
-        `n` prompts traced, `n_incorrect` left out, `high`, `low`, `ate` as {mean, half_width, n}; `groups` → group →
-        kind → {mean, half_width: [layers], n}; `severed` → ordinary, mlp, attn → the same for the last subject token;
-        `peaks` → kind → {group, layer, aie}; `suggested_layer`, where MLPs at the last subject token matter most.
+        `n` prompts traced, `n_incorrect` left out, `high`, `low`, `ate` as {mean, half_width, std, n}; `groups` → group
+        → kind → {mean, half_width: [layers], n}; `severed` → ordinary, mlp, attn → the same for the last subject token;
+        `peaks` → kind → {group, layer, aie, half_width}; `suggested_layer`, where MLPs at the last subject token matter
+        most.
 
     Raises:
         ConfigError: an unknown pooling.
@@ -66,9 +68,9 @@ def trace_summary(rows: Sequence[Row], *, pooling: Pooling = "prompt") -> dict[s
     summary: dict[str, Any] = {
         "n": len(chosen),
         "n_incorrect": len(rows) - len(chosen),
-        "high": _statistic(high),
-        "low": _statistic(low),
-        "ate": _statistic(high - low),
+        "high": statistics(high, scale=1),
+        "low": statistics(low, scale=1),
+        "ate": statistics(high - low, scale=1),
         "pooling": pooling,
     }
     groups = {
@@ -79,7 +81,7 @@ def trace_summary(rows: Sequence[Row], *, pooling: Pooling = "prompt") -> dict[s
     summary["severed"] = _severed(chosen)
     summary["peaks"] = _peaks(summary["groups"])
     mlp = summary["groups"].get(LAST_SUBJECT, {}).get("mlp")
-    summary["suggested_layer"] = int(np.argmax(mlp["mean"])) if mlp else None
+    summary["suggested_layer"] = best_layer(mlp)[2] if mlp else None
     return summary
 
 
@@ -120,19 +122,20 @@ def _severed(rows: Sequence[Row]) -> dict[str, Any]:
     return {name: _curve(np.stack(values)) for name, values in curves.items() if values}
 
 
+def best_layer(cell: Mapping[str, Any]) -> tuple[float, float, int]:
+    """Highest average indirect effect of a group and kind, its half-width, its layer."""
+    layer = int(np.argmax(cell["mean"]))
+    return cell["mean"][layer], cell["half_width"][layer], layer
+
+
 def _peaks(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """For each kind the group and layer with the largest average effect, with its interval."""
     peaks: dict[str, dict[str, Any]] = {}
     for group, cells in groups.items():
         for kind, cell in cells.items():
-            layer = int(np.argmax(cell["mean"]))
-            if kind not in peaks or cell["mean"][layer] > peaks[kind]["aie"]:
-                peaks[kind] = {
-                    "group": group,
-                    "layer": layer,
-                    "aie": cell["mean"][layer],
-                    "half_width": cell["half_width"][layer],
-                }
+            effect, half_width, layer = best_layer(cell)
+            if kind not in peaks or effect > peaks[kind]["aie"]:
+                peaks[kind] = {"group": group, "layer": layer, "aie": effect, "half_width": half_width}
     return peaks
 
 
@@ -140,17 +143,7 @@ def _curve(values: np.ndarray) -> dict[str, Any]:
     """Mean and half-width by layer of (n × layers)."""
     return {
         "mean": values.mean(axis=0).tolist(),
-        "half_width": (1.96 * values.std(axis=0) / np.sqrt(len(values))).tolist(),
-        "n": len(values),
-    }
-
-
-def _statistic(values: np.ndarray) -> dict[str, Any]:
-    if not len(values):
-        return {"mean": None, "half_width": None, "n": 0}
-    return {
-        "mean": float(values.mean()),
-        "half_width": float(1.96 * values.std() / np.sqrt(len(values))),
+        "half_width": (Z_95 * values.std(axis=0) / np.sqrt(len(values))).tolist(),
         "n": len(values),
     }
 
@@ -166,8 +159,7 @@ def flatten_trace(summary: Mapping[str, Any]) -> dict[str, float]:
         flat[f"peak/{kind}"] = peak["aie"]
         flat[f"peak/{kind}_layer"] = peak["layer"]
     for kind, cell in summary["groups"].get(LAST_SUBJECT, {}).items():
-        flat[f"last_subject/{kind}"] = max(cell["mean"])
-        flat[f"last_subject/{kind}_layer"] = int(np.argmax(cell["mean"]))
+        flat[f"last_subject/{kind}"], _, flat[f"last_subject/{kind}_layer"] = best_layer(cell)
     if summary["suggested_layer"] is not None:
         flat["suggested_layer"] = summary["suggested_layer"]
     return flat

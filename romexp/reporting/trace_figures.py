@@ -30,9 +30,14 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     return write_figure(figure, stem, caption=" ".join(figure.get_suptitle().split()).replace(r"\$", "$"))
 
 
-def prompt_heatmap(row: Mapping[str, Any], *, window: int, model: str) -> Figure:
-    """p(answer) of one prompt, token × layer, a panel a kind; subject tokens starred, colours from the low score up."""
+def prompt_heatmap(row: Mapping[str, Any], *, window: int, model: str) -> Figure | None:
+    """p(answer) of one prompt, token × layer, a panel a kind; subject tokens starred, colours from the low score up.
+
+    None without grids.
+    """
     kinds = [kind for kind in KINDS if row.get(kind)]
+    if not kinds:
+        return None
     figure = Figure(figsize=(3.6 * len(kinds) + 0.6, 0.22 * len(row["tokens"]) + 1.7), layout="constrained")
     for axes, kind in zip(np.atleast_1d(figure.subplots(1, len(kinds), sharey=True)), kinds, strict=True):
         _grid(figure, axes, row, kind)

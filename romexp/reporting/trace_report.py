@@ -14,7 +14,7 @@ from romexp.reporting.report_table import Block, Cell, Column, Line, ReportTable
 from romexp.reporting.rows import Row
 from romexp.reporting.runs import FoundRun
 from romexp.reporting.settings import differing, short, sort_key
-from romexp.reporting.trace_averages import KINDS, LAST_SUBJECT, trace_summary
+from romexp.reporting.trace_averages import KINDS, LAST_SUBJECT, best_layer, trace_summary
 
 CAPTION = (
     "In %, with the half-width of the 95 % interval. ATE: average total effect. Then the highest average indirect "
@@ -36,7 +36,6 @@ class TraceStudy:
     model: str
     dataset: str
     runs: tuple[FoundRun, ...]
-    rows: tuple[Row, ...]
     summary: Mapping[str, Any]
 
 
@@ -59,14 +58,14 @@ def trace_studies(runs: Iterable[FoundRun]) -> tuple[list[TraceStudy], list[str]
                 rows.update((row["case_id"], row) for row in run.rows())
             except DataError as error:
                 problems.append(str(error))
-        ordered = tuple(rows[number] for number in sorted(rows))
+        ordered = [rows[number] for number in sorted(rows)]
         try:
             summary = trace_summary(ordered)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             problems.append(f"{group[0].path}: rows that are no traces ({type(error).__name__}: {error})")
             continue
         if summary["n"]:
-            studies.append(_study(group, ordered, summary))
+            studies.append(_study(group, summary))
         else:
             problems.append(f"{group[0].path}: not one of {len(ordered)} facts was traced")
     return _labelled(studies), problems
@@ -107,12 +106,10 @@ def _comparable(study: TraceStudy, published: PublishedTrace) -> bool:
     return study.dataset == "known" and all(tracer.get(name) == value for name, value in published.tracer.items())
 
 
-def _study(group: Sequence[FoundRun], rows: tuple[Row, ...], summary: Mapping[str, Any]) -> TraceStudy:
+def _study(group: Sequence[FoundRun], summary: Mapping[str, Any]) -> TraceStudy:
     names = group[0].names
     model, dataset = str(names.get("model", "")), str(names.get("dataset", ""))
-    return TraceStudy(
-        label=f"{model}, {dataset}", model=model, dataset=dataset, runs=tuple(group), rows=rows, summary=summary
-    )
+    return TraceStudy(label=f"{model}, {dataset}", model=model, dataset=dataset, runs=tuple(group), summary=summary)
 
 
 def _labelled(studies: Sequence[TraceStudy]) -> list[TraceStudy]:
@@ -141,25 +138,16 @@ def _line(study: TraceStudy) -> Line:
 
 def _effect(summary: Mapping[str, Any], kind: str) -> list[Cell]:
     """At the last subject token: effect and layer; then the highest anywhere, in words."""
-    cell, peak = best_at_last_subject(summary, kind), summary["peaks"].get(kind)
+    cell, peak = summary["groups"].get(LAST_SUBJECT, {}).get(kind), summary["peaks"].get(kind)
     if cell is None or peak is None:
         return [Cell(text="–")] * 3
-    effect, half, layer = cell
+    effect, half, layer = best_layer(cell)
     where = f"{_percent(peak['aie'], peak['half_width']).text} {peak['group']}, layer {peak['layer']}"
     return [
         _percent(effect, half),
         Cell(text=str(layer), value=float(layer)),
         Cell(text=where, value=peak["aie"] * 100),
     ]
-
-
-def best_at_last_subject(summary: Mapping[str, Any], kind: str) -> tuple[float, float, int] | None:
-    """Highest average indirect effect at the last subject token, its half-width, its layer."""
-    cell = summary["groups"].get(LAST_SUBJECT, {}).get(kind)
-    if cell is None:
-        return None
-    layer = max(range(len(cell["mean"])), key=lambda i: cell["mean"][i])
-    return cell["mean"][layer], cell["half_width"][layer], layer
 
 
 def _published_line(published: PublishedTrace) -> Line:
@@ -189,8 +177,9 @@ def _record(study: TraceStudy) -> Mapping[str, Any]:
     for name in ("high", "low", "ate"):
         record |= {name: summary[name]["mean"], f"{name}_half_width": summary[name]["half_width"]}
     for kind in KINDS:
-        best = best_at_last_subject(summary, kind)
-        record |= dict(zip((kind, f"{kind}_half_width", f"{kind}_layer"), best or (None,) * 3, strict=True))
+        cell = summary["groups"].get(LAST_SUBJECT, {}).get(kind)
+        best = best_layer(cell) if cell else (None,) * 3
+        record |= dict(zip((kind, f"{kind}_half_width", f"{kind}_layer"), best, strict=True))
         peak = summary["peaks"].get(kind) or {}
         record |= {f"{kind}_peak_{name}": peak.get(name) for name in ("aie", "half_width", "layer", "group")}
     return record

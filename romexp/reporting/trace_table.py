@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from romexp.reporting.trace_averages import GROUPS, KINDS, traced
+from romexp.reporting.trace_averages import GROUPS, KINDS, best_layer, traced
 
 
 def trace_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
@@ -36,8 +36,8 @@ def trace_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *
 def _peak(cell: Mapping[str, Any] | None) -> tuple[str, str]:
     if cell is None:
         return "", ""
-    layer = int(np.argmax(cell["mean"]))
-    return f"{cell['mean'][layer]:.1%} ({cell['half_width'][layer]:.1%})", str(layer)
+    effect, half_width, layer = best_layer(cell)
+    return f"{effect:.1%} ({half_width:.1%})", str(layer)
 
 
 def _percent(statistic: Mapping[str, Any]) -> str:

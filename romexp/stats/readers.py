@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import zipfile
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from romexp.errors import ConfigError, DataError
+from romexp.files import file_sha256
 from romexp.stats.second_moment import SecondMoment, load_moments
 
 PLAIN_KEY = "moment"
@@ -93,7 +93,7 @@ def _read_npz(path: Path, layer: int) -> SecondMoment:
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.dtype.kind != "f":
         raise DataError(f"{path}: expected a square matrix of floats, got {matrix.dtype} {matrix.shape}")
     values = torch.from_numpy(np.ascontiguousarray(matrix, dtype=np.float32))
-    provenance = {"file": str(path), "sha256": _sha256(path), "layer": layer}
+    provenance = {"file": str(path), "sha256": file_sha256(path), "layer": layer}
     return SecondMoment(matrix=values, count=count, provenance=provenance)
 
 
@@ -110,8 +110,3 @@ def _matrix_and_count(file: np.lib.npyio.NpzFile, path: Path) -> tuple[np.ndarra
     if count <= 0:
         raise DataError(f"{path}, {AUTHORS_COUNT}: {count}, expected the number of tokens")
     return file[AUTHORS_SUM] / count, count
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,13 +11,11 @@ import torch
 from romexp.lm.forward import KeysAndValues, Row, capture, logits, make_pass, run
 from romexp.lm.model import LanguageModel
 from romexp.lm.patching import Change, patch
+from romexp.lm.scoring import LOGIT_CHUNK
 from romexp.tracing.prompt import TracedPrompt
 
 Kind = Literal["hidden", "mlp", "attn"]
 """`hidden` (a whole block's output), `mlp` or `attn`."""
-
-LOGIT_ROWS = 1024
-"""Rows whose logits over the whole vocabulary are held at once."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,7 +110,7 @@ def answer_scores(
     """
     answers = torch.tensor([p.answer for p in prompts], device=states.device).repeat_interleave(samples)
     probabilities = []
-    for some, wanted in zip(states.split(LOGIT_ROWS), answers.split(LOGIT_ROWS), strict=True):
+    for some, wanted in zip(states.split(LOGIT_CHUNK), answers.split(LOGIT_CHUNK), strict=True):
         scores = logits(lm, some)
         probabilities.append((scores.gather(1, wanted[:, None])[:, 0] - scores.logsumexp(dim=-1)).exp())
     return torch.cat(probabilities).reshape(len(prompts), samples).mean(dim=1)

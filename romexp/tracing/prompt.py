@@ -11,6 +11,7 @@ from romexp.errors import RecordError
 from romexp.lm.batching import by_length, halving
 from romexp.lm.forward import Row, check_length, logits, make_pass, run
 from romexp.lm.model import LanguageModel
+from romexp.lm.scoring import batch_tokens
 from romexp.lm.tokens import encode, find_subject, subject_range
 
 
@@ -41,7 +42,7 @@ class TracedPrompt:
 
 @torch.no_grad()
 def prepare_prompts(
-    lm: LanguageModel, prompts: Sequence[str], subjects: Sequence[str], *, max_batch_tokens: int = 8192
+    lm: LanguageModel, prompts: Sequence[str], subjects: Sequence[str]
 ) -> list[TracedPrompt | RecordError]:
     """Find the subjects and run the prompts clean. A prompt that cannot be traced gives its error in its place."""
     encodings = encode(lm.tokenizer, prompts)
@@ -71,6 +72,6 @@ def prepare_prompts(
         return []
 
     places = sorted(spans)
-    for group in by_length([len(encodings[i]) for i in places], max_tokens=max_batch_tokens):
+    for group in by_length([len(encodings[i]) for i in places], max_tokens=batch_tokens(lm)):
         halving(work, [places[i] for i in group])
     return [out[i] for i in range(len(prompts))]

@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
-from romexp.lm.model import LanguageModel
 from romexp.lm.patching import Change, overwrite
-from romexp.tracing.base_runs import CleanRun, CorruptedRun, Kind, corrupted_run, module_path
+from romexp.tracing.base_runs import CleanRun, Kind, corrupted_run, module_path
 from romexp.tracing.cells import Cell, Resumption, Values, clean_values
-from romexp.tracing.prompt import TracedPrompt
 
 SEVERED: tuple[Kind, ...] = ("mlp", "attn")
 
 
-def severed_curves(
-    lm: LanguageModel,
-    prompts: Sequence[TracedPrompt],
-    clean: CleanRun,
-    corrupted: CorruptedRun,
-    *,
-    change: Change | None,
-    max_batch_tokens: int,
-) -> dict[str, list[list[float]]]:
+def severed_curves(resume: Resumption, clean: CleanRun, *, change: Change | None) -> dict[str, list[list[float]]]:
     """p(answer) by kind, prompt and layer: h_i^(l) restored, the kind's outputs at i frozen at the corrupted run's.
 
     Args:
-        corrupted: run with MLP and attention outputs kept.
+        resume: its corrupted run has MLP and attention outputs kept.
         change: embeddings' change in the frozen run if its noise is another draw; None keeps the corrupted run's, in
             which the frozen outputs below layer l are what they would be anyway.
     """
-    n = corrupted.samples
-    token = torch.tensor([p.subject_range[1] - 1 for p in prompts for _ in range(n)], device=corrupted.inputs.device)
+    lm, corrupted, n = resume.lm, resume.corrupted, resume.corrupted.samples
+    last = [p.subject_range[1] - 1 for p in resume.prompts for _ in range(n)]
+    token = torch.tensor(last, device=corrupted.inputs.device)
     row = torch.arange(len(token), device=token.device)
     curves: dict[str, list[list[float]]] = {}
     for kind in SEVERED:
         frozen = corrupted.outputs[kind][:, row, token]  # (layers × rows × hidden size)
-        base = corrupted
+        again = resume
         if change is not None:
             forced = {module_path(lm, kind, layer): overwrite(token, frozen[layer]) for layer in range(lm.n_layers)}
-            base = corrupted_run(lm, prompts, change, samples=n, forced=forced)
-        resume = Resumption(lm=lm, prompts=prompts, corrupted=base, max_batch_tokens=max_batch_tokens)
-        by_layer = [_restore(resume, clean, frozen, kind, layer) for layer in range(lm.n_layers)]
+            again = replace(resume, corrupted=corrupted_run(lm, resume.prompts, change, samples=n, forced=forced))
+        by_layer = [_restore(again, clean, frozen, kind, layer) for layer in range(lm.n_layers)]
         curves[kind] = [list(scores) for scores in zip(*by_layer, strict=True)]
     return curves
 

@@ -12,11 +12,12 @@ import torch
 from romexp.errors import ConfigError
 from romexp.lm.batching import by_length, halving
 from romexp.lm.model import LanguageModel
-from romexp.tracing.base_runs import CleanRun, CorruptedRun, Kind, clean_run, corrupt, corrupted_range, corrupted_run
+from romexp.lm.patching import Change
+from romexp.tracing.base_runs import CleanRun, Kind, clean_run, corrupt, corrupted_range, corrupted_run
 from romexp.tracing.cells import Cell, Resumption, WindowConvention, clean_values, window_layers
 from romexp.tracing.noise import Noise
 from romexp.tracing.prompt import TracedPrompt
-from romexp.tracing.severed import severed_curves
+from romexp.tracing.severed import SEVERED, severed_curves
 
 KINDS: tuple[Kind, ...] = ("hidden", "mlp", "attn")
 
@@ -121,27 +122,21 @@ class Tracer:
         if self.severed and "hidden" not in kept:
             kept.append("hidden")
         clean = clean_run(lm, prompts, kept)
-        corrupted = self._corrupted(lm, prompts, draws, kinds=("mlp", "attn") if self.severed else ())
+        change = self._change(prompts, draws, replace=self.replace)
+        corrupted = corrupted_run(lm, prompts, change, samples=self.samples, kinds=SEVERED if self.severed else ())
         low = corrupted.scores
         if self.replace and not self.replace_in_low_score:
-            change = corrupt(prompts, draws, samples=self.samples, extra_token=self.extra_token, replace=False)
-            low = corrupted_run(lm, prompts, change, samples=self.samples).scores
+            added = self._change(prompts, draws, replace=False)
+            low = corrupted_run(lm, prompts, added, samples=self.samples).scores
         resume = Resumption(lm=lm, prompts=prompts, corrupted=corrupted, max_batch_tokens=self.batch_tokens(lm))
-        grids = {kind: self._grid(resume, clean, prompts, kind) for kind in self.kinds}
+        grids = {kind: self._grid(resume, clean, kind) for kind in self.kinds}
         severed: dict[str, list[list[float]]] = {}
         if self.severed:
-            second = draws
+            again: Change | None = None
             if self.severed_second_draw:
                 second = [self._draw(lm, p, noise, stream) for p, stream in zip(prompts, streams, strict=True)]
-            change = corrupt(prompts, second, samples=self.samples, extra_token=self.extra_token, replace=self.replace)
-            severed = severed_curves(
-                lm,
-                prompts,
-                clean,
-                corrupted,
-                change=change if self.severed_second_draw else None,
-                max_batch_tokens=self.batch_tokens(lm),
-            )
+                again = self._change(prompts, second, replace=self.replace)
+            severed = severed_curves(resume, clean, change=again)
         return [
             Trace(
                 prompt=prompt,
@@ -158,22 +153,12 @@ class Tracer:
         begin, end = corrupted_range(prompt, self.extra_token)
         return noise.draw(stream, (self.samples, end - begin, lm.hidden_size))
 
-    def _corrupted(
-        self,
-        lm: LanguageModel,
-        prompts: Sequence[TracedPrompt],
-        draws: Sequence[torch.Tensor],
-        *,
-        kinds: Sequence[Kind],
-    ) -> CorruptedRun:
-        change = corrupt(prompts, draws, samples=self.samples, extra_token=self.extra_token, replace=self.replace)
-        return corrupted_run(lm, prompts, change, samples=self.samples, kinds=kinds)
+    def _change(self, prompts: Sequence[TracedPrompt], draws: Sequence[torch.Tensor], *, replace: bool) -> Change:
+        return corrupt(prompts, draws, samples=self.samples, extra_token=self.extra_token, replace=replace)
 
-    def _grid(
-        self, resume: Resumption, clean: CleanRun, prompts: Sequence[TracedPrompt], kind: Kind
-    ) -> list[list[list[float | None]]]:
+    def _grid(self, resume: Resumption, clean: CleanRun, kind: Kind) -> list[list[list[float | None]]]:
         """[prompts][tokens][layers] of one kind."""
-        n_layers = resume.lm.n_layers
+        prompts, n_layers = resume.prompts, resume.lm.n_layers
         grids: list[list[list[float | None]]] = [[[None] * n_layers for _ in p.ids] for p in prompts]
         cells = []
         for i, p in enumerate(prompts):

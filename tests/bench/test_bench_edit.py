@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -16,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bench_process import ROOT, run_bench
 from rich.console import Console
 
 from romexp.errors import ConfigError
 from romexp.lm.deltas import LowRank, WeightDelta
 from romexp.lm.model import LanguageModel
 
-ROOT = Path(__file__).resolve().parents[2]
 PEOPLE = [("Danielle Darrieux", "French", "English"), ("Steve Jobs", "English", "German")]
 MODULES = ("edit", "ours", "plain", "reference", "report", "timing", "workload")
 
@@ -60,16 +58,10 @@ def arguments(tiny_factory: Callable[..., LanguageModel], tmp_path_factory: pyte
     return ["--records", "2", "--repeats", "1", "--device", "cpu", "--layer", "1", "--max-length", "16", *given]
 
 
-def _run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "bench" / "edit.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-
-
 @pytest.fixture(scope="module")
 def report(arguments: list[str]) -> dict[str, Any]:
     """What the command prints."""
-    done = _run([*arguments, "--generation", "--output", "json"])
+    done = run_bench("edit", [*arguments, "--generation", "--output", "json"])
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -164,7 +156,7 @@ def test_a_checkout_is_copied_with_another_device(bench: SimpleNamespace, tmp_pa
 def test_a_folder_without_the_authors_code_is_refused(bench: SimpleNamespace, tmp_path: Path) -> None:
     _checkout(tmp_path, list(bench.reference.NEEDED[1:]))
     with pytest.raises(ConfigError, match=r"no checkout of kmeng01/rome, it lacks rome/rome_main\.py"):
-        bench.reference._load(tmp_path, torch.device("cpu"))
+        bench.reference.load(tmp_path, torch.device("cpu"))
 
 
 def test_modules_are_as_listed() -> None:

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from bench_process import run_bench
 
 
 def test_ours_and_one_pass_a_layer_agree(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
     options = ["--records", "2", "--single-records", "1", "--repeats", "1", "--steps", "5", "--output", str(out)]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "bench" / "kn.py"), *options],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=300,
-        check=False,
-    )
+    done = run_bench("kn", options)
     assert done.returncode == 0, done.stderr
     rows = json.loads(out.read_text())
     assert [row["records"] for row in rows.values()] == [2, 1, 1]

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from bench_process import run_bench
 
 
 def test_ours_and_one_pass_a_cell_agree(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
     options = ["--facts", "2", "--repeats", "1", "--samples", "2", "--output", str(out)]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "bench" / "trace.py"), *options],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=300,
-        check=False,
-    )
+    done = run_bench("trace", options)
     assert done.returncode == 0, done.stderr
     rows = {row["variant"]: row for row in json.loads(out.read_text())["rows"]}
     assert set(rows) == {"ours", "ours, one prompt at a time", "one pass a cell"}

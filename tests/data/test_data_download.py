@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from file_server import FileServer, serve
 
-from romexp.data.download import RemoteFile, cache_folder, cached_path, fetch, file_sha256
+from romexp.data.download import RemoteFile, cache_folder, cached_path, fetch
 from romexp.errors import DataError
 
 CONTENT = bytes(range(256)) * 2048  # half a MiB, several blocks of the reader
@@ -181,8 +181,3 @@ def test_cache_folder_order(monkeypatch, tmp_path):
 def test_no_url_leads_out_of_the_cache(tmp_path):
     path = cached_path("https://user:secret@example.org:80/../..//%2e%2e/etc/a.json", tmp_path)
     assert path == tmp_path / "example.org_80" / "etc" / "a.json"
-
-
-def test_file_sha256(tmp_path):
-    (tmp_path / "a").write_bytes(b"abc")
-    assert file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

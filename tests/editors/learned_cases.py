@@ -8,9 +8,10 @@ import torch
 from edit_cases import REQUESTS
 
 from romexp.editors.learned.editor import KE, Mend
-from romexp.editors.learned.factors import EditFactors, EditText, edit_factors, edit_text
+from romexp.editors.learned.factors import EditFactors, edit_factors
 from romexp.editors.learned.ke import KeNetwork
 from romexp.editors.learned.mend import MendNetwork
+from romexp.editors.targets import EditText, edit_text, read_targets
 from romexp.facts import EditRequest
 from romexp.lm.model import LanguageModel
 from romexp.lm.terms import WeightDelta
@@ -25,6 +26,16 @@ def texts_of(lm: LanguageModel, requests: Sequence[EditRequest] = REQUESTS) -> l
 
 def factors_of(lm: LanguageModel, names: tuple[str, ...], requests: Sequence[EditRequest] = REQUESTS) -> EditFactors:
     return edit_factors(lm, texts_of(lm, requests), names)
+
+
+def weight_gradient(factors: EditFactors, name: str) -> torch.Tensor:
+    """∇W of every request, (requests × in × out)."""
+    return factors.inputs[name].mT @ factors.gradients[name]
+
+
+def losses_of(lm: LanguageModel, final: torch.Tensor, texts: Sequence[EditText]) -> torch.Tensor:
+    """Mean NLL of each text's target."""
+    return read_targets(lm, final, [text.spots for text in texts]).nll()
 
 
 def one(factors: EditFactors, i: int) -> EditFactors:

@@ -103,16 +103,11 @@ def rome(
     *,
     layer: int,
     moment: Tensor | None,
-    steps: int = 20,
-    lr: float = 0.5,
-    decay: float = 0.5,
-    kl_factor: float = 0.0625,
-    clamp: float = 4.0,
-    threshold: float = 0.05,
     keys: str = "mixed",
     fact_token: str = "subject_last",
+    **optimization: float,
 ) -> RomeResult:
-    """One edit by SPEC §3.5–3.7; `moment` None is mom2_adjustment off."""
+    """One edit by SPEC §3.5–3.7; `moment` None is mom2_adjustment off. `optimization` is `rome_delta`'s."""
     mlp, memory = lm.architecture.mlp_name(layer), lm.architecture.mlp_out_name(layer)
     target = tokens(lm, f" {request.target_new}", special=False)
     prompts = [template.replace("{}", request.prompt) for template in templates]
@@ -126,24 +121,42 @@ def rome(
     direction = chosen if moment is None else torch.linalg.solve(moment.to(chosen.dtype), chosen)
     u = direction / direction.norm()
 
-    kl_ids = tokens(lm, f"{request.subject} is a")
-    kl_at = lookup(lm, "{} is a", request.subject, fact_token)
+    held = tokens(lm, f"{request.subject} is a"), lookup(lm, "{} is a", request.subject, fact_token)
     _, initial = look(lm, mlp, ids[0], at[0])
+    texts = list(zip(ids, at, strict=True))
+    delta, losses, kls = rome_delta(lm, mlp, texts, target, held, initial, **optimization)
+    own_key, own_output = (mean_key, mean_output) if keys == "averaged" else (key, output)
+    value = initial + delta
+    right = (value - own_output) / (own_key @ u)
+    made = {"key": key, "output": output, "mean_key": mean_key}
+    return RomeResult(u=u, right=right, delta=delta, target_value=value, losses=losses, kls=kls, **made)
+
+
+def rome_delta(
+    lm: LanguageModel,
+    mlp: str,
+    texts: Sequence[tuple[list[int], int]],
+    target: Sequence[int],
+    held: tuple[list[int], int],
+    initial: Tensor,
+    *,
+    steps: float = 20,
+    lr: float = 0.5,
+    decay: float = 0.5,
+    kl_factor: float = 0.0625,
+    clamp: float = 4.0,
+    threshold: float = 0.05,
+) -> tuple[Tensor, list[float], list[float]]:
+    """δ at the looked-up token of each text, by gradient descent (SPEC §3.6), with the losses and their KL terms."""
     delta = torch.zeros_like(initial, requires_grad=True)
     optimizer = torch.optim.Adam([delta], lr=lr)
     losses, kls, before = [], [], None
-    for step in range(steps):
-        nll = torch.zeros((), dtype=delta.dtype)
-        for text, index in zip(ids, at, strict=True):
-            with added(lm, mlp, index, delta):
-                log_p = all_logits(lm, text).log_softmax(-1)
-            first = len(text) - len(target)
-            nll = nll - sum(log_p[first + t, y] for t, y in enumerate(target)) / len(target) / len(ids)
-        with added(lm, mlp, kl_at, delta):
-            log_p = all_logits(lm, kl_ids)[kl_at].log_softmax(-1)
+    for step in range(int(steps)):
+        with added(lm, mlp, held[1], delta):
+            log_p = all_logits(lm, held[0])[held[1]].log_softmax(-1)
         before = log_p.detach() if before is None else before
         kl = kl_factor * (log_p.exp() * (log_p - before)).sum()
-        loss = nll + kl + decay * delta.norm() / initial.norm() ** 2
+        loss = rome_nll(lm, mlp, texts, target, delta) + kl + decay * delta.norm() / initial.norm() ** 2
         losses.append(float(loss.detach()))
         kls.append(float(kl.detach()))
         if losses[-1] < threshold or step == steps - 1:
@@ -154,20 +167,20 @@ def rome(
         with torch.no_grad():
             if delta.norm() > clamp * initial.norm():
                 delta.mul_(clamp * initial.norm() / delta.norm())
-    value = initial + delta.detach()
-    own_key, own_output = (mean_key, mean_output) if keys == "averaged" else (key, output)
-    right = (value - own_output) / (own_key @ u)
-    return RomeResult(
-        u=u,
-        right=right,
-        delta=delta.detach(),
-        target_value=value,
-        key=key,
-        output=output,
-        mean_key=mean_key,
-        losses=losses,
-        kls=kls,
-    )
+    return delta.detach(), losses, kls
+
+
+def rome_nll(
+    lm: LanguageModel, mlp: str, texts: Sequence[tuple[list[int], int]], target: Sequence[int], delta: Tensor
+) -> Tensor:
+    """Mean over texts and target tokens of -log p, with δ on the output of a module at each text's own token."""
+    nll = torch.zeros((), dtype=delta.dtype)
+    for text, index in texts:
+        with added(lm, mlp, index, delta):
+            log_p = all_logits(lm, text).log_softmax(-1)
+        first = len(text) - len(target)
+        nll = nll - sum(log_p[first + t, y] for t, y in enumerate(target)) / len(target) / len(texts)
+    return nll
 
 
 # Fine-tuning ---------------------------------------------------------------------------------------------------------

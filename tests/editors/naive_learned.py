@@ -6,9 +6,9 @@ import torch
 from torch.func import functional_call
 
 from romexp.editors.learned.base import EditNetwork
-from romexp.editors.learned.factors import EditText
 from romexp.editors.learned.ke import KeNetwork
 from romexp.editors.learned.mend import MendNetwork, transform_key
+from romexp.editors.targets import EditText
 from romexp.lm.deltas import stored_transposed
 from romexp.lm.model import LanguageModel
 

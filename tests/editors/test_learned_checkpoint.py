@@ -13,7 +13,7 @@ from naive_learned import shake
 from safetensors.torch import save_file
 
 from romexp.editors.learned.base import EditNetwork
-from romexp.editors.learned.checkpoint import build, load, read_metadata, save
+from romexp.editors.learned.checkpoint import build, load, read, save
 from romexp.editors.learned.ke import KeNetwork
 from romexp.editors.learned.mend import MendNetwork
 from romexp.errors import DataError
@@ -47,7 +47,7 @@ class TestOurs:
         state = again.state_dict()
         assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
         assert_same(tiny_gpt2, network, again)
-        assert read_metadata(path) == {"config": network.config, "training": {"steps": 12, "loss": 0.5}}
+        assert read(path)[0] == {"config": network.config, "training": {"steps": 12, "loss": 0.5}}
         assert [file.name for file in path.parent.iterdir()] == [path.name]
 
     def test_a_file_is_the_same_twice(self, network: EditNetwork, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ class TestOurs:
             load(path, tiny_gpt2)
         save_file({"x": torch.zeros(1)}, path)
         with pytest.raises(DataError, match="of no edit network"):
-            read_metadata(path)
+            read(path)
 
     def test_weights_that_do_not_fit_the_configuration_are_refused(
         self, tiny_gpt2: LanguageModel, network: EditNetwork, tmp_path: Path

@@ -104,9 +104,13 @@ class TestEveryEditor:
     def test_the_network_is_read_once(
         self, tiny_gpt2: LanguageModel, editor: Mend | KE, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        editor(tiny_gpt2, REQUESTS[:1], resources=RESOURCES)
-        monkeypatch.setattr("romexp.editors.learned.editor.load", None)
-        editor(tiny_gpt2, REQUESTS[:2], resources=RESOURCES)
+        first = editor(tiny_gpt2, REQUESTS[:1], resources=RESOURCES)
+        network = editor.network(tiny_gpt2)
+        monkeypatch.setattr("romexp.editors.learned.network_editor.load", None)
+        assert same(first, editor(tiny_gpt2, REQUESTS[:1], resources=RESOURCES)) == 0
+        assert editor.network(tiny_gpt2) is network
+        with pytest.raises(TypeError):
+            replace(editor).network(tiny_gpt2)
 
 
 class TestMendsVariants:

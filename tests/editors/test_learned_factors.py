@@ -8,15 +8,13 @@ import naive_learned
 import pytest
 import torch
 from edit_cases import REQUESTS, relative
-from learned_cases import factors_of, texts_of
+from learned_cases import factors_of, texts_of, weight_gradient
 
-from romexp.editors.learned.factors import EditText, edit_factors, edit_text, target_losses
+from romexp.editors.learned.factors import edit_factors
 from romexp.editors.learned.parameters import default_parameters
-from romexp.errors import ConfigError, RecordError
+from romexp.errors import ConfigError
 from romexp.lm.architecture import ARCHITECTURES
-from romexp.lm.forward import Row, make_pass, run
 from romexp.lm.model import LanguageModel
-from romexp.lm.scoring import Query, score
 
 
 @pytest.fixture(scope="module", params=[*ARCHITECTURES, "llama with BOS"])
@@ -36,15 +34,15 @@ def test_products_of_the_factors_are_autograds_gradients(lm: LanguageModel, n_la
         assert float(factors.losses[i]) == pytest.approx(loss, abs=1e-5)
         for name in names:
             assert expected[name].norm() > 1e-3
-            assert relative(factors.weight_gradient(name)[i], expected[name]) < 1e-4
-            assert relative(factors.weight_gradient(name)[i - 1], expected[name]) > 0.1
+            assert relative(weight_gradient(factors, name)[i], expected[name]) < 1e-4
+            assert relative(weight_gradient(factors, name)[i - 1], expected[name]) > 0.1
 
 
 def test_attention_matrices_have_factors_too(tiny_gpt2: LanguageModel) -> None:
     name = tiny_gpt2.architecture.attn_qkv_names(2)[0] + ".weight"
     (text, *_) = texts_of(tiny_gpt2)
     expected, _ = naive_learned.gradients(tiny_gpt2, text, (name,))
-    assert relative(edit_factors(tiny_gpt2, [text], [name]).weight_gradient(name)[0], expected[name]) < 1e-4
+    assert relative(weight_gradient(edit_factors(tiny_gpt2, [text], [name]), name)[0], expected[name]) < 1e-4
 
 
 def test_the_default_matrices_are_both_of_the_mlp_in_the_last_layers(tiny_lm: LanguageModel) -> None:
@@ -115,41 +113,6 @@ class TestBatches:
         assert not any(module._forward_hooks for module in tiny_gpt2.model.modules())
 
 
-class TestTexts:
-    def test_the_loss_is_that_of_scoring(self, lm: LanguageModel) -> None:
-        texts = texts_of(lm)
-        with torch.no_grad():
-            final = run(lm, make_pass(lm, [Row.text(text.ids) for text in texts]))
-        losses = target_losses(lm, final, texts)
-        scored = score(lm, [Query(prompt=r.text, targets=(r.target_new,)) for r in REQUESTS])
-        assert losses.tolist() == pytest.approx([s.nll for (s,) in scored], abs=1e-5)
-
-    def test_white_space_around_the_target_does_not_count(self, tiny_gpt2: LanguageModel) -> None:
-        plain = edit_text(tiny_gpt2, 0, "Anna was", "Paris")
-        assert edit_text(tiny_gpt2, 0, "Anna was", " Paris ") == plain
-        assert edit_text(tiny_gpt2, 0, "Anna was", "French") != plain
-
-    @pytest.mark.parametrize(
-        ("prompt", "target", "field", "message"),
-        [
-            ("Anna was", " ", "target_new", "the new target is empty"),
-            ("", "Paris", "prompt", "the prompt has no token"),
-            ("Anna" + " the x" * 70, "Paris", "prompt", "sees 128 at once"),
-        ],
-    )
-    def test_an_error_names_the_record(
-        self, tiny_gpt2: LanguageModel, prompt: str, target: str, field: str, message: str
-    ) -> None:
-        with pytest.raises(RecordError, match=message) as error:
-            edit_text(tiny_gpt2, 7, prompt, target)
-        assert (error.value.index, error.value.field) == (7, field)
-
-    @pytest.mark.parametrize("start", [0, 3])
-    def test_a_text_without_prompt_or_target_is_refused(self, start: int) -> None:
-        with pytest.raises(ValueError, match="leaves no prompt or no target"):
-            EditText(ids=(5, 6, 7), target_start=start)
-
-
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -171,4 +134,4 @@ def test_half_precision(tiny_factory: Callable[..., LanguageModel]) -> None:
     rounded, exact = factors_of(half, names, REQUESTS[:2]), factors_of(full, names, REQUESTS[:2])
     for name in names:
         assert rounded.inputs[name].dtype == rounded.gradients[name].dtype == torch.float32
-        assert relative(rounded.weight_gradient(name), exact.weight_gradient(name)) < 0.3
+        assert relative(weight_gradient(rounded, name), weight_gradient(exact, name)) < 0.3

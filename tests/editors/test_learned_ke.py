@@ -9,9 +9,8 @@ import naive_learned
 import pytest
 import torch
 from edit_cases import REQUESTS
-from learned_cases import SMALL_KE, born_ke, dense, distance, factors_of, one, texts_of
+from learned_cases import SMALL_KE, born_ke, dense, distance, factors_of, losses_of, one, texts_of
 
-from romexp.editors.learned.factors import target_losses
 from romexp.editors.learned.ke import NormedLinear
 from romexp.lm.architecture import ARCHITECTURES
 from romexp.lm.deltas import overlay
@@ -86,7 +85,7 @@ def test_gradients_reach_every_parameter_through_the_edited_model(tiny_lm: Langu
     texts = texts_of(tiny_lm)
     with overlay(tiny_lm, network(factors_of(tiny_lm, network.edited)), range(4)):
         final = run(tiny_lm, make_pass(tiny_lm, [Row.text(text.ids) for text in texts]))
-        target_losses(tiny_lm, final, texts).mean().backward()
+        losses_of(tiny_lm, final, texts).mean().backward()
     assert not [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert all(p.grad is None for p in tiny_lm.model.parameters())
     (group,) = network.parameter_groups(lr=1e-5, lr_lr=1e-4)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import naive_learned
 import pytest
 import torch
-from learned_cases import MEND, born_mend, dense, distance, factors_of, one, texts_of
+from learned_cases import MEND, born_mend, dense, distance, factors_of, losses_of, one, texts_of
 from naive_learned import RunningStatistics
 
 from romexp.editors.learned.editor import Mend
-from romexp.editors.learned.factors import EditFactors, target_losses
+from romexp.editors.learned.factors import EditFactors
 from romexp.editors.learned.mend import MendNetwork, transform_key
 from romexp.editors.learned.transform import GradientTransform, ResidualLayer
 from romexp.errors import DataError
@@ -163,7 +163,7 @@ class TestGradients:
         factors = factors_of(tiny_lm, network.edited)
         with overlay(tiny_lm, network(factors), range(4)):
             final = run(tiny_lm, make_pass(tiny_lm, [Row.text(text.ids) for text in texts]))
-            loss = target_losses(tiny_lm, final, texts).mean()
+            loss = losses_of(tiny_lm, final, texts).mean()
         loss.backward()
         without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
         assert not without
@@ -182,7 +182,7 @@ class TestGradients:
         for _ in range(8):
             with overlay(tiny_gpt2, network(factors), range(4)):
                 final = run(tiny_gpt2, make_pass(tiny_gpt2, [Row.text(text.ids) for text in texts]))
-                loss = target_losses(tiny_gpt2, final, texts).mean()
+                loss = losses_of(tiny_gpt2, final, texts).mean()
             losses.append(loss.item())
             loss.backward()
             for optimizer in optimizers:

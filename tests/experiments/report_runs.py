@@ -32,14 +32,7 @@ def counterfact_row(case_id: int, *, strength: float, seed: int = 0) -> dict[str
             "neighborhood_prompts": pairs(10, min(-1.0, shift - 4)),
         }
 
-    request = {"subject": f"subject {case_id}", "prompt": "{} is", "target_new": "a", "target_true": "b"}
-    return {
-        "case_id": case_id,
-        "requested_rewrite": request,
-        "pre": side(before, -2.0),
-        "post": side(after, strength),
-        "edit": {},
-    }
+    return _row(case_id, side(before, -2.0), side(after, strength))
 
 
 def zsre_row(case_id: int, *, strength: float, seed: int = 0) -> dict[str, Any]:
@@ -52,14 +45,12 @@ def zsre_row(case_id: int, *, strength: float, seed: int = 0) -> dict[str, Any]:
             for name, n, q in (("rewrite", 2, p), ("paraphrase", 2, p - 0.1), ("neighborhood", 3, 0.3))
         }
 
+    return _row(case_id, side(before, 0.2), side(after, strength / 4))
+
+
+def _row(case_id: int, pre: dict[str, Any], post: dict[str, Any]) -> dict[str, Any]:
     request = {"subject": f"subject {case_id}", "prompt": "{} is", "target_new": "a", "target_true": "b"}
-    return {
-        "case_id": case_id,
-        "requested_rewrite": request,
-        "pre": side(before, 0.2),
-        "post": side(after, strength / 4),
-        "edit": {},
-    }
+    return {"case_id": case_id, "requested_rewrite": request, "pre": pre, "post": post, "edit": {}}
 
 
 def write_run(
@@ -89,36 +80,53 @@ def write_run(
         seed: of the rows.
     """
     ids = list(ids)
-    make = zsre_row if zsre else counterfact_row
+    names = {"model": model, "dataset": dataset, "editor": editor}
     chosen = {"limit": None, "offset": 0, "shard": None, "case_ids": None, **(selection or {})}
-    said = [f"dataset.{key}={value}" for key, value in chosen.items() if value not in (None, 0)]
-    whole = {
+    whole = _identity(chosen, editor, settings or {}, zsre=zsre) | dict(identity or {})
+    written = {
+        **_manifest(names, chosen, cases=len(ids)),
+        "identity": whole,
+        "hash": folder.name,
+        "sessions": [{"started": finished, "finished": finished}],
+        **(manifest or {}),
+    }
+    make = zsre_row if zsre else counterfact_row
+    rows = [make(number, strength=strength, seed=seed) for number in ids]
+    return write_folder(folder, manifest=written, rows=rows, status=status)
+
+
+def write_folder(
+    folder: Path, *, manifest: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], status: str = "done"
+) -> Path:
+    """The files of a run that reports read."""
+    folder.mkdir(parents=True)
+    (folder / "cases.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    (folder / "status").write_text(status + "\n", encoding="utf-8")
+    return folder
+
+
+def _identity(chosen: Mapping[str, Any], editor: str, settings: Mapping[str, Any], *, zsre: bool) -> dict[str, Any]:
+    return {
         "task": "edit",
         "model": {"digest": "m", "dtype": "float32"},
         "dataset": {"sha256": "d", "type": "ZsRE" if zsre else "CounterFact", **chosen},
-        "editor": {**SETTINGS.get(editor, {"type": editor}), **(settings or {})},
+        "editor": {**SETTINGS.get(editor, {"type": editor}), **settings},
         "covariance": {"type": "Covariance"},
         "evaluator": {"type": "ZsreEvaluator"} if zsre else EVALUATOR,
         "references": {},
         "seed": 0,
         "save_deltas": False,
-        **(identity or {}),
     }
-    written = {
-        "identity": whole,
-        "hash": folder.name,
-        "names": {"task": "edit", "model": model, "dataset": dataset, "editor": editor},
-        "overrides": [f"model={model}", f"dataset={dataset}", f"editor={editor}", *said],
-        "editor_label": LABELS.get(editor, editor),
-        "dataset": {"name": dataset, "path": "records.json", "sha256": "d", "cases": len(ids)},
+
+
+def _manifest(names: Mapping[str, str], chosen: Mapping[str, Any], *, cases: int) -> dict[str, Any]:
+    said = {**names} | {f"dataset.{key}": value for key, value in chosen.items() if value not in (None, 0)}
+    return {
+        "names": {"task": "edit", **names},
+        "overrides": [f"{key}={value}" for key, value in said.items()],
+        "editor_label": LABELS.get(names["editor"], names["editor"]),
+        "dataset": {"name": names["dataset"], "path": "records.json", "sha256": "d", "cases": cases},
         "rejected": [],
         "set_aside": [],
-        "sessions": [{"started": finished, "finished": finished}],
-        **(manifest or {}),
     }
-    folder.mkdir(parents=True)
-    rows = [make(number, strength=strength, seed=seed) for number in ids]
-    (folder / "cases.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    (folder / "manifest.json").write_text(json.dumps(written), encoding="utf-8")
-    (folder / "status").write_text(status + "\n", encoding="utf-8")
-    return folder

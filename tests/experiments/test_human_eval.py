@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from human_cases import answers, prefer_rome, write
+from report_runs import write_folder
 from tiny_runs import Command
 
 NAMES = {"none": "none", "ft_l": "FT+L", "rome": "ROME"}
@@ -18,8 +19,6 @@ def run_folder(
     root: Path, editor: str, *, cases: int = 14, texts: bool = True, status: str = "done", layer: int = 1
 ) -> Path:
     """A finished run of task=edit as it lies on disk. Texts say by a made-up word what wrote them."""
-    folder = root / "edit" / "m" / "cf" / editor / f"{layer}"
-    folder.mkdir(parents=True)
     identity = {
         "task": "edit",
         "model": {"digest": "m"},
@@ -30,32 +29,26 @@ def run_folder(
     }
     names = {"task": "edit", "model": "m", "dataset": "cf", "editor": editor}
     manifest = {"identity": identity, "names": names, "hash": f"{editor}{layer}", "editor_label": NAMES[editor]}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    (folder / "status").write_text(status + "\n")
-    lines = []
+    word = {"none": "quiggle", "ft_l": "brontle", "rome": "zamfer"}[editor]
+    rows = []
     for case in range(cases):
-        request = {
-            "subject": f"Subject {case}",
-            "prompt": "{} plays the",
-            "target_new": "violin",
-            "target_true": "piano",
-        }
-        row: dict[str, Any] = {"case_id": case, "requested_rewrite": request, "edit": {}, "time": 0.0}
-        for side, word in (
-            ("pre", "quiggle"),
-            ("post", {"none": "quiggle", "ft_l": "brontle", "rome": "zamfer"}[editor]),
-        ):
-            row[side] = {
-                "rewrite_prompts": [[1.0, 2.0]],
-                "paraphrase_prompts": [[1.0, 2.0]],
-                "neighborhood_prompts": [[2.0, 1.0]],
-                "text": [f"Subject {case} was </script> & a {word} number {i}." for i in range(2)] if texts else None,
-            }
-            if not texts:
-                del row[side]["text"]
-        lines.append(json.dumps(row))
-    (folder / "cases.jsonl").write_text("\n".join(lines) + "\n")
-    return folder
+        request = {"subject": f"Subject {case}", "prompt": "{} plays the"}
+        request |= {"target_new": "violin", "target_true": "piano"}
+        sides = {"pre": side(case, "quiggle", texts=texts), "post": side(case, word, texts=texts)}
+        rows.append({"case_id": case, "requested_rewrite": request, "edit": {}, "time": 0.0, **sides})
+    folder = root / "edit" / "m" / "cf" / editor / f"{layer}"
+    return write_folder(folder, manifest=manifest, rows=rows, status=status)
+
+
+def side(case: int, word: str, *, texts: bool) -> dict[str, Any]:
+    measured: dict[str, Any] = {
+        "rewrite_prompts": [[1.0, 2.0]],
+        "paraphrase_prompts": [[1.0, 2.0]],
+        "neighborhood_prompts": [[2.0, 1.0]],
+    }
+    if texts:
+        measured["text"] = [f"Subject {case} was </script> & a {word} number {i}." for i in range(2)]
+    return measured
 
 
 SMALL = ("task=human_eval", "task.cases=12", "task.participants=6", "task.per_participant=4")

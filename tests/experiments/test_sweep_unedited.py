@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing as mp
 import os
+import resource
 import signal
 import time
 from collections.abc import Sequence
@@ -139,6 +140,20 @@ def test_claims_of_one_process_do_not_overlap(tmp_path: Path) -> None:
         raise ValueError("x")
     with cache.claimed([case(0)]) as again:
         assert [c.case_id for c in again] == [0]
+
+
+def test_a_large_batch_does_not_run_out_of_open_files(tmp_path: Path) -> None:
+    cache = UneditedCache(path=tmp_path / "unedited.sqlite", context={})
+    cases = [case(number) for number in range(400)]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        with cache.claimed(cases) as claimed:
+            cache.put(claimed, [{"x": one.case_id} for one in claimed])
+        with cache.awaited(cases):
+            assert len(cache.get(cases)) == len(cases)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def _until(condition: Any) -> None:

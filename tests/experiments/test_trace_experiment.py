@@ -160,6 +160,15 @@ def test_one_sentence(facts: Path, job: Job, minifact_lm: LanguageModel) -> None
     assert not (job.cache_dir / "traced_layers").exists()  # one sentence suggests nothing
 
 
+def test_without_any_kind_the_total_effect_alone(facts: Path, job: Job, minifact_lm: LanguageModel) -> None:
+    experiment(facts, tracer=Tracer(samples=2, kinds=[], severed=False))(job)
+    assert job.output_dir
+    summary = json.loads((job.output_dir / "summary.json").read_text())
+    assert (summary["n"], summary["groups"], summary["suggested_layer"]) == (6, {}, None)
+    assert summary["ate"]["mean"] > 0.1
+    assert not (job.output_dir / "figures").exists()
+
+
 def test_sigma_does_not_depend_on_the_selection(facts: Path, job: Job, minifact_lm: LanguageModel) -> None:
     experiment(facts, dataset=KnownFacts(path=str(facts), limit=1))(job)
     (one,) = rows_of(job)

@@ -65,9 +65,7 @@ def test_a_trained_network_edits(romexp: Command, small: list[str], tiny: list[s
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["edits"]["training"] + manifest["edits"]["validation"] == 8
     assert manifest["names"] == {"task": "train", "model": "tiny", "dataset": "counterfact", "editor": kind}
-    assert checkpoint.read_metadata(folder / "network.safetensors")["training"]["command"].startswith(
-        "romexp task=train"
-    )
+    assert checkpoint.read(folder / "network.safetensors")[0]["training"]["command"].startswith("romexp task=train")
     assert not (folder / "training_state.safetensors").exists()
 
     edit = [given for given in tiny if not given.startswith("editor")]

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from romexp.editors.learned.base import EditNetwork, shapes_of
-from romexp.editors.learned.factors import EditFactors, edit_text
+from romexp.editors.learned.factors import EditFactors
+from romexp.editors.targets import edit_text
 from romexp.facts import Case, EditRequest
 from romexp.learning.draws import Draws
 from romexp.learning.edits import EditPool, TrainingEdit

@@ -10,7 +10,7 @@ import pytest
 from learning_cases import SUBJECTS, case, edits
 
 from romexp.data.records import Loaded
-from romexp.editors.learned.factors import EditText, edit_text
+from romexp.editors.targets import EditText, edit_text
 from romexp.errors import ConfigError, DataError
 from romexp.facts import Case, KnownFact
 from romexp.learning.case_edits import CaseEdits

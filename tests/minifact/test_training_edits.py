@@ -81,9 +81,9 @@ def test_nothing_left_is_an_error() -> None:
 
 @pytest.mark.parametrize("path", [assets.mend_path(), assets.ke_path()], ids=lambda path: path.stem)
 def test_shipped_networks_are_small_and_name_their_making(path) -> None:  # type: ignore[no-untyped-def]
-    from romexp.editors.learned.checkpoint import read_metadata
+    from romexp.editors.learned.checkpoint import read
 
     assert path.stat().st_size < 1.6e6
-    training = read_metadata(path)["training"]
+    training = read(path)[0]["training"]
     assert training["command"].startswith("romexp task=train")
     assert json.dumps(training)

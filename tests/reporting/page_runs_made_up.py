@@ -12,7 +12,7 @@ from report_runs import write_run
 
 from romexp.reporting.report_table import Block, Cell, Column, Line, ReportTable, Role
 from romexp.reporting.runs import find_runs
-from romexp.reporting.studies import Study, to_studies
+from romexp.reporting.studies import Entry, Study, to_studies
 
 GENERATING = {"evaluator": {"type": "CounterFactEvaluator", "generation": "on"}}
 
@@ -97,6 +97,11 @@ def write_sweep(root: Path, *, layers: Sequence[int] = (0, 1, 2), n: int = 4) ->
         for token in ("last", "subject_last"):
             settings = {"layer": layer, "fact_token": token}
             write_run(root / f"{token}{layer}", range(n), settings=settings, strength=1.0 + layer, seed=layer)
+
+
+def no_departure(study: Study, entry: Entry) -> str:
+    """As if every run had the paper's settings."""
+    return ""
 
 
 def studies(root: Path) -> tuple[Study, ...]:

@@ -15,7 +15,15 @@ from report_runs import write_run
 
 from romexp.reporting import figures
 from romexp.reporting.editor_figures import case_boxes, editor_bars
-from romexp.reporting.figure_style import EDITORS, UNEDITED, editor_color, interval, panel_rows, plain, write_figure
+from romexp.reporting.figure_style import (
+    EDITORS,
+    UNEDITED_COLOR,
+    editor_color,
+    interval,
+    panel_rows,
+    plain,
+    write_figure,
+)
 from romexp.reporting.figures import MOST_BARS, draw_all, drawings
 from romexp.reporting.generations import Generations, generations
 from romexp.reporting.studies import Study
@@ -80,7 +88,7 @@ class TestEditors:
         )
         panel = next(axes for axes in figure.axes if axes.get_title() == "Efficacy magnitude (EM)")
         assert [bar.get_width() for bar in panel.patches] == [-0.04, -20.04, 90]
-        assert [to_hex(bar.get_facecolor()) for bar in panel.patches] == [UNEDITED, "#111111", "#222222"]
+        assert [to_hex(bar.get_facecolor()) for bar in panel.patches] == [UNEDITED_COLOR, "#111111", "#222222"]
         assert panel.get_xlabel() == "percentage points"
         assert [text.get_text() for text in panel.texts] == ["0.0", "−20.0", "90.0"]
         assert max(panel.get_xticks()) <= 100
@@ -111,11 +119,11 @@ class TestEditors:
             write_run(tmp_path / f"q{layer}", range(2), dataset="zsre", zsre=True, settings={"layer": layer})
         drawn = {what: figure for study in studies(tmp_path) for what, _, figure in drawings(study)}
         bars = {to_hex(bar.get_facecolor()) for bar in drawn["editors"].axes[0].patches}
-        assert bars == {UNEDITED, EDITORS["rome"].lower()}  # zsRE: two layers of ROME
+        assert bars == {UNEDITED_COLOR, EDITORS["rome"].lower()}  # zsRE: two layers of ROME
         assert drawn["sweep_rome"].axes[0].lines[0].get_color() == EDITORS["rome"]
         first = next(figure for what, _, figure in drawings(studies(tmp_path)[0]) if what == "editors")
         assert [to_hex(bar.get_facecolor()) for bar in first.axes[0].patches] == [
-            UNEDITED,
+            UNEDITED_COLOR,
             EDITORS["ft"].lower(),
             EDITORS["rome"].lower(),
         ]

@@ -16,9 +16,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from report_runs import write_run
 
-from romexp.reporting.page import TEMPLATES, write_page
+from romexp.reporting.html import TEMPLATES
+from romexp.reporting.page import write_page
 from romexp.reporting.page_cases import MOST_TEXTS, case_data
-from romexp.reporting.page_runs import MOST_ASIDE, command, describe_run, run_ids
+from romexp.reporting.page_runs import MOST_ASIDE, describe_run, run_ids
 from romexp.reporting.runs import find_runs
 
 
@@ -78,7 +79,7 @@ class TestSelfContained:
 
     def test_is_byte_identical_when_repeated(self, folder: Path, page: str) -> None:
         assert page_of(folder, folder / "again.html") == page
-        assert page_of(folder, folder / "other.html", title="something else") != page
+        assert page_of(folder, folder / "other.html", problems=["something else"]) != page
 
     def test_scripts_cannot_end_their_element(self) -> None:
         for script in TEMPLATES.glob("*.js"):
@@ -134,7 +135,7 @@ class TestContent:
 
     def test_the_reports_tables_keep_headings_marks_and_commands(self, page: str) -> None:
         assert '<td colspan="2">Efficacy</td>' in page
-        assert '<td class="num best" data-value="99.0">99.0 (0.3)<span class="quiet"> (highest)</span></td>' in page
+        assert '<td class="num best" data-value="99.0">99.0 (0.3)<span class="unseen"> (highest)</span></td>' in page
         shown = text_of(page)
         assert "7,490 of 7,500 cases" in shown
         assert "romexp model=gpt2-xl" in shown
@@ -256,7 +257,8 @@ class TestCases:
 class TestRuns:
     def test_commands_are_quoted_for_a_shell(self, tmp_path: Path) -> None:
         write_run(tmp_path / "r", range(1), manifest={"overrides": ["prompt=a b", "editor=rome"]})
-        assert command(find_runs([tmp_path]).runs[0]) == "romexp 'prompt=a b' editor=rome"
+        described = describe_run(find_runs([tmp_path]).runs[0], identifier="run-r", label="ROME", group="g")
+        assert dict(described["facts"])["Command"] == "romexp 'prompt=a b' editor=rome"
 
     def test_runs_of_one_hash_have_their_own_place(self, tmp_path: Path) -> None:
         for name in ("a/x", "b/x"):

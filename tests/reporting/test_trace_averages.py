@@ -116,6 +116,7 @@ def test_figures_are_drawn_and_repeat_byte_for_byte(rows: list[dict], tmp_path) 
         assert image.info["Description"].startswith("Restored states with parts severed: m, ")
     assert trace_figures.severed_bars(trace_summary(rows[2:]), model="m") is None
     assert trace_figures.prompt_gradients(rows[2], model="m") is None
+    assert trace_figures.prompt_heatmap(rows[2], window=3, model="m") is None
 
 
 def test_what_single_prompt_figures_say(rows: list[dict]) -> None:

@@ -19,6 +19,23 @@ def _first(output):
     return output[0] if isinstance(output, tuple) else output
 
 
+def _fixing(name: str, restore, last: int, frozen, keep):
+    """The hook of a module: what is restored and frozen there, and kept of the token `last`."""
+
+    def hook(module, args, output):
+        x = _first(output)
+        for token, wanted in restore:
+            if wanted == name:
+                x[1:, token] = x[0, token]
+        if name in frozen:
+            x[1:, last] = frozen[name]
+        if keep is not None:
+            keep[name] = x[1:, last].clone()
+        return output
+
+    return hook
+
+
 @torch.no_grad()
 def cell_score(
     lm: LanguageModel,
@@ -40,7 +57,6 @@ def cell_score(
     """
     stream = stream or np.random.RandomState(1)
     begin, end = span
-    handles = []
 
     def corrupt(module, args, output):
         output = output.clone()
@@ -48,26 +64,13 @@ def cell_score(
         output[1:, begin:end] = noise if replace else output[1:, begin:end] + noise
         return output
 
-    def fix(name):
-        def hook(module, args, output):
-            x = _first(output)
-            for token, wanted in restore:
-                if wanted == name:
-                    x[1:, token] = x[0, token]
-            if frozen and name in frozen:
-                x[1:, end - 1] = frozen[name]
-            if keep is not None:
-                keep[name] = x[1:, end - 1].clone()
-            return output
-
-        return hook
-
+    names = {name for _, name in restore} | set(frozen or {})
+    if keep is not None:
+        names |= {module_name(lm, kind, layer) for kind in ("mlp", "attn") for layer in range(lm.n_layers)}
+    hooks = {name: _fixing(name, restore, end - 1, frozen or {}, keep) for name in names}
+    hooks[lm.architecture.embedding] = corrupt
+    handles = [lm.module(name).register_forward_hook(hook) for name, hook in hooks.items()]
     try:
-        handles.append(lm.module(lm.architecture.embedding).register_forward_hook(corrupt))
-        names = {name for _, name in restore} | set(frozen or {})
-        if keep is not None:
-            names |= {module_name(lm, kind, layer) for kind in ("mlp", "attn") for layer in range(lm.n_layers)}
-        handles += [lm.module(name).register_forward_hook(fix(name)) for name in names]
         logits = lm.model(input_ids=torch.tensor([list(ids)] * (samples + 1)), use_cache=False).logits
     finally:
         for handle in handles:

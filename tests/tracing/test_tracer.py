@@ -181,6 +181,8 @@ def test_replacing_embeddings_and_the_low_score_that_does_not(tiny_gpt2: Languag
     fair = tracer(replace=True, severed=False, replace_in_low_score=True)(tiny_gpt2, prompts, noise=noise)[0]
     assert quirk.low_score == pytest.approx(added, abs=1e-5)
     assert fair.low_score == pytest.approx(replaced, abs=1e-5)
+    expected = grid(tiny_gpt2, p.ids, p.subject_range, p.answer, kind="mlp", window=WINDOW, replace=True, **plain)
+    np.testing.assert_allclose(np.array(fair.grids["mlp"], dtype=float), expected, atol=1e-5)
     assert fair.grids == quirk.grids
 
 
@@ -191,8 +193,10 @@ def test_extra_tokens_are_corrupted_too_but_never_beyond_the_prompt(tiny_gpt2: L
     for extra, last in ((0, end), (1, end + 1), (99, len(prompt.ids))):
         settings = {"scale": SCALE, "samples": SAMPLES}
         expected = cell_score(tiny_gpt2, prompt.ids, (begin, last), prompt.answer, [], **settings)
-        found = tracer(extra_token=extra, severed=False, kinds=[])(tiny_gpt2, prompts, noise=noise)[2].low_score
-        assert found == pytest.approx(expected, abs=1e-5)
+        found = tracer(extra_token=extra, severed=False, kinds=["mlp"])(tiny_gpt2, prompts, noise=noise)[2]
+        assert found.low_score == pytest.approx(expected, abs=1e-5)
+        cells = grid(tiny_gpt2, prompt.ids, (begin, last), prompt.answer, kind="mlp", window=WINDOW, **settings)
+        np.testing.assert_allclose(np.array(found.grids["mlp"], dtype=float), cells, atol=1e-5)
     assert len(prompt.ids) > end + 1
 
 

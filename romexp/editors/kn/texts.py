@@ -68,7 +68,7 @@ def _object(lm: LanguageModel, request: EditRequest, field: str, *, leading_spac
     word = getattr(request, field).strip()
     if leading_space and word:
         (encoding,) = encode(lm.tokenizer, [f"{request.text} {word}"])
-        return encoding.ids[target_start(encoding.offsets, len(request.text)) :]
+        return encoding.ids[target_start(encoding, len(request.text)) :]
     ids = tuple(lm.tokenizer(word, add_special_tokens=False)["input_ids"]) if word else ()
     if not ids:
         raise RecordError(f"{field} is empty", field=field)

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 
 from romexp.editors.learned.authors import read_published
 from romexp.editors.learned.base import EditNetwork
 from romexp.editors.learned.ke import KeNetwork
 from romexp.editors.learned.mend import MendNetwork
 from romexp.errors import DataError
-from romexp.files import replacing
+from romexp.files import file_sha256
 from romexp.lm.deltas import weight_in_out
 from romexp.lm.model import LanguageModel
+from romexp.lm.tensor_files import read_tensors, write_tensors
 
 _log = logging.getLogger(__name__)
 
@@ -51,18 +51,29 @@ def save(network: EditNetwork, path: Path, *, metadata: Mapping[str, Any] | None
         metadata: JSON-ready facts about the training, kept beside the configuration.
     """
     description = {"config": network.config, "training": dict(metadata or {})}
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
-    with replacing(path) as part:
-        save_file(tensors, part, metadata={FORMAT: json.dumps(description)})
+    write_tensors(path, network.state_dict(), {FORMAT: json.dumps(description)})
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
-    """`config` and `training` of a saved network.
+def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What `save` wrote: `config` and `training`, and the tensors.
 
     Raises:
         DataError: the file is missing, torn, or something else.
     """
-    return _read(path)[0]
+    if not Path(path).is_file():
+        raise DataError(f"no checkpoint {path}")
+    try:
+        metadata, tensors = read_tensors(path)
+    except SafetensorError as error:
+        raise DataError(f"{path}: not a safetensors file ({error})") from error
+    if FORMAT not in metadata:
+        raise DataError(f"{path}: a safetensors file, but of no edit network")
+    try:
+        description = json.loads(metadata[FORMAT])
+        description["config"]["kind"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: its metadata are not those of an edit network") from error
+    return description, tensors
 
 
 def digest(path: Path) -> str:
@@ -75,9 +86,8 @@ def digest(path: Path) -> str:
     """
     path = Path(path)
     if path.suffix == AUTHORS and path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    description, tensors = _read(path)
+        return file_sha256(path)[:16]
+    description, tensors = read(path)
     found = hashlib.sha256(json.dumps(description["config"], sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -106,7 +116,7 @@ def load(path: Path, lm: LanguageModel | None = None) -> EditNetwork:
             raise DataError(f"{path}: a file of the authors can be read with its model only")
         config, tensors = read_published(path, lm)
     else:
-        description, tensors = _read(path)
+        description, tensors = read(path)
         config, trained_for = description["config"], description.get("training", {}).get("model")
     try:
         network = build(config)
@@ -114,19 +124,15 @@ def load(path: Path, lm: LanguageModel | None = None) -> EditNetwork:
     except (DataError, RuntimeError) as error:
         raise DataError(f"{path}: {' '.join(str(error).split())[:300]}") from error
     if lm is not None:
-        check_fits(network, lm, path)
+        _check_fits(network, lm, path)
         network.to(lm.device)
         if trained_for not in (None, lm.digest):
             _log.warning("%s was trained for a model of other weights, or in another dtype, than %r", path, lm.name)
     return network.eval()
 
 
-def check_fits(network: EditNetwork, lm: LanguageModel, path: Path | str) -> None:
-    """Make sure that a network's parameters are those of a model.
-
-    Raises:
-        DataError: naming the file, the parameter and both shapes.
-    """
+def _check_fits(network: EditNetwork, lm: LanguageModel, path: Path) -> None:
+    """Make sure that a network's parameters are those of a model."""
     for name, shape in network.shapes.items():
         try:
             found = tuple(weight_in_out(lm, name).shape)
@@ -137,22 +143,3 @@ def check_fits(network: EditNetwork, lm: LanguageModel, path: Path | str) -> Non
     vocabulary = lm.module(lm.architecture.embedding).weight.shape[0]  # type: ignore[union-attr, index]
     if isinstance(network, KeNetwork) and network.vocabulary < min(len(lm.tokenizer), int(vocabulary)):
         raise DataError(f"{path}: made for {network.vocabulary} tokens, but {lm.name!r} has {len(lm.tokenizer)}")
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    if not Path(path).is_file():
-        raise DataError(f"no checkpoint {path}")
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            text = (file.metadata() or {}).get(FORMAT)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except SafetensorError as error:
-        raise DataError(f"{path}: not a safetensors file ({error})") from error
-    if text is None:
-        raise DataError(f"{path}: a safetensors file, but of no edit network")
-    try:
-        description = json.loads(text)
-        description["config"]["kind"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: its metadata are not those of an edit network") from error
-    return description, tensors

@@ -14,25 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from romexp.errors import ConfigError, RecordError
-from romexp.lm.forward import Row, check_length, layer_of, logits, make_pass, run
+from romexp.editors.targets import EditText, read_targets
+from romexp.errors import ConfigError
+from romexp.lm.forward import Row, layer_of, make_pass, run
 from romexp.lm.model import LanguageModel
-from romexp.lm.scoring import target_start
-from romexp.lm.tokens import encode
-
-
-@dataclass(frozen=True, kw_only=True)
-class EditText:
-    """A prompt with its target: `ids[target_start:]` are the tokens that count in the loss."""
-
-    ids: tuple[int, ...]
-    target_start: int
-
-    def __post_init__(self) -> None:
-        if not 0 < self.target_start < len(self.ids):
-            raise ValueError(
-                f"target_start {self.target_start} leaves no prompt or no target in {len(self.ids)} tokens"
-            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,32 +45,6 @@ class EditFactors:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def weight_gradient(self, parameter: str) -> torch.Tensor:
-        """∇W of every request, (requests × in × out)."""
-        return self.inputs[parameter].mT @ self.gradients[parameter]
-
-
-def edit_text(lm: LanguageModel, index: int, prompt: str, target: str) -> EditText:
-    """Tokenize `prompt + " " + target`; the target's tokens are found by character offset.
-
-    Args:
-        index: position of the request, named by errors.
-        prompt: with the subject filled in.
-        target: white space around it does not count.
-
-    Raises:
-        RecordError: the target is empty, prompt or target has no token of its own, or the text is too long.
-    """
-    if not target.strip():
-        raise RecordError("the new target is empty", index=index, field="target_new")
-    (encoding,) = encode(lm.tokenizer, [f"{prompt} {target.strip()}"])
-    try:
-        start = target_start(encoding.offsets, len(prompt))
-        check_length(lm, len(encoding) - 1)
-    except RecordError as error:
-        raise error.at(index) from error
-    return EditText(ids=encoding.ids, target_start=start)
-
 
 def edit_factors(lm: LanguageModel, texts: Sequence[EditText], parameters: Sequence[str]) -> EditFactors:
     """Inputs and output gradients of `parameters`, all requests in one pass.
@@ -106,7 +65,8 @@ def edit_factors(lm: LanguageModel, texts: Sequence[EditText], parameters: Seque
     with torch.no_grad():
         hidden = run(lm, given, stop=start) if start > 0 else None
     with torch.enable_grad(), _watched(lm, parameters) as seen:
-        losses = target_losses(lm, run(lm, given, start=start, hidden=hidden), texts)
+        final = run(lm, given, start=start, hidden=hidden)
+        losses = read_targets(lm, final, [text.spots for text in texts]).nll()
         outputs = [seen[name].output for name in parameters]
         gradients = torch.autograd.grad(losses.sum(), outputs)
     inputs, deltas, masks = {}, {}, {}
@@ -117,24 +77,6 @@ def edit_factors(lm: LanguageModel, texts: Sequence[EditText], parameters: Seque
         inputs[name], deltas[name], masks[name] = x * mask[..., None], delta * mask[..., None], mask
     ids = tuple(text.ids for text in texts)
     return EditFactors(inputs=inputs, gradients=deltas, masks=masks, ids=ids, losses=losses.detach())
-
-
-def target_losses(lm: LanguageModel, final: torch.Tensor, texts: Sequence[EditText]) -> torch.Tensor:
-    """Mean NLL of each text's target tokens given all before them (texts), differentiable.
-
-    Args:
-        final: (texts × tokens × hidden size) as `romexp.lm.forward.run` returns it, of the texts or of the texts
-            without their last token.
-    """
-    spots = [(i, column - 1, text.ids[column]) for i, text in enumerate(texts) for column in _targets(text)]
-    rows, columns, tokens = (torch.tensor(part, device=final.device) for part in zip(*spots, strict=True))
-    log_p = logits(lm, final[rows, columns]).log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0]
-    counts = torch.tensor([len(_targets(text)) for text in texts], device=final.device)
-    return -log_p.new_zeros(len(texts)).index_add(0, rows, log_p) / counts
-
-
-def _targets(text: EditText) -> range:
-    return range(text.target_start, len(text.ids))
 
 
 def _check(lm: LanguageModel, parameters: Sequence[str]) -> None:

@@ -7,10 +7,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from filelock import FileLock
-
 from romexp.errors import ConfigError
-from romexp.files import write_text
+from romexp.files import write_once
 from romexp.lm.model import LanguageModel
 from romexp.lm.sampling import Sampler, generate
 from romexp.seeds import derive_seed
@@ -41,12 +39,7 @@ def context_templates(
     if cache_dir is None:
         return _sampled(lm, length_counts, seed)
     path = cache_dir / "context_templates" / f"{key}.json"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):  # jobs that start together sample once
-            if not path.is_file():
-                sampled = _sampled(lm, length_counts, seed)
-                write_text(path, json.dumps(sampled, ensure_ascii=False, indent=0))
+    write_once(path, lambda: json.dumps(_sampled(lm, length_counts, seed), ensure_ascii=False, indent=0))
     return _checked(str(path))
 
 

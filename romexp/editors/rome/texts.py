@@ -71,7 +71,7 @@ def _rewriting(
         raise RecordError(f"expected a '{{}}' for the subject in {request.prompt!r}", field="prompt")
     if not request.target_new.strip():
         raise RecordError("the new target is empty", field="target_new")
-    start = target_start(encoding.offsets, end)
+    start = target_start(encoding, end)
     return EditText(
         request=index,
         template=template,

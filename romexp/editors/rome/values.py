@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 
 from romexp.editors.rome.bucket import Bucket
+from romexp.editors.targets import read_targets
 from romexp.lm.forward import logits
 from romexp.lm.model import LanguageModel
 
@@ -101,7 +102,8 @@ def _losses(
         final = bucket.final_states(lm, delta[request], layer)
         rewriting = [i for i, t in enumerate(bucket.texts) if t.targets]
         if rewriting:
-            nll = nll.index_add(0, request[rewriting], _target_nll(lm, bucket, final, rewriting))
+            spots = [tuple(enumerate(t.targets, start=t.first_read - t.lookup)) for t in bucket.texts]
+            nll = nll.index_add(0, request, read_targets(lm, final, spots).nll())
             texts_of = texts_of.index_add(0, request[rewriting], delta.new_ones(len(rewriting)))
         others = [i for i, t in enumerate(bucket.texts) if not t.targets]
         if others:
@@ -112,19 +114,6 @@ def _losses(
             divergence = (log_p.exp() * (log_p - before)).sum(dim=-1)
             kl = kl.index_add(0, request[others], divergence)
     return nll / texts_of.clamp(min=1), kl
-
-
-def _target_nll(lm: LanguageModel, bucket: Bucket, final: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-    """Mean over each text's target tokens of -log p (texts)."""
-    texts = [bucket.texts[i] for i in rows]
-    row = [i for i, text in zip(rows, texts, strict=True) for _ in text.targets]
-    column = [t.first_read - t.lookup + k for t in texts for k in range(len(t.targets))]
-    token = torch.tensor([y for t in texts for y in t.targets], device=final.device)
-    weight = torch.tensor([1 / len(t.targets) for t in texts for _ in t.targets], device=final.device)
-    place = torch.tensor([k for k, t in enumerate(texts) for _ in t.targets], device=final.device)
-    log_p = logits(lm, final[row, column]).log_softmax(dim=-1)
-    chosen = log_p.gather(1, token[:, None])[:, 0] * weight
-    return -log_p.new_zeros(len(texts)).index_add(0, place, chosen)
 
 
 @torch.no_grad()

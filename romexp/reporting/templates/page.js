@@ -1,20 +1,9 @@
-"use strict";
 // Sorting, filtering and browsing. The address after "#" says everything that is shown, so that a view can be sent on:
 // q, model, dataset, editor (filters); sort=TABLE:COLUMN:DIRECTION; study, case, text, find (the case shown).
 // An address without "=" is a place on the page. Texts of results enter the page as text nodes only.
 
-const $ = (id) => document.getElementById(id);
 const FILTERS = ["model", "dataset", "editor"];
 const DIRECTIONS = ["descending", "ascending"];
-
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined) node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
 
 /* ---- the address ---- */
 

@@ -1,4 +1,3 @@
-"use strict";
 // One case at a time: what was asked, what was measured before and after, what the models wrote.
 
 const data = $("data") ? JSON.parse($("data").textContent) : [];

@@ -1,4 +1,3 @@
-"use strict";
 // Everything at once, when the page opens and whenever its address changes.
 
 function render() {

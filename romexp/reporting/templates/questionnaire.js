@@ -1,9 +1,7 @@
-"use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+  const data = JSON.parse($("data").textContent);
   const items = new Map(data.items.map((item) => [item.id, item]));
   const measures = [["consistency", "Consistency"], ["fluency", "Fluency"]];
-  const $ = (id) => document.getElementById(id);
   const letter = (index) => String.fromCharCode(65 + index);
   const store = (number) => `human-evaluation-${data.questionnaire}-${number}`;
   const last = `human-evaluation-${data.questionnaire}`;
@@ -46,24 +44,17 @@
     });
   }
 
-  function element(name, attributes = {}, ...children) {
-    const node = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    node.append(...children);
-    return node;
-  }
-
   function show() {
     const id = asked()[state.at];
     const item = items.get(id);
     const parts = [
-      element("h2", {}, `Statement ${state.at + 1} of ${asked().length}: take it as true`),
-      element("p", { class: "statement" }, item.statement),
+      make("h2", {}, `Statement ${state.at + 1} of ${asked().length}: take it as true`),
+      make("p", { class: "statement" }, item.statement),
     ];
     item.texts.forEach((text, index) => {
-      const ranks = element("div", { class: "ranks" });
+      const ranks = make("div", { class: "ranks" });
       for (const [name, title] of measures) ranks.append(choices(id, index, name, title));
-      parts.push(element("article", {}, element("h3", {}, `Text ${letter(index)}`), element("p", {}, text), ranks));
+      parts.push(make("article", {}, make("h3", {}, `Text ${letter(index)}`), make("p", {}, text), ranks));
     });
     $("case").replaceChildren(...parts);
     $("case").focus({ preventScroll: true });
@@ -73,13 +64,13 @@
 
   function choices(id, index, name, title) {
     const size = items.get(id).texts.length;
-    const set = element("fieldset", {}, element("legend", {}, title));
+    const set = make("fieldset", {}, make("legend", {}, title));
     set.setAttribute("aria-label", `${title} of text ${letter(index)}, 1 is the best of ${size}`);
     for (let rank = 1; rank <= size; rank += 1) {
-      const radio = element("input", { type: "radio", name: `${name}-${index}`, value: rank, "aria-label": `rank ${rank}` });
+      const radio = make("input", { type: "radio", name: `${name}-${index}`, value: rank, "aria-label": `rank ${rank}` });
       radio.checked = ranksOf(id)[name][index] === rank;
       radio.addEventListener("change", () => choose(id, index, name, rank));
-      set.append(element("label", { class: "rank" }, radio, element("span", { "aria-hidden": "true" }, String(rank))));
+      set.append(make("label", { class: "rank" }, radio, make("span", { "aria-hidden": "true" }, String(rank))));
     }
     return set;
   }
@@ -127,7 +118,7 @@
     const answers = { questionnaire: data.questionnaire, participant: state.participant, saved: new Date().toISOString(), rankings };
     const file = `answers-${data.questionnaire}-${state.participant}.json`;
     const url = URL.createObjectURL(new Blob([JSON.stringify(answers, null, 1) + "\n"], { type: "application/json" }));
-    const link = element("a", { href: url, download: file });
+    const link = make("a", { href: url, download: file });
     document.body.append(link);
     link.click();
     link.remove();

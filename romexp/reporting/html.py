@@ -1,0 +1,55 @@
+"""Pages made of a template: one HTML file with style and scripts inside, that asks the network for nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from romexp import __version__
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(template: str, scripts: Sequence[str], **values: Any) -> str:
+    """A template with its style and scripts inside. Values are escaped; a policy in the page allows no other script.
+
+    Args:
+        template: file name, extends `base.html`; its style sheet has the same stem and follows `base.css`.
+        scripts: file names, joined in this order after `base.js`.
+    """
+    style = _asset("base.css") + _asset(Path(template).with_suffix(".css").name)
+    script = "".join(_asset(name) for name in ("base.js", *scripts))
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return environment.get_template(template).render(
+        style=Markup(style),
+        style_hash=_hash(style),
+        script=Markup(script),
+        script_hash=_hash(script),
+        version=__version__,
+        **values,
+    )
+
+
+@cache
+def _asset(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """As a content security policy names it."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

@@ -1,0 +1,128 @@
+"""One table as Markdown, CSV, LaTeX and on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from page_runs_made_up import no_departure, studies
+from report_runs import write_run
+from rich.console import Console
+from rich.text import Text
+
+from romexp.reporting.latex import MOST_LINES, latex, latex_document, to_latex
+from romexp.reporting.metrics import COUNTERFACT
+from romexp.reporting.paired import paired_table
+from romexp.reporting.paper_table import paper_table
+from romexp.reporting.published import TABLES
+from romexp.reporting.report_table import Block, Cell, Column, Line, ReportTable, metric_columns
+from romexp.reporting.writers import notes_and_commands, to_csv, to_markdown, to_rich
+
+
+def printed(table: ReportTable) -> str:
+    console = Console(file=io.StringIO(), width=300)
+    for shown in to_rich(table):
+        console.print(shown)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_marks_are_in_every_format(tmp_path: Path) -> None:
+    for editor, strength in (("ft", 4.0), ("ft_l", 0.5)):
+        write_run(tmp_path / editor, range(50), editor=editor, strength=strength)
+    table = paper_table(4, studies(tmp_path), departure=no_departure, only_begun=True)
+    best = next(line.cells[3].text for line in table.blocks[0].lines if line.cells[0].text == "FT")
+    failed = next(line.cells[5].text for line in table.blocks[0].lines if line.cells[0].text == "FT+L")
+    assert f"**{best}**" in to_markdown(table)
+    assert f"{failed} ▼" in to_markdown(table)
+    assert rf"\textbf{{\textcolor{{green!50!black}}{{{best}}}}}" in to_latex(table)
+    assert rf"\textcolor{{red}}{{{failed}}}" in to_latex(table)
+    assert best in printed(table)
+    cells = [cell for shown in to_rich(table) for column in shown.columns for cell in column.cells]
+    assert {(cell.plain, str(cell.style)) for cell in cells if isinstance(cell, Text)} >= {
+        (best, "bold green"),
+        (failed, "red"),
+    }
+
+
+def awkward() -> ReportTable:
+    name = r"50 % of a_b & c#d {x} \ ~ ^ <é> ε [Zürich] łódź 漢"
+    line = Line(cells=(Cell(text=name), Cell(text="[1.0, 2.0]", value=1.0), Cell(text="−1.0 (0.1)", mark="failure")))
+    return ReportTable(
+        name="awkward",
+        title=name,
+        columns=(Column(name="Editor", numeric=False), Column(name="S_%", heading="Score"), Column(name="x")),
+        blocks=(Block(title=name, lines=(line, line), notes=(name,), commands=("romexp a=b",)),),
+        caption=name,
+        records=({"a": name, "b": 1.5},),
+    )
+
+
+def test_names_of_any_kind(tmp_path: Path) -> None:
+    table = awkward()
+    assert next(csv.DictReader(io.StringIO(to_csv(table))))["a"] == table.title
+    assert r"a\_b & c" in to_markdown(table)
+    assert "[Zürich]" in printed(table)
+    assert notes_and_commands(table) == [f"{table.title}:", f"  {table.title}", "    romexp a=b"]
+    assert latex("łódź 漢 é") == "?ódz ? é"
+
+
+def compiled(folder: Path, tables: list[ReportTable]) -> subprocess.CompletedProcess[str]:
+    """What pdflatex makes of a document of these tables: `tables.pdf` in the folder, and what it says."""
+    if shutil.which("pdflatex") is None:
+        pytest.skip("no pdflatex here")
+    for table in tables:
+        (folder / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")
+    (folder / "tables.tex").write_text(latex_document([table.name for table in tables]), encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+
+
+def assert_fits(done: subprocess.CompletedProcess[str], folder: Path) -> None:
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull \\hbox" not in done.stdout
+    assert "Float too large" not in done.stdout
+    assert (folder / "tables.pdf").stat().st_size > 10_000
+
+
+def test_latex_compiles(tmp_path: Path) -> None:
+    for editor in ("ft", "rome"):
+        write_run(tmp_path / editor, range(10), editor=editor, model="gpt2-xl", dataset="counterfact")
+        write_run(tmp_path / f"{editor}_zsre", range(10), editor=editor, dataset="zsre", zsre=True)
+    found = studies(tmp_path)
+    tables = [awkward(), *(paper_table(n, found, departure=no_departure) for n in TABLES), paired_table(found)]
+    assert_fits(compiled(tmp_path, tables), tmp_path)
+
+
+def test_long_tables_go_over_several_pages_with_their_headings(tmp_path: Path) -> None:
+    numbers = [Cell(text="100.0 (0.0)")] * 10
+    lines = tuple(
+        Line(
+            cells=(Cell(text=f"ROME (layer={n}, fact_token=subject_first_after_last)"), *numbers),
+            role=role,
+            below=role != "measured",
+        )
+        for n in range(60)
+        for role in ("measured", "published")
+    )
+    table = ReportTable(
+        name="long", title="Sweeps", caption="A caption.",
+        columns=(Column(name="Editor", numeric=False), Column(name="Cases"), *metric_columns(COUNTERFACT)),
+        blocks=(Block(title="a model", lines=lines),),
+    )  # fmt: skip
+    done = compiled(tmp_path, [table])
+    assert_fits(done, tmp_path)
+    pages = re.search(r"\((\d+) pages", done.stdout)
+    assert pages is not None
+    assert int(pages[1]) >= 3
+    text = to_latex(table)
+    assert text.count(r"\endhead") == text.count(r"\endfirsthead") == 1
+    longest = replace(table, blocks=(Block(title="a model", lines=lines[:MOST_LINES]),))
+    assert_fits(compiled(tmp_path, [longest]), tmp_path)
+    few = replace(table, blocks=(Block(title="a model", lines=lines[:10]),))
+    assert "longtable}" not in to_latex(few)
