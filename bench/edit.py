@@ -28,8 +28,8 @@ from workload import SEED, Variant, Workload
 
 from romexp.__main__ import CONFIG
 from romexp.data.counterfact import CounterFact
+from romexp.editors.contexts import context_templates
 from romexp.editors.finetune import FineTune
-from romexp.editors.rome.contexts import context_templates
 from romexp.editors.rome.editor import Rome
 from romexp.errors import ConfigError, RomexpError
 from romexp.lm.model import LanguageModel, PretrainedModel, resolve_device

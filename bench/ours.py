@@ -11,8 +11,8 @@ from workload import SEED, Edited, Variant, Workload
 from romexp.evaluation.counterfact import CounterFactEvaluator
 from romexp.evaluation.generation import generate_texts
 from romexp.facts import Case
-from romexp.lm.deltas import WeightDelta
 from romexp.lm.sampling import generate
+from romexp.lm.weight_delta import WeightDelta
 from romexp.seeds import derive_seed
 
 KINDS = ("rewrite_prompts", "paraphrase_prompts", "neighborhood_prompts", "attribute_prompts")

@@ -18,8 +18,9 @@ from workload import Edited, Variant, Workload, prompts_of
 from romexp.editors.finetune import FineTune
 from romexp.editors.rome.editor import Rome
 from romexp.facts import Case, EditRequest
-from romexp.lm.deltas import Dense, LowRank, WeightDelta, applied, stored_transposed
+from romexp.lm.apply_delta import applied, stored_transposed
 from romexp.lm.model import LanguageModel
+from romexp.lm.weight_delta import Dense, LowRank, WeightDelta
 
 
 def plain() -> Variant:

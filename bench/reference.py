@@ -37,8 +37,9 @@ from romexp.editors.finetune import FineTune
 from romexp.editors.rome.editor import Rome
 from romexp.errors import ConfigError
 from romexp.facts import Case
-from romexp.lm.deltas import Dense, LowRank, WeightDelta, applied, stored_transposed
+from romexp.lm.apply_delta import applied, stored_transposed
 from romexp.lm.model import LanguageModel
+from romexp.lm.weight_delta import Dense, LowRank, WeightDelta
 
 PACKAGES = ("rome", "util", "dsets", "experiments", "baselines")
 EMPTIED = {

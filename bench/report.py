@@ -15,7 +15,7 @@ from rich.table import Table
 from workload import Edited
 
 from romexp import __version__
-from romexp.lm.deltas import LowRank, WeightDelta
+from romexp.lm.weight_delta import LowRank, WeightDelta
 
 Row = dict[str, Any]
 REFERENCE = "batched"

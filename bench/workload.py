@@ -11,9 +11,9 @@ from romexp.editors.base import Resources
 from romexp.editors.finetune import FineTune
 from romexp.editors.rome.editor import Rome
 from romexp.facts import Case
-from romexp.lm.deltas import WeightDelta
 from romexp.lm.model import LanguageModel
 from romexp.lm.sampling import Sampler
+from romexp.lm.weight_delta import WeightDelta
 from romexp.stats.second_moment import SecondMoment
 
 SEED = 0

@@ -24,10 +24,10 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from romexp.reporting.figure_style import editor_color, interval
-from romexp.reporting.runs import find_runs
-from romexp.reporting.table import TableRow, cell, columns_of
-from romexp.reporting.trace_figures import average_heatmaps
+from romexp.reporting.figures.style import editor_color, interval
+from romexp.reporting.figures.traces import average_heatmaps
+from romexp.reporting.tables.run import TableRow, cell, columns_of
+from romexp.results.find import find_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 SWEEP = ["-cn", "editors_minifact"]

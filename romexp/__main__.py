@@ -10,10 +10,10 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from romexp.experiments.job import Outcome
-from romexp.experiments.job_function import SWEEPS, JobFunction, attempt, say, show
-from romexp.experiments.sweep import Sweep, current_sweep, forget_sweep
-from romexp.experiments.sweep_launchers import explained
+from romexp.cli.job import Outcome
+from romexp.cli.launchers import explained
+from romexp.cli.run_job import SWEEPS, JobFunction, attempt, say, show
+from romexp.cli.sweep import Sweep, current_sweep, forget_sweep
 
 CONFIG = Path(__file__).resolve().parent / "conf"
 
@@ -55,7 +55,7 @@ def _finish(sweep: Sweep, status: int) -> int:
     jobs = sweep.jobs()
     if not any(job.record for job in jobs):
         return status  # refused before any job began, with a message
-    from romexp.experiments.sweep_table import closing_lines, failure_lines, sweep_tables
+    from romexp.cli.sweep_table import closing_lines, failure_lines, sweep_tables
 
     show(Outcome(tables=sweep_tables(jobs), lines=closing_lines(sweep, jobs)))
     for line in failure_lines(jobs):

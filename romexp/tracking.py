@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import netrc
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from urllib.parse import urlparse
 
-from romexp.credentials import has_wandb_key
 from romexp.errors import ConfigError
 
 Mode = Literal["auto", "online", "offline"]
@@ -175,3 +176,14 @@ class _WandbRun:
 
         if paths:
             self.run.log({name: wandb.Image(str(path)) for name, path in paths.items()})
+
+
+def has_wandb_key() -> bool:
+    """Whether Weights & Biases would find a key: in WANDB_API_KEY, or in .netrc ($NETRC) for the server in use."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

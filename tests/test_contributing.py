@@ -16,11 +16,12 @@ import yaml
 from conftest import ROOT, make_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from romexp.lm.apply_delta import applied
 from romexp.lm.architecture import Architecture
-from romexp.lm.deltas import WeightDelta, applied
-from romexp.lm.forward import capture
+from romexp.lm.hooks import capture
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.lm.tokens import encode, subject_range
+from romexp.lm.weight_delta import WeightDelta
 
 BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 FACTS = [

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from romexp.files import file_sha256, replacing, write_once, write_text
-from romexp.lm.deltas import Dense, WeightDelta
+from romexp.lm.weight_delta import Dense, WeightDelta
 
 
 def _fail_midway(path: Path) -> None:

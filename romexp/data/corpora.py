@@ -6,17 +6,22 @@ identifies the texts, without a network and without paths of this machine; what 
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from romexp.data.text_files import COLUMNS, LINES, PLAIN, Unit, read_texts, text_of
-from romexp.errors import ConfigError, DataError
+from romexp.errors import ConfigError, DataError, RecordError
 from romexp.files import file_sha256
+
+Unit = Literal["line", "paragraph", "file"]
+PLAIN, LINES, COLUMNS = (".txt", ".txt.gz"), (".jsonl", ".jsonl.gz"), (".parquet",)
+"""Endings of file names, by kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,3 +187,90 @@ def _digests(data_files: Any) -> Any:
     if isinstance(data_files, list):
         return [_digests(value) for value in data_files]
     return file_sha256(Path(data_files)) if data_files and Path(data_files).is_file() else data_files
+
+
+def read_texts(file: Path, *, field: str, unit: Unit) -> Iterator[str]:
+    """Every text of a file that is not blank, in order.
+
+    Args:
+        field: where the text is in a JSON line or a Parquet file.
+        unit: what one text is in a plain text file.
+
+    Raises:
+        DataError: the file cannot be read as what its name says.
+        RecordError: a record lacks the field or has no text there; names file, record and field.
+    """
+    if file.name.endswith(COLUMNS):
+        texts = _parquet(file, field)
+    elif file.name.endswith(LINES):
+        texts = _json_lines(file, field)
+    else:
+        texts = _plain_texts(file, unit)
+    return (text for text in texts if text.strip())
+
+
+def _lines(file: Path) -> Iterator[str]:
+    try:
+        with (gzip.open if file.name.endswith(".gz") else open)(file, "rt", encoding="utf-8") as lines:  # type: ignore[operator]
+            yield from lines
+    except (OSError, UnicodeDecodeError, EOFError) as error:
+        raise DataError(f"{file}: cannot be read as UTF-8 text ({error})") from error
+
+
+def _plain_texts(file: Path, unit: Unit) -> Iterator[str]:
+    if unit == "file":
+        yield "".join(_lines(file))
+        return
+    paragraph: list[str] = []
+    for line in _lines(file):
+        if unit == "line":
+            yield line.rstrip("\r\n")
+        elif line.strip():
+            paragraph.append(line)
+        elif paragraph:
+            yield "".join(paragraph).rstrip("\r\n")
+            paragraph = []
+    if paragraph:
+        yield "".join(paragraph).rstrip("\r\n")
+
+
+def _json_lines(file: Path, field: str) -> Iterator[str]:
+    for index, line in enumerate(_lines(file)):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise RecordError(f"not JSON ({error})", file=str(file), index=index) from error
+        yield text_of(record, field, str(file), index)
+
+
+def _parquet(file: Path, field: str) -> Iterator[str]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(file) as table:
+            if field not in table.schema_arrow.names:
+                raise RecordError(
+                    f"no such column; it has {', '.join(table.schema_arrow.names)}", file=str(file), field=field
+                )
+            index = 0
+            for batch in table.iter_batches(columns=[field]):
+                for value in batch.column(0).to_pylist():
+                    yield text_of({field: value}, field, str(file), index)
+                    index += 1
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{file}: not a readable Parquet file ({error})") from error
+
+
+def text_of(record: Any, field: str, file: str, index: int) -> str:
+    """The text in a record's field.
+
+    Raises:
+        RecordError: there is none.
+    """
+    text = record.get(field) if isinstance(record, dict) else None
+    if not isinstance(text, str):
+        raise RecordError(f"expected text, got {type(text).__name__}", file=file, index=index, field=field)
+    return text

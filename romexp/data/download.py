@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from romexp.errors import DataError
+from romexp.errors import ConfigError, DataError
 from romexp.files import file_sha256
 
 log = logging.getLogger(__name__)
@@ -199,3 +199,60 @@ def _offline_message(url: str, target: Path, error: requests.RequestException) -
     kept = _size(target.with_name(target.name + ".part"))
     again = f"run again to go on after the {kept} bytes that are here, " if kept else ""
     return f"cannot download {url} ({why}); {again}put the file at {target}, or set `path` to a copy you have"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSource:
+    """One input file.
+
+    Attributes:
+        path: a local file; None takes `remote`.
+        cache_dir: where downloads are kept; None is `$ROMEXP_CACHE`, else ~/.cache/romexp.
+        remote: the published file.
+    """
+
+    path: str | os.PathLike[str] | None = None
+    cache_dir: str | os.PathLike[str] | None = None
+    remote: RemoteFile | None = None
+
+    def locate(self) -> Path:
+        """The file on this machine, downloaded if need be.
+
+        Raises:
+            DataError: `path` is not a file, or the download fails.
+            ConfigError: neither `path` nor `remote` is set.
+        """
+        return locate(self.path, self.remote, self.cache_dir)
+
+
+def locate(
+    path: str | os.PathLike[str] | None, remote: RemoteFile | None, cache_dir: str | os.PathLike[str] | None
+) -> Path:
+    """See `FileSource.locate`."""
+    if path is not None:
+        local = Path(path).expanduser()
+        if not local.is_file():
+            raise DataError(f"{local}: no such file")
+        return local
+    if remote is None:
+        raise ConfigError("path: this data set has no published file; set it to a local one")
+    return fetch(remote, cache_folder(cache_dir))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetcher:
+    """URL → local file, downloaded once.
+
+    Attributes:
+        cache_dir: where downloads are kept; None is `$ROMEXP_CACHE`, else ~/.cache/romexp.
+    """
+
+    cache_dir: str | os.PathLike[str] | None = None
+
+    def __call__(self, url: str) -> Path:
+        """The file, from the cache if it is there.
+
+        Raises:
+            DataError: the download failed; the message says where to put the file by hand.
+        """
+        return fetch(RemoteFile(url=url), cache_folder(self.cache_dir))

@@ -8,12 +8,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from romexp.data.download import RemoteFile
+from romexp.data.dataset import Rejected
+from romexp.data.download import FileSource, RemoteFile
 from romexp.data.json_array import stream_array
 from romexp.data.published import ATTRIBUTE_SNIPPETS
-from romexp.data.records import Rejected
 from romexp.data.schema import RawRecord, explain
-from romexp.data.source import FileSource
 from romexp.errors import DataError
 from romexp.files import file_sha256
 

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from romexp.data.download import RemoteFile
+from romexp.data.download import RemoteFile, locate
 from romexp.data.published import TFIDF_IDF, TFIDF_VOCABULARY
 from romexp.data.snippets import Snippet, SnippetKey
-from romexp.data.source import locate
 from romexp.errors import ConfigError, DataError
 
 

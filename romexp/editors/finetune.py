@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from romexp.editors.base import Edit, Resources
-from romexp.editors.layers import pick_layer
+from romexp.editors.base import Edit, Resources, pick_layer
 from romexp.editors.targets import Spot, edit_text, read_targets
 from romexp.errors import ConfigError, RecordError
 from romexp.facts import EditRequest
-from romexp.lm.deltas import Dense, WeightDelta, weight_in_out
+from romexp.lm.apply_delta import weight_in_out
 from romexp.lm.forward import Pass, Row, make_pass, run
 from romexp.lm.model import LanguageModel
+from romexp.lm.weight_delta import Dense, WeightDelta
 
 
 @dataclass(frozen=True, kw_only=True)

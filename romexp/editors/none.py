@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from romexp.editors.base import Edit, Resources
 from romexp.facts import EditRequest
-from romexp.lm.deltas import WeightDelta
 from romexp.lm.model import LanguageModel
+from romexp.lm.weight_delta import WeightDelta
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 from romexp.errors import ConfigError
 from romexp.evaluation.generation import References
 from romexp.facts import Case
-from romexp.lm.deltas import WeightDelta
 from romexp.lm.model import LanguageModel
+from romexp.lm.weight_delta import WeightDelta
 
 EvaluationRow = dict[str, Any]
-"""JSON-ready raw measurements of one case under one model; `romexp.reporting.metrics` turns it into metrics."""
+"""JSON-ready raw measurements of one case under one model; `romexp.analysis.metrics` turns it into metrics."""
 
 
 class Evaluator(Protocol):

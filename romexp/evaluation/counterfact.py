@@ -9,10 +9,10 @@ from romexp.errors import ConfigError
 from romexp.evaluation.base import EvaluationRow, finite, on_off, split_deltas
 from romexp.evaluation.generation import References, essence_scores, generate_texts, score_texts
 from romexp.facts import Case
-from romexp.lm.deltas import WeightDelta
 from romexp.lm.model import LanguageModel
 from romexp.lm.sampling import Sampler
 from romexp.lm.scoring import Query, score
+from romexp.lm.weight_delta import WeightDelta
 
 
 @dataclass(frozen=True, kw_only=True)

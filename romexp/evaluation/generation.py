@@ -10,10 +10,10 @@ from typing import Any, Protocol
 from romexp.errors import RecordError
 from romexp.evaluation.text_metrics import Vectorizer, essence_score, ngram_entropy, reference_score
 from romexp.facts import Case, EditRequest
-from romexp.lm.deltas import WeightDelta
 from romexp.lm.model import LanguageModel
 from romexp.lm.sampling import Sampler, generate
 from romexp.lm.scoring import text_nlls
+from romexp.lm.weight_delta import WeightDelta
 from romexp.seeds import derive_seed
 
 ESSENCE_TOKENS = 100

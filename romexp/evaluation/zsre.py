@@ -11,9 +11,9 @@ from romexp.errors import RecordError
 from romexp.evaluation.base import EvaluationRow, split_deltas
 from romexp.evaluation.generation import References
 from romexp.facts import Case
-from romexp.lm.deltas import WeightDelta
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import Query, TargetScore, score
+from romexp.lm.weight_delta import WeightDelta
 
 Question = tuple[str, str]
 """A complete prompt and the answer expected after it (no leading space)."""

@@ -12,7 +12,7 @@ from romexp.learning.edits import TrainingEdit
 from romexp.lm.forward import context_length
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import encode
-from romexp.stats.corpus import Corpus
+from romexp.stats.fit import Corpus
 
 TRIES = 100
 """Texts drawn in a row that may be too short before the corpus is refused."""

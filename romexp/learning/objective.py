@@ -11,9 +11,10 @@ from romexp.editors.learned.base import EditNetwork
 from romexp.editors.learned.factors import edit_factors
 from romexp.editors.targets import read_targets
 from romexp.learning.draws import Draw
-from romexp.lm.deltas import WeightDelta, overlay
+from romexp.lm.apply_delta import overlay
 from romexp.lm.forward import Pass, Row, layer_of, logits, make_pass, run
 from romexp.lm.model import LanguageModel
+from romexp.lm.weight_delta import WeightDelta
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

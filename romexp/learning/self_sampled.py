@@ -19,7 +19,7 @@ from romexp.lm.model import LanguageModel
 from romexp.lm.sampling import Sampler, clean, generate
 from romexp.lm.tokens import encode
 from romexp.seeds import derive_seed
-from romexp.stats.corpus import Corpus, sample
+from romexp.stats.fit import Corpus, sample
 
 CHUNK = 256
 """Texts that are continued in one call."""

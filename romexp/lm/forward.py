@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from romexp.errors import RecordError
+from romexp.lm.hooks import first_tensor
 from romexp.lm.model import LanguageModel
 
 
@@ -223,50 +224,10 @@ def _feed(hidden: torch.Tensor):  # type: ignore[no-untyped-def]
     return hook
 
 
-def first_tensor(output: torch.Tensor | tuple[Any, ...]) -> torch.Tensor:
-    """A module's main output: some families return a tuple."""
-    return output[0] if isinstance(output, tuple) else output
-
-
 def logits(lm: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
     """Output head on states that `run` returned with the final norm applied: (… × vocabulary), in float32."""
     head = lm.model.get_output_embeddings()
     return head(hidden).float()
-
-
-@dataclass(frozen=True, eq=False)
-class Captured:
-    """Tensors that passed through modules, by module path, newest pass only."""
-
-    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def __getitem__(self, path: str) -> torch.Tensor:
-        return self.tensors[path]
-
-
-@contextmanager
-def capture(
-    lm: LanguageModel, paths: Sequence[str], *, at: Literal["input", "output"] = "output"
-) -> Iterator[Captured]:
-    """Keep the input or output (batch × tokens × features) of the named modules during forward passes."""
-    captured = Captured()
-    handles = []
-
-    def keep(path: str):  # type: ignore[no-untyped-def]
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            # Some families hand the attention its input by name.
-            inputs = args or (kwargs.get("hidden_states"),)
-            captured.tensors[path] = inputs[0] if at == "input" else first_tensor(output)
-
-        return hook
-
-    try:
-        for path in paths:
-            handles.append(lm.module(path).register_forward_hook(keep(path), with_kwargs=True))
-        yield captured
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def layer_of(lm: LanguageModel, parameter: str) -> int:

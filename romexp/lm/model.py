@@ -69,7 +69,7 @@ class LanguageModel:
     def digest(self) -> str:
         """Sha256 (16 hex digits) over every weight, the model's config and the tokenizer: what caches are keyed by.
 
-        The folder it was loaded from does not enter. Taken once per loaded model; `romexp.lm.deltas.applied`
+        The folder it was loaded from does not enter. Taken once per loaded model; `romexp.lm.apply_delta.applied`
         restores weights bit for bit, so it stays true.
         """
         # The entries that are not defaults, so that a new transformers with one more of them gives the same digest.

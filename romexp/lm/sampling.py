@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 from romexp.errors import ConfigError, RecordError
+from romexp.lm.apply_delta import overlay
 from romexp.lm.batching import halving
-from romexp.lm.deltas import WeightDelta, overlay
 from romexp.lm.forward import Pass, additive_mask, check_length, context_length, logits, run
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import encode
+from romexp.lm.weight_delta import WeightDelta
 
 
 @dataclass(frozen=True, kw_only=True)

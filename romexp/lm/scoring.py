@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import torch
 
 from romexp.errors import RecordError
+from romexp.lm.apply_delta import overlay
 from romexp.lm.batching import by_length, halving
-from romexp.lm.deltas import WeightDelta, overlay
 from romexp.lm.forward import Pass, Row, check_length, layer_of, logits, make_pass, run
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import Encoding, encode
+from romexp.lm.weight_delta import WeightDelta
 
 LOGIT_CHUNK = 1024
 """Positions whose logits are held at once: 1,024 × 50,257 float32 is 206 MB."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 from romexp.data.counterfact import CounterFact
-from romexp.data.records import Loaded
+from romexp.data.dataset import Loaded
 from romexp.errors import ConfigError, DataError
 from romexp.facts import Case, EditRequest, fill
 from romexp.minifact.records import counterfact_records

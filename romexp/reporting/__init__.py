@@ -1,1 +1,1 @@
-
+"""Drawing alone: tables, figures, the page of results, W&B reports."""

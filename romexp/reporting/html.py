@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,22 @@ from markupsafe import Markup
 
 from romexp import __version__
 
-TEMPLATES = Path(__file__).parent / "templates"
+BASE = Path(__file__).parent / "templates"
+"""What all pages share: `base.html`, `base.css`, `base.js`."""
 
 
-def render(template: str, scripts: Sequence[str], **values: Any) -> str:
+def render(template: Path, scripts: Sequence[str], **values: Any) -> str:
     """A template with its style and scripts inside. Values are escaped; a policy in the page allows no other script.
 
     Args:
-        template: file name, extends `base.html`; its style sheet has the same stem and follows `base.css`.
-        scripts: file names, joined in this order after `base.js`.
+        template: extends `base.html`; its style sheet has the same stem and follows `base.css`.
+        scripts: file names beside the template, joined in this order after `base.js`.
     """
-    style = _asset("base.css") + _asset(Path(template).with_suffix(".css").name)
-    script = "".join(_asset(name) for name in ("base.js", *scripts))
+    folder = template.parent
+    style = _read(BASE / "base.css") + _read(template.with_suffix(".css"))
+    script = _read(BASE / "base.js") + "".join(_read(folder / name) for name in scripts)
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader([folder, BASE]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -35,7 +36,7 @@ def render(template: str, scripts: Sequence[str], **values: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    return environment.get_template(template).render(
+    return environment.get_template(template.name).render(
         style=Markup(style),
         style_hash=_hash(style),
         script=Markup(script),
@@ -45,9 +46,8 @@ def render(template: str, scripts: Sequence[str], **values: Any) -> str:
     )
 
 
-@cache
-def _asset(name: str) -> str:
-    return (TEMPLATES / name).read_text(encoding="utf-8")
+def _read(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

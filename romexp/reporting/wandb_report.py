@@ -4,7 +4,7 @@
 
 saves it and returns its URL, or, where there is no key, writes its spec as JSON into `folder` and returns that path.
 Runs are grouped by what they say in their config: `names.model`, `names.dataset`, `names.editor`; layers by `layer`
-(`romexp.experiments.run`).
+(`romexp.tasks.run`).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from romexp.credentials import has_wandb_key
+from romexp.analysis.metrics import COUNTERFACT
 from romexp.errors import ConfigError
 from romexp.files import write_text
-from romexp.reporting.metrics import COUNTERFACT
+from romexp.tracking import has_wandb_key
 
 log = logging.getLogger(__name__)
 

@@ -13,13 +13,11 @@ import transformers
 
 from romexp import __version__
 from romexp.errors import ConfigError
-from romexp.lm.deltas import weight_in_out
+from romexp.lm.apply_delta import weight_in_out
 from romexp.lm.model import LanguageModel
 from romexp.stats.cache import Entry, MomentCache, key_of
-from romexp.stats.corpus import Corpus, sample
-from romexp.stats.fit import Checkpoint, Progress, fit
-from romexp.stats.published import Published
-from romexp.stats.readers import locate, read
+from romexp.stats.fit import Checkpoint, Corpus, Progress, fit, sample
+from romexp.stats.readers import Published, locate, read
 from romexp.stats.second_moment import SecondMoment, load_moments, save_moments, stored_layers
 
 LONGEST = 2048

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,7 +20,7 @@ from romexp.files import replacing
 from romexp.lm.batching import by_length
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import pad
-from romexp.stats.fitter import MomentFitter
+from romexp.stats.second_moment import SecondMoment, pack, unpack
 
 WINDOW = 1000
 """Texts that are tokenized and packed together; a checkpoint falls between two windows."""
@@ -163,3 +164,78 @@ def _resume(checkpoint: Checkpoint, fitters: Mapping[int, MomentFitter]) -> int:
             return int(header["done"])
     except (SafetensorError, ValueError):  # not a checkpoint: begin again
         return 0
+
+
+class MomentFitter:
+    """Σ k kᵀ and the number of keys of one layer, fed batch by batch.
+
+    Args:
+        dtype: type of the sum. Keys are cast to it before they are multiplied, as the reference does (SPEC §3.3).
+    """
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        self.dtype = dtype
+        self.count = 0
+        self.total: torch.Tensor | None = None
+
+    def update(self, keys: torch.Tensor) -> None:
+        """Add keys (n × D). The sum lives on their device, or on the CPU if the device lacks the dtype."""
+        device = keys.device
+        if device.type == "mps" and self.dtype == torch.float64:  # Metal has no float64
+            device = torch.device("cpu")
+        keys = keys.detach().to(device=device, dtype=self.dtype)
+        if self.total is None:
+            self.total = torch.zeros((keys.shape[1], keys.shape[1]), dtype=self.dtype, device=device)
+        self.total = self.total.to(device).addmm_(keys.T, keys)
+        self.count += keys.shape[0]
+
+    def result(self, provenance: Mapping[str, Any]) -> SecondMoment:
+        """C = Σ k kᵀ / n, exactly symmetric, float32 on the CPU.
+
+        Raises:
+            ValueError: nothing was fed.
+        """
+        if self.total is None or self.count == 0:
+            raise ValueError("no keys to take a second moment of")
+        # A product of floats is symmetric only up to rounding; the upper triangle is taken for both halves.
+        upper = (self.total / self.count).triu()
+        matrix = upper + upper.triu(1).T
+        return SecondMoment(matrix=matrix.float().cpu(), count=self.count, provenance=dict(provenance))
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What `restore` needs to go on to the same result, bit for bit: the count and the packed upper triangle."""
+        total = torch.zeros((0, 0), dtype=self.dtype) if self.total is None else self.total
+        return {"count": torch.tensor(self.count), "width": torch.tensor(total.shape[0]), "triangle": pack(total).cpu()}
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go back to a `state`."""
+        width = int(state["width"])
+        self.count = int(state["count"])
+        self.total = unpack(state["triangle"], width).to(self.dtype) if width else None
+
+
+class Corpus(Protocol):
+    """A source of texts; `romexp.data.corpora` has the implementations."""
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What identifies the texts, JSON-ready, without a network and without paths of this machine."""
+        ...
+
+    def load(self) -> Iterable[str]:
+        """The texts: a `Sequence` where they can be indexed, else an iterable to be read once from its start."""
+        ...
+
+
+def sample(texts: Iterable[str], size: int | None, *, seed: int) -> tuple[Iterator[str], int | None]:
+    """The texts to read, in order, and how many they are (None if unknown).
+
+    Indexable texts: the first `size` of all indices as shuffled by `random.Random(seed)`, which for seed 1 is the
+    reference's sample (SPEC §3.3). Others: the first `size` as they come. `size` None takes all, shuffled likewise.
+    """
+    if not isinstance(texts, Sequence):
+        return islice(texts, size), size
+    order = list(range(len(texts)))
+    random.Random(seed).shuffle(order)
+    chosen = order if size is None else order[:size]
+    return (texts[i] for i in chosen), len(chosen)

@@ -8,9 +8,9 @@ from typing import Literal
 
 import torch
 
-from romexp.lm.forward import KeysAndValues, Row, capture, logits, make_pass, run
+from romexp.lm.forward import KeysAndValues, Row, logits, make_pass, run
+from romexp.lm.hooks import Change, capture, patch
 from romexp.lm.model import LanguageModel
-from romexp.lm.patching import Change, patch
 from romexp.lm.scoring import LOGIT_CHUNK
 from romexp.tracing.prompt import TracedPrompt
 

@@ -16,8 +16,8 @@ from typing import Literal
 import torch
 
 from romexp.lm.batching import halving
+from romexp.lm.hooks import Change, patch
 from romexp.lm.model import LanguageModel
-from romexp.lm.patching import Change, patch
 from romexp.lm.suffix import Suffixes, last_states, run_suffixes
 from romexp.tracing.base_runs import CleanRun, CorruptedRun, Kind, answer_scores, module_path
 from romexp.tracing.prompt import TracedPrompt

@@ -17,8 +17,8 @@ import torch
 
 from romexp.lm.batching import halving
 from romexp.lm.forward import Row, logits, make_pass, run
+from romexp.lm.hooks import Change, patch
 from romexp.lm.model import LanguageModel
-from romexp.lm.patching import Change, patch
 from romexp.tracing.prompt import TracedPrompt
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from romexp.lm.patching import Change, overwrite
+from romexp.lm.hooks import Change, overwrite
 from romexp.tracing.base_runs import CleanRun, Kind, corrupted_run, module_path
 from romexp.tracing.cells import Cell, Resumption, Values, clean_values
 

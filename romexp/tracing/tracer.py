@@ -11,8 +11,8 @@ import torch
 
 from romexp.errors import ConfigError
 from romexp.lm.batching import by_length, halving
+from romexp.lm.hooks import Change
 from romexp.lm.model import LanguageModel
-from romexp.lm.patching import Change
 from romexp.tracing.base_runs import CleanRun, Kind, clean_run, corrupt, corrupted_range, corrupted_run
 from romexp.tracing.cells import Cell, Resumption, WindowConvention, clean_values, window_layers
 from romexp.tracing.noise import Noise

@@ -18,8 +18,8 @@ from bench_process import ROOT, run_bench
 from rich.console import Console
 
 from romexp.errors import ConfigError
-from romexp.lm.deltas import LowRank, WeightDelta
 from romexp.lm.model import LanguageModel
+from romexp.lm.weight_delta import LowRank, WeightDelta
 
 PEOPLE = [("Danielle Darrieux", "French", "English"), ("Steve Jobs", "English", "German")]
 MODULES = ("edit", "ours", "plain", "reference", "report", "timing", "workload")

@@ -15,8 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from romexp.experiments.checked import check
-from romexp.experiments.job_function import plain
+from romexp.cli.run_job import plain
+from romexp.cli.validate_config import check
 
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 STUDIES = {

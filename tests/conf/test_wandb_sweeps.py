@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from wandb.apis.public.sweeps import _validate_config_and_fill_distribution
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-from romexp.experiments.checked import check
+from romexp.cli.validate_config import check
 
 FILES = sorted((ROOT / "sweeps" / "wandb").glob("*.yaml"))
 KNOWN = {"project", "name", "program", "command", "method", "metric", "parameters"}

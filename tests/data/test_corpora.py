@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from romexp.data.corpora import HfCorpus, TextCorpus
-from romexp.data.fetcher import Fetcher
+from romexp.data.download import Fetcher
 from romexp.errors import ConfigError, DataError, RecordError
 
 PARAGRAPHS = "Édouard lives\nin Zürich.\n\n\nSecond.\n \nThird\nhas\nlines.\n"

@@ -8,7 +8,7 @@ import torch
 
 from romexp.editors.base import Edit, Resources
 from romexp.facts import EditRequest
-from romexp.lm.deltas import LowRank, WeightDelta
+from romexp.lm.weight_delta import LowRank, WeightDelta
 from romexp.stats.second_moment import SecondMoment
 
 REQUESTS = (

@@ -14,7 +14,7 @@ from romexp.editors.learned.mend import MendNetwork
 from romexp.editors.targets import EditText, edit_text, read_targets
 from romexp.facts import EditRequest
 from romexp.lm.model import LanguageModel
-from romexp.lm.terms import WeightDelta
+from romexp.lm.weight_delta import WeightDelta
 
 MEND = Mend(rank=8, n_layers=2)
 SMALL_KE = KE(hidden_size=6, condition_size=5, n_layers=2)

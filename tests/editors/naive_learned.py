@@ -9,7 +9,7 @@ from romexp.editors.learned.base import EditNetwork
 from romexp.editors.learned.ke import KeNetwork
 from romexp.editors.learned.mend import MendNetwork, transform_key
 from romexp.editors.targets import EditText
-from romexp.lm.deltas import stored_transposed
+from romexp.lm.apply_delta import stored_transposed
 from romexp.lm.model import LanguageModel
 
 

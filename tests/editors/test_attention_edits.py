@@ -14,10 +14,9 @@ from edit_cases import REQUESTS, no_moment, relative
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from romexp.editors.base import Resources
+from romexp.editors.base import Resources, pick_layer
 from romexp.editors.finetune import FineTune
-from romexp.editors.layers import pick_layer
-from romexp.lm.deltas import weight_in_out
+from romexp.lm.apply_delta import weight_in_out
 from romexp.lm.model import LanguageModel
 
 RESOURCES = Resources(second_moment=no_moment)

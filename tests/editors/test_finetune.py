@@ -15,8 +15,8 @@ from romexp.editors.base import Edit, Resources
 from romexp.editors.finetune import FineTune
 from romexp.errors import ConfigError, RecordError
 from romexp.facts import EditRequest
+from romexp.lm.apply_delta import applied, stored_transposed
 from romexp.lm.architecture import ARCHITECTURES
-from romexp.lm.deltas import applied, stored_transposed
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import Query, score
 

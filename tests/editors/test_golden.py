@@ -21,10 +21,10 @@ from romexp.editors.base import Edit, Resources
 from romexp.editors.finetune import FineTune
 from romexp.editors.rome.editor import Rome
 from romexp.facts import EditRequest
-from romexp.lm.deltas import WeightDelta
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.lm.sampling import Sampler, generate
 from romexp.lm.scoring import Query, score
+from romexp.lm.weight_delta import WeightDelta
 from romexp.stats.second_moment import SecondMoment
 
 KINDS = ("rewrite_prompts", "paraphrase_prompts", "neighborhood_prompts", "attribute_prompts")

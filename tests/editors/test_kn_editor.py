@@ -19,10 +19,11 @@ from romexp.data.counterfact import CounterFact
 from romexp.editors.base import Edit, Resources
 from romexp.editors.kn.editor import KnowledgeNeurons
 from romexp.errors import ConfigError, RecordError
+from romexp.lm.apply_delta import applied, weight_in_out
 from romexp.lm.architecture import ARCHITECTURES
-from romexp.lm.deltas import LowRank, applied, weight_in_out
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import Query, score
+from romexp.lm.weight_delta import LowRank
 from romexp.minifact import assets
 
 KN = KnowledgeNeurons(steps=4)

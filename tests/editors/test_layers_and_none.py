@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from edit_cases import REQUESTS, no_moment
 
-from romexp.editors.base import Resources
-from romexp.editors.layers import pick_layer
+from romexp.editors.base import Resources, pick_layer
 from romexp.editors.none import NoEdit
 from romexp.errors import ConfigError
 from romexp.lm.model import LanguageModel

@@ -17,11 +17,11 @@ from romexp.editors.learned.checkpoint import load, save
 from romexp.editors.learned.editor import KE, Mend
 from romexp.editors.learned.published import PublishedNetworks
 from romexp.errors import ConfigError, DataError, RecordError
-from romexp.experiments.identity import digest, fingerprint
-from romexp.lm.deltas import applied, overlay
+from romexp.lm.apply_delta import applied, overlay
 from romexp.lm.forward import Row, make_pass, run
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import Query, score
+from romexp.results.identity import digest, fingerprint
 
 RESOURCES = Resources(second_moment=no_moment)
 

@@ -10,8 +10,8 @@ import torch
 from edit_cases import REQUESTS, relative
 from learned_cases import factors_of, texts_of, weight_gradient
 
+from romexp.editors.learned.base import default_parameters
 from romexp.editors.learned.factors import edit_factors
-from romexp.editors.learned.parameters import default_parameters
 from romexp.errors import ConfigError
 from romexp.lm.architecture import ARCHITECTURES
 from romexp.lm.model import LanguageModel

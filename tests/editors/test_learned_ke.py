@@ -12,11 +12,11 @@ from edit_cases import REQUESTS
 from learned_cases import SMALL_KE, born_ke, dense, distance, factors_of, losses_of, one, texts_of
 
 from romexp.editors.learned.ke import NormedLinear
+from romexp.lm.apply_delta import overlay
 from romexp.lm.architecture import ARCHITECTURES
-from romexp.lm.deltas import overlay
 from romexp.lm.forward import Row, make_pass, run
 from romexp.lm.model import LanguageModel
-from romexp.lm.terms import LowRank
+from romexp.lm.weight_delta import LowRank
 
 
 @pytest.fixture(scope="module", params=[*ARCHITECTURES, "llama with BOS"])

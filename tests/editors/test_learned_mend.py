@@ -12,11 +12,10 @@ from naive_learned import RunningStatistics
 
 from romexp.editors.learned.editor import Mend
 from romexp.editors.learned.factors import EditFactors
-from romexp.editors.learned.mend import MendNetwork, transform_key
-from romexp.editors.learned.transform import GradientTransform, ResidualLayer
+from romexp.editors.learned.mend import GradientTransform, MendNetwork, ResidualLayer, transform_key
 from romexp.errors import DataError
+from romexp.lm.apply_delta import overlay
 from romexp.lm.architecture import ARCHITECTURES
-from romexp.lm.deltas import overlay
 from romexp.lm.forward import Row, make_pass, run
 from romexp.lm.model import LanguageModel
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from romexp.editors.rome import contexts
-from romexp.editors.rome.contexts import context_templates
+from romexp.editors import contexts
+from romexp.editors.contexts import context_templates
 from romexp.errors import ConfigError
 from romexp.lm.model import LanguageModel
 

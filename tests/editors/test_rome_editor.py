@@ -18,10 +18,11 @@ from romexp.editors.rome import editor as editor_module
 from romexp.editors.rome.editor import Rome
 from romexp.editors.rome.values import Trajectory
 from romexp.errors import ConfigError, RecordError
+from romexp.lm.apply_delta import applied
 from romexp.lm.architecture import ARCHITECTURES
-from romexp.lm.deltas import WeightDelta, applied
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import Query, score
+from romexp.lm.weight_delta import WeightDelta
 
 ROME = Rome(layer=1, context_templates=TEMPLATES, v_num_grad_steps=5)
 

@@ -15,9 +15,10 @@ from romexp.evaluation import counterfact, generation
 from romexp.evaluation.base import split_deltas
 from romexp.evaluation.counterfact import CounterFactEvaluator
 from romexp.facts import Case, EditRequest
-from romexp.lm.deltas import LowRank, WeightDelta, applied
+from romexp.lm.apply_delta import applied
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import Query, TargetScore
+from romexp.lm.weight_delta import LowRank, WeightDelta
 
 KINDS = ("rewrite_prompts", "paraphrase_prompts", "neighborhood_prompts", "attribute_prompts")
 OFF = CounterFactEvaluator(generation="off")

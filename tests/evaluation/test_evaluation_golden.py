@@ -14,8 +14,8 @@ from naive_measures import correct
 from romexp.evaluation.counterfact import CounterFactEvaluator
 from romexp.evaluation.zsre import ZsreEvaluator
 from romexp.facts import Case, EditRequest
-from romexp.lm.deltas import LowRank, WeightDelta
 from romexp.lm.model import LanguageModel, PretrainedModel
+from romexp.lm.weight_delta import LowRank, WeightDelta
 
 KINDS = ("rewrite_prompts", "paraphrase_prompts", "neighborhood_prompts", "attribute_prompts")
 

@@ -69,7 +69,7 @@ def test_a_text_depends_on_seed_and_case_alone(tiny_gpt2: LanguageModel) -> None
 
 
 def test_an_edited_row_goes_through_its_own_delta(tiny_gpt2: LanguageModel) -> None:
-    from romexp.lm.deltas import WeightDelta
+    from romexp.lm.weight_delta import WeightDelta
 
     case = case_with(4)
     deltas = [None, WeightDelta(), delta_for(tiny_gpt2, 1)]

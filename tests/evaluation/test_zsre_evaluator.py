@@ -18,7 +18,7 @@ from romexp.errors import RecordError
 from romexp.evaluation import zsre
 from romexp.evaluation.zsre import ZsreEvaluator, adds_word_marks, expected_tokens, questions_of
 from romexp.facts import Case, EditRequest
-from romexp.lm.deltas import applied
+from romexp.lm.apply_delta import applied
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import Query, TargetScore
 

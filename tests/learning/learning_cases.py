@@ -19,7 +19,7 @@ from romexp.learning.locality import LocalityTexts
 from romexp.learning.session import Session
 from romexp.learning.training import Training
 from romexp.lm.model import LanguageModel
-from romexp.lm.terms import LowRank, WeightDelta
+from romexp.lm.weight_delta import LowRank, WeightDelta
 
 TEXTS = (
     "The Eiffel Tower is located in Paris, and the Space Needle is in Seattle.",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from learning_cases import SUBJECTS, case, edits
 
-from romexp.data.records import Loaded
+from romexp.data.dataset import Loaded
 from romexp.editors.targets import EditText, edit_text
 from romexp.errors import ConfigError, DataError
 from romexp.facts import Case, KnownFact

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from romexp.editors.learned.factors import edit_factors
 from romexp.learning.objective import losses
-from romexp.lm.deltas import applied
+from romexp.lm.apply_delta import applied
 from romexp.lm.model import LanguageModel
 
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.func import functional_call
 
+from romexp.lm.apply_delta import applied, overlay, weight_in_out
 from romexp.lm.architecture import ARCHITECTURES
-from romexp.lm.deltas import Dense, LowRank, Term, WeightDelta, applied, overlay, weight_in_out
 from romexp.lm.model import LanguageModel
+from romexp.lm.weight_delta import Dense, LowRank, Term, WeightDelta
 
 SCALE = 0.3
 

@@ -10,7 +10,8 @@ from forward_cases import CLOSE, TEXTS, VARIANTS, assert_rows, own_states, rows_
 from torch import Tensor
 
 from romexp.errors import RecordError
-from romexp.lm.forward import Row, capture, check_length, layer_of, logits, make_pass, run, suffix_pass
+from romexp.lm.forward import Row, check_length, layer_of, logits, make_pass, run, suffix_pass
+from romexp.lm.hooks import capture
 from romexp.lm.model import LanguageModel
 
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from romexp.errors import ConfigError
+from romexp.lm.apply_delta import applied
 from romexp.lm.architecture import GPT2
-from romexp.lm.deltas import LowRank, WeightDelta, applied
 from romexp.lm.model import LanguageModel, PretrainedModel, prepare, resolve_device
+from romexp.lm.weight_delta import LowRank, WeightDelta
 
 
 def save(lm: LanguageModel, folder: Path) -> Path:

@@ -13,10 +13,11 @@ from naive_lm import all_logits, sample, tokens
 
 from romexp.errors import ConfigError, RecordError
 from romexp.lm import sampling
+from romexp.lm.apply_delta import applied, weight_in_out
 from romexp.lm.architecture import ARCHITECTURES
-from romexp.lm.deltas import Dense, LowRank, WeightDelta, applied, weight_in_out
 from romexp.lm.model import LanguageModel
 from romexp.lm.sampling import Sampler, clean, generate
+from romexp.lm.weight_delta import Dense, LowRank, WeightDelta
 
 PROMPTS = (
     "Steve Jobs was the founder of",

@@ -13,10 +13,11 @@ from tokenizers import pre_tokenizers, trainers
 
 from romexp.errors import RecordError
 from romexp.lm import scoring
+from romexp.lm.apply_delta import applied, weight_in_out
 from romexp.lm.architecture import ARCHITECTURES
-from romexp.lm.deltas import Dense, LowRank, WeightDelta, applied, weight_in_out
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import Query, TargetScore, score, text_nlls
+from romexp.lm.weight_delta import Dense, LowRank, WeightDelta
 
 QUERIES = (
     Query(prompt="Steve Jobs was the founder of", targets=("Apple", "Microsoft Office")),

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from romexp.lm.forward import KeysAndValues, Row, capture, make_pass, run
+from romexp.lm.forward import KeysAndValues, Row, make_pass, run
+from romexp.lm.hooks import capture
 from romexp.lm.model import LanguageModel
 from romexp.lm.suffix import Suffixes, last_states, run_suffixes
 from romexp.lm.tokens import encode

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from romexp.errors import DataError
-from romexp.lm.terms import Dense, LowRank, WeightDelta
+from romexp.lm.weight_delta import Dense, LowRank, WeightDelta
 
 NAME = "transformer.h.1.mlp.c_proj.weight"
 

@@ -10,9 +10,9 @@ from typing import Any
 from PIL import Image
 from report_runs import write_run
 
-from romexp.reporting.report_table import Block, Cell, Column, Line, ReportTable, Role
-from romexp.reporting.runs import find_runs
-from romexp.reporting.studies import Entry, Study, to_studies
+from romexp.analysis.studies import Entry, Study, to_studies
+from romexp.reporting.tables.model import Block, Cell, Column, Line, ReportTable, Role
+from romexp.results.find import find_runs
 
 GENERATING = {"evaluator": {"type": "CounterFactEvaluator", "generation": "on"}}
 

@@ -13,9 +13,13 @@ from page_runs_made_up import change_rows, studies, write_editors, write_sweep
 from PIL import Image
 from report_runs import write_run
 
-from romexp.reporting import figures
-from romexp.reporting.editor_figures import case_boxes, editor_bars
-from romexp.reporting.figure_style import (
+from romexp.analysis.generations import Generations, generations
+from romexp.analysis.studies import Study
+from romexp.analysis.sweeps import sweep_axis
+from romexp.reporting.figures import draw_all as figures
+from romexp.reporting.figures.draw_all import MOST_BARS, draw_all, drawings
+from romexp.reporting.figures.editors import case_boxes, editor_bars
+from romexp.reporting.figures.style import (
     EDITORS,
     UNEDITED_COLOR,
     editor_color,
@@ -24,12 +28,8 @@ from romexp.reporting.figure_style import (
     plain,
     write_figure,
 )
-from romexp.reporting.figures import MOST_BARS, draw_all, drawings
-from romexp.reporting.generations import Generations, generations
-from romexp.reporting.studies import Study
-from romexp.reporting.sweep_axes import sweep_axis
-from romexp.reporting.sweep_figures import sweep_figure
-from romexp.reporting.text_figures import LABELS, WIDTH, _paragraph, _width, generation_figure
+from romexp.reporting.figures.sweeps import sweep_figure
+from romexp.reporting.figures.texts import LABELS, WIDTH, _paragraph, _width, generation_figure
 
 
 def statistic(mean: float, half: float | None = 1.0) -> dict[str, object]:

@@ -16,11 +16,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from report_runs import write_run
 
-from romexp.reporting.html import TEMPLATES
-from romexp.reporting.page import write_page
-from romexp.reporting.page_cases import MOST_TEXTS, case_data
-from romexp.reporting.page_runs import MOST_ASIDE, describe_run, run_ids
-from romexp.reporting.runs import find_runs
+from romexp.reporting.page.cases import MOST_TEXTS, case_data
+from romexp.reporting.page.render import TEMPLATE, write_page
+from romexp.reporting.page.runs import MOST_ASIDE, describe_run, run_ids
+from romexp.results.find import find_runs
 
 
 def page_of(root: Path, path: Path, **more: Any) -> str:
@@ -82,9 +81,9 @@ class TestSelfContained:
         assert page_of(folder, folder / "other.html", problems=["something else"]) != page
 
     def test_scripts_cannot_end_their_element(self) -> None:
-        for script in TEMPLATES.glob("*.js"):
+        for script in TEMPLATE.parent.glob("*.js"):
             assert "</script" not in script.read_text(encoding="utf-8")
-        for style in TEMPLATES.glob("*.css"):
+        for style in TEMPLATE.parent.glob("*.css"):
             assert "</style" not in style.read_text(encoding="utf-8")
 
 
@@ -241,7 +240,7 @@ class TestCases:
 
     def test_large_sweeps_hold_fewer_cases(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_sweep(tmp_path)
-        monkeypatch.setattr("romexp.reporting.page_cases.MOST_SIDES", 14)
+        monkeypatch.setattr("romexp.reporting.page.cases.MOST_SIDES", 14)
         data = case_data(studies(tmp_path)[0], identifier="s0", most_cases=100)
         assert len(data["cases"]) == 2
 

@@ -10,8 +10,8 @@ import pytest
 from chromium import EXECUTABLE, Browser, browser
 from page_runs_made_up import ASKED, EVIL, TABLE, studies, write_everything
 
-from romexp.reporting.page import write_page
-from romexp.reporting.runs import find_runs
+from romexp.reporting.page.render import write_page
+from romexp.results.find import find_runs
 
 pytestmark = pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium on this machine")
 

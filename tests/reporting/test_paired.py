@@ -10,9 +10,9 @@ import pytest
 from page_runs_made_up import studies
 from report_runs import write_run
 
-from romexp.reporting.metrics import case_metrics
-from romexp.reporting.paired import MOST_PAIRS, paired, paired_table, pairs
-from romexp.reporting.summary import harmonic_mean
+from romexp.analysis.metrics import case_metrics
+from romexp.analysis.summary import harmonic_mean
+from romexp.reporting.tables.paired import MOST_PAIRS, paired, paired_table, pairs
 
 
 def test_paired_differences_are_those_of_a_naive_computation(tmp_path: Path) -> None:

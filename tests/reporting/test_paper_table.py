@@ -10,10 +10,10 @@ import pytest
 from page_runs_made_up import no_departure, studies
 from report_runs import write_run
 
-from romexp.reporting.metrics import COUNTERFACT
-from romexp.reporting.paper_table import paper_table
-from romexp.reporting.report_table import ReportTable
-from romexp.reporting.writers import to_csv
+from romexp.analysis.metrics import COUNTERFACT
+from romexp.reporting.tables.model import ReportTable
+from romexp.reporting.tables.paper import paper_table
+from romexp.reporting.tables.writers import to_csv
 
 
 def record(table: ReportTable, editor: str) -> dict[str, str]:

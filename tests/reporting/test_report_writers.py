@@ -16,13 +16,13 @@ from report_runs import write_run
 from rich.console import Console
 from rich.text import Text
 
-from romexp.reporting.latex import MOST_LINES, latex, latex_document, to_latex
-from romexp.reporting.metrics import COUNTERFACT
-from romexp.reporting.paired import paired_table
-from romexp.reporting.paper_table import paper_table
-from romexp.reporting.published import TABLES
-from romexp.reporting.report_table import Block, Cell, Column, Line, ReportTable, metric_columns
-from romexp.reporting.writers import notes_and_commands, to_csv, to_markdown, to_rich
+from romexp.analysis.metrics import COUNTERFACT
+from romexp.analysis.published import TABLES
+from romexp.reporting.tables.latex import MOST_LINES, latex, latex_document, to_latex
+from romexp.reporting.tables.model import Block, Cell, Column, Line, ReportTable, metric_columns
+from romexp.reporting.tables.paired import paired_table
+from romexp.reporting.tables.paper import paper_table
+from romexp.reporting.tables.writers import notes_and_commands, to_csv, to_markdown, to_rich
 
 
 def printed(table: ReportTable) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from page_runs_made_up import studies
 from report_runs import write_run
 
-from romexp.reporting.sweep_table import sweep_table
+from romexp.reporting.tables.sweep import sweep_table
 
 
 def test_a_sweep_by_layer_and_by_another_setting(tmp_path: Path) -> None:

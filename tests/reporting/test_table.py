@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from romexp.reporting.table import TableRow, cell, columns_of, is_clear_failure, rich_table, table_rows
+from romexp.reporting.tables.run import TableRow, cell, columns_of, is_clear_failure, rich_table, table_rows
 
 
 def metrics(**means: float) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ from list_corpus import TEXTS, ListCorpus
 from romexp.errors import ConfigError, DataError
 from romexp.lm.model import LanguageModel
 from romexp.stats.covariance import Covariance, ship
-from romexp.stats.published import Published
+from romexp.stats.readers import Published
 from romexp.stats.second_moment import stored_layers
 
 

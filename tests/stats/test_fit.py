@@ -7,8 +7,7 @@ import torch
 
 from romexp.lm.model import LanguageModel
 from romexp.stats import fit as fit_module
-from romexp.stats.corpus import sample
-from romexp.stats.fit import Checkpoint, fit
+from romexp.stats.fit import Checkpoint, fit, sample
 
 WORDS = (
     "the",

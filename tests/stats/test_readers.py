@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from romexp.errors import ConfigError, DataError
-from romexp.stats.published import Published, published_name
-from romexp.stats.readers import locate, read
+from romexp.stats.readers import Published, locate, published_name, read
 from romexp.stats.second_moment import SecondMoment
 
 MODULE = "transformer.h.1.mlp.c_proj"

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from romexp.stats.triangle import pack, packed_size, unpack
+from romexp.stats.second_moment import pack, packed_size, unpack
 
 
 @pytest.mark.parametrize("width", [0, 1, 2, 7])

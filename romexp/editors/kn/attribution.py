@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 
 from romexp.lm.batching import by_length, halving
-from romexp.lm.forward import KeysAndValues, Pass, Row, capture, first_tensor, logits, make_pass, run, suffix_pass
+from romexp.lm.forward import KeysAndValues, Pass, Row, logits, make_pass, run, suffix_pass
+from romexp.lm.hooks import capture, first_tensor, patch
 from romexp.lm.model import LanguageModel
-from romexp.lm.patching import patch
 from romexp.lm.scoring import LOGIT_CHUNK
 
 ROW_COLUMNS = 160

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from romexp.editors.base import Edit, Resources
+from romexp.editors.contexts import context_templates
 from romexp.editors.kn.attribution import Attribution, attribute
 from romexp.editors.kn.texts import FactTexts, attributed_texts, fact_texts
-from romexp.editors.rome.contexts import context_templates
 from romexp.errors import ConfigError
 from romexp.facts import EditRequest
-from romexp.lm.deltas import LowRank, WeightDelta, weight_in_out
+from romexp.lm.apply_delta import weight_in_out
 from romexp.lm.model import LanguageModel
+from romexp.lm.weight_delta import LowRank, WeightDelta
 
 
 @dataclass(frozen=True, kw_only=True)

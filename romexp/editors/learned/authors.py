@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from romexp.editors.learned.parameters import default_parameters
+from romexp.editors.learned.base import default_parameters
 from romexp.errors import ConfigError, DataError
-from romexp.lm.deltas import weight_in_out
+from romexp.lm.apply_delta import weight_in_out
 from romexp.lm.model import LanguageModel
 
 Tensors = dict[str, torch.Tensor]

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from romexp.editors.learned.factors import EditFactors
-from romexp.lm.deltas import weight_in_out
+from romexp.errors import ConfigError
+from romexp.lm.apply_delta import weight_in_out
 from romexp.lm.model import LanguageModel
-from romexp.lm.terms import WeightDelta
+from romexp.lm.weight_delta import WeightDelta
 
 Shapes = Mapping[str, tuple[int, int]]
 """Edited parameters in order, with their (in, out)."""
@@ -58,7 +59,7 @@ class EditNetwork(nn.Module, ABC):
     def forward(self, factors: EditFactors) -> list[WeightDelta]:
         """One delta a request, each as if it were alone (but for MEND's statistics in training mode).
 
-        The terms are low-rank and keep their graph, so that a loss under `romexp.lm.deltas.overlay` reaches the
+        The terms are low-rank and keep their graph, so that a loss under `romexp.lm.apply_delta.overlay` reaches the
         network's parameters.
         """
 
@@ -96,3 +97,26 @@ def by_request(rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     request = mask.nonzero()[:, 0]
     out = rows.new_zeros((mask.shape[0], rank, rows.shape[-1]))
     return out.index_put((request, position[mask]), rows)
+
+
+N_LAYERS = 3
+"""The authors' choice, for every model."""
+
+
+def default_parameters(lm: LanguageModel, n_layers: int = N_LAYERS) -> tuple[str, ...]:
+    """Weights of both linear maps of the MLP (for gated ones the up- and the down-projection), last `n_layers` layers.
+
+    Layers ascend. Within a layer the order is that of the authors' configurations, which their step sizes follow:
+    second map first where weights are stored (in, out), GPT-2, else first map first, GPT-J.
+
+    Raises:
+        ConfigError: the model has fewer layers.
+    """
+    if not 0 < n_layers <= lm.n_layers:
+        raise ConfigError(f"editor.n_layers: expected 1…{lm.n_layers} ({lm.name!r}), not {n_layers}")
+    architecture = lm.architecture
+    names: list[str] = []
+    for layer in range(lm.n_layers - n_layers, lm.n_layers):
+        pair = [architecture.mlp_in_name(layer), architecture.mlp_out_name(layer)]
+        names += reversed(pair) if architecture.weight_layout == "in_out" else pair
+    return tuple(f"{name}.weight" for name in names)

@@ -18,7 +18,7 @@ from romexp.editors.learned.ke import KeNetwork
 from romexp.editors.learned.mend import MendNetwork
 from romexp.errors import DataError
 from romexp.files import file_sha256
-from romexp.lm.deltas import weight_in_out
+from romexp.lm.apply_delta import weight_in_out
 from romexp.lm.model import LanguageModel
 from romexp.lm.tensor_files import read_tensors, write_tensors
 

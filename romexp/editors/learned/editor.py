@@ -8,14 +8,13 @@ from typing import ClassVar, Literal
 
 import torch
 
-from romexp.editors.learned.base import EditNetwork, shapes_of
+from romexp.editors.learned.base import EditNetwork, default_parameters, shapes_of
 from romexp.editors.learned.ke import KeNetwork
 from romexp.editors.learned.mend import MendNetwork
 from romexp.editors.learned.network_editor import NetworkEditor
-from romexp.editors.learned.parameters import default_parameters
 from romexp.errors import ConfigError, DataError
 from romexp.lm.model import LanguageModel
-from romexp.lm.terms import LowRank, WeightDelta
+from romexp.lm.weight_delta import LowRank, WeightDelta
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
 from romexp.editors.learned.base import EditNetwork, Shapes, by_request, kept_rows
 from romexp.editors.learned.factors import EditFactors
-from romexp.lm.terms import LowRank, WeightDelta
+from romexp.lm.weight_delta import LowRank, WeightDelta
 
 
 class NormedLinear(nn.Module):

@@ -19,7 +19,7 @@ from romexp.editors.targets import edit_text
 from romexp.errors import ConfigError
 from romexp.facts import EditRequest
 from romexp.lm.model import LanguageModel
-from romexp.lm.terms import WeightDelta
+from romexp.lm.weight_delta import WeightDelta
 
 
 @dataclass

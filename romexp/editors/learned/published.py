@@ -14,7 +14,7 @@ class PublishedNetworks:
     """Files on the authors' server: `mend-10tok-gpt2-xl.pt`, `efk-1tok-gpt2-xl.pt` and others.
 
     Attributes:
-        fetch: given a URL, the file on this machine, downloaded if need be (`romexp.data.fetcher.Fetcher`).
+        fetch: given a URL, the file on this machine, downloaded if need be (`romexp.data.download.Fetcher`).
         root_url: where the files are; a mirror serves as well.
     """
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from romexp.editors.rome.texts import EditText
-from romexp.lm.forward import KeysAndValues, Pass, Row, capture, make_pass, run, suffix_pass
+from romexp.lm.forward import KeysAndValues, Pass, Row, make_pass, run, suffix_pass
+from romexp.lm.hooks import capture
 from romexp.lm.model import LanguageModel
 
 

@@ -8,17 +8,16 @@ from typing import Any, Literal
 
 import torch
 
-from romexp.editors.base import Edit, Resources
-from romexp.editors.layers import pick_layer
+from romexp.editors.base import Edit, Resources, pick_layer
+from romexp.editors.contexts import context_templates
 from romexp.editors.rome.bucket import Bucket, make_buckets
-from romexp.editors.rome.contexts import context_templates
 from romexp.editors.rome.texts import edit_texts
 from romexp.editors.rome.values import Trajectory, ValueSettings, optimize_values
 from romexp.errors import ConfigError
 from romexp.facts import EditRequest
-from romexp.lm.deltas import LowRank, WeightDelta
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import FactToken
+from romexp.lm.weight_delta import LowRank, WeightDelta
 
 Keys = Literal["mixed", "averaged", "prompt"]
 

@@ -1,0 +1,94 @@
+"""Several runs of one configuration as one set of rows: shards, other limits, a study done in two goes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from romexp.analysis.metrics import case_metrics
+from romexp.errors import DataError
+from romexp.results.find import FoundRun
+from romexp.results.rows import Row
+
+TOLERANCE = 1e-2
+"""Two measurements of a case agree if their NLLs differ by less than this, absolutely or relatively.
+
+Well above the rounding of other batches or devices, well below what another model or edit does.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """Rows of one configuration.
+
+    Attributes:
+        runs: the runs that gave rows, in order of time.
+        rows: every case once, by case id; where runs have the same case the latest run counts.
+        problems: a line for each file or row that could not be used, and for runs that disagree.
+    """
+
+    runs: tuple[FoundRun, ...]
+    rows: tuple[Row, ...]
+    problems: tuple[str, ...]
+
+
+def merge(runs: Sequence[FoundRun]) -> Merged:
+    """Read the runs and put their rows together."""
+    ordered = sorted(runs, key=lambda run: (run.finished_at, str(run.path)))
+    rows: dict[int, Row] = {}
+    used: list[FoundRun] = []
+    problems: list[str] = []
+    for run in ordered:
+        try:
+            found = list(_usable(run, problems))
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        unlike = [row["case_id"] for row in found if row["case_id"] in rows and not agree(rows[row["case_id"]], row)]
+        if unlike:
+            problems.append(
+                f"{run.path}: {len(unlike)} cases differ from those of {', '.join(str(u.path) for u in used)}, of the "
+                f"same configuration (the first is case {unlike[0]}); the later run counts"
+            )
+        rows.update((row["case_id"], row) for row in found)
+        used += [run] if found else []
+    return Merged(runs=tuple(used), rows=tuple(rows[number] for number in sorted(rows)), problems=tuple(problems))
+
+
+def agree(one: Row, other: Row) -> bool:
+    """Whether two rows of a case say the same, up to rounding. Generated texts are not compared."""
+    ours, theirs = list(_numbers(one)), list(_numbers(other))
+    return len(ours) == len(theirs) and all(map(_close, ours, theirs))
+
+
+def _close(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+
+
+def _numbers(row: Row) -> Iterator[float]:
+    """Every NLL of a row, and for zsRE every token's success, in one order."""
+    for side in ("pre", "post"):
+        measured: Mapping[str, Any] = row.get(side) or {}
+        for key in sorted(key for key in measured if key.endswith("_prompts")):
+            for pair in measured[key]:
+                yield from (math.inf if nll is None else float(nll) for nll in pair)
+        for key in sorted(key for key in measured if key.endswith("_prompts_correct")):
+            yield from (float(right) for right in measured[key])
+
+
+def _usable(run: FoundRun, problems: list[str]) -> Iterator[Row]:
+    """Rows that metrics can be taken of; the others are named.
+
+    Raises:
+        DataError: the file is not one of rows.
+    """
+    for row in run.rows():
+        try:
+            for side in ("pre", "post"):
+                case_metrics(row.get(side) or {})
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            problems.append(f"{run.path / 'cases.jsonl'}, case {row['case_id']}: not a row of measurements ({error})")
+        else:
+            yield row

@@ -1,0 +1,148 @@
+"""What a study still lacks, and the commands that would fill it in."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from romexp.analysis.studies import Entry, Study
+from romexp.analysis.summary import SIDES
+from romexp.results.find import FoundRun
+from romexp.results.rows import complete
+
+SHOWN_IDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """One thing that is missing.
+
+    Attributes:
+        entry: label of the entry concerned; empty where there is none.
+        note: what, for the reader.
+        commands: what would fill it in; they go on after the cases that are there wherever that is possible.
+    """
+
+    note: str
+    commands: tuple[str, ...] = ()
+    entry: str = ""
+
+
+def command(*arguments: str) -> str:
+    """`romexp …`, quoted for a shell."""
+    return shlex.join(["romexp", *arguments])
+
+
+def measured_ids(entry: Entry) -> set[int]:
+    """Cases with both sides measured."""
+    return {row["case_id"] for row in entry.rows if complete(row, SIDES)}
+
+
+def study_gaps(study: Study) -> list[Gap]:
+    """Of a study that the paper does not have: every entry should hold the cases that any of them holds."""
+    target = set().union(*(measured_ids(entry) for entry in study.entries))
+    widest = max(study.entries, key=lambda entry: len(measured_ids(entry)))
+    gaps = []
+    for entry in study.entries:
+        lacking = target - measured_ids(entry) - set_aside_ids(entry)
+        commands = continuing(entry.runs)
+        if lacking and not commands:
+            commands = _with_selection(entry.runs[-1], widest.runs)
+        if commands:
+            count = f"{entry.n_cases} of {len(target)} cases" if lacking else f"{entry.n_cases} cases so far"
+            note = f"{entry.label}: {count}{_why(entry)}"
+            gaps.append(Gap(note=note, commands=tuple(commands), entry=entry.label))
+    return gaps
+
+
+def entry_gap(entry: Entry, *, records: int, base: Sequence[str], suffix: Sequence[str] = ()) -> Gap | None:
+    """Of an entry that should hold the first `records` records of a data set whose case ids count them.
+
+    Args:
+        base: arguments of the command for a whole run, without the choice of cases.
+        suffix: arguments that come last.
+    """
+    target = set(range(records))
+    lacking = target - measured_ids(entry) - set_aside_ids(entry)
+    if not lacking:
+        return None
+    commands = continuing(entry.runs)
+    unasked = sorted(lacking - _asked_for(entry.runs, records)) if commands else sorted(lacking)
+    if unasked:
+        first = unasked[0]
+        tail = first > 0 and len(unasked) == records - first
+        choice = [f"dataset.offset={first}", f"dataset.limit={records - first}"] if tail else []
+        commands.append(command(*base, *(choice or [f"dataset.limit={records}"]), *suffix))
+    note = f"{entry.label}: {records - len(lacking)} of {records} cases{_why(entry)}"
+    return Gap(note=note, commands=tuple(commands), entry=entry.label)
+
+
+def _asked_for(runs: Sequence[FoundRun], records: int) -> set[int]:
+    """Cases that the runs' commands, and those of shards not begun, come to in the end."""
+    ids: set[int] = set()
+    for run in runs:
+        offset, limit = int(run.selection.get("offset") or 0), run.selection.get("limit")
+        if run.selection.get("case_ids") is None:
+            ids |= set(range(offset, records if limit is None else min(records, offset + int(limit))))
+    return ids
+
+
+def set_aside_ids(entry: Entry) -> set[int]:
+    """Cases that could not be edited or measured, and records that the loader refused, by their position."""
+    ids = {case["case_id"] for run in entry.runs for case in run.set_aside if isinstance(case.get("case_id"), int)}
+    return ids | {
+        record["index"] for run in entry.runs for record in run.rejected if isinstance(record.get("index"), int)
+    }
+
+
+def continuing(runs: Sequence[FoundRun]) -> list[str]:
+    """Commands that go on with unfinished runs, or begin shards of which only others were begun."""
+    unfinished = [command(*run.overrides) for run in runs if run.status != "done" and run.overrides]
+    return list(dict.fromkeys([*unfinished, *_missing_shards(runs)]))
+
+
+def _missing_shards(runs: Sequence[FoundRun]) -> list[str]:
+    begun: dict[str, dict[int, FoundRun]] = {}
+    for run in runs:
+        number, _, count = str(run.selection.get("shard") or "").partition("/")
+        if count:
+            others = {key: value for key, value in run.selection.items() if key != "shard"}
+            begun.setdefault(f"{count} of {others}", {})[int(number)] = run
+    commands = []
+    for shards in begun.values():
+        example = next(iter(shards.values()))
+        total = int(str(example.selection["shard"]).partition("/")[2])
+        for missing in sorted(set(range(1, total + 1)) - set(shards)):
+            commands.append(command(*_overridden(example.overrides, {"shard": f"{missing}/{total}"})))
+    return commands
+
+
+def _with_selection(run: FoundRun, like: Sequence[FoundRun]) -> list[str]:
+    """The run's command with the choice of cases of each of the others."""
+    return [command(*_overridden(run.overrides, other.selection)) for other in like]
+
+
+def _overridden(overrides: Sequence[str], selection: Mapping[str, Any]) -> list[str]:
+    """Overrides with another choice of cases; what is not chosen is not said."""
+    keys = {f"dataset.{key}" for key in selection}
+    kept = [each for each in overrides if each.partition("=")[0].lstrip("+~") not in keys]
+    chosen = [f"dataset.{key}={_value(value)}" for key, value in selection.items() if value not in (None, 0)]
+    return [*kept, *chosen]
+
+
+def _value(value: Any) -> str:
+    return "[" + ",".join(map(str, value)) + "]" if isinstance(value, (list, tuple)) else str(value)
+
+
+def _why(entry: Entry) -> str:
+    parts = []
+    if unfinished := sum(run.status != "done" for run in entry.runs):
+        parts.append(f"{unfinished} of {len(entry.runs)} runs not finished")
+    if entry.summary["n_failed"]:
+        parts.append(f"{entry.summary['n_failed']} cases failed")
+    if aside := len(set_aside_ids(entry)):
+        shown = sorted(set_aside_ids(entry))[:SHOWN_IDS]
+        parts.append(f"{aside} set aside ({', '.join(map(str, shown))}{', …' if aside > SHOWN_IDS else ''})")
+    return f" ({'; '.join(parts)})" if parts else ""

@@ -1,0 +1,176 @@
+"""From rows to a run's summary: the one place where cases are averaged (DESIGN §1.4, SPEC §5.7)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from romexp.analysis.metrics import SCORED, UNSCALED, case_metrics
+from romexp.results.rows import Row, complete
+
+SIDES = ("pre", "post")
+UNEDITED = "unedited"
+"""What the model as it was is called, beside editors."""
+Summary = dict[str, Any]
+Statistics = dict[str, Any]
+"""`mean`, `half_width`, `std`, `n` of one metric; S has an `interval` and no half-width."""
+
+Z_95 = 1.96
+RESAMPLES = 1000
+CHUNK = 100
+"""Resamples drawn at once: bounds memory at some ten thousand cases."""
+
+
+def case_frame(rows: Sequence[Row], *, sides: Sequence[str] = SIDES) -> pd.DataFrame:
+    """Per-case metrics, sorted by case id: what `cases.parquet` holds.
+
+    Columns: `case_id`; `complete`, false for a case that failed; and `<side>/<metric>`, fractions (GE in bits), NaN
+    where a case lacks the metric.
+    """
+    records = []
+    for row in rows:
+        record: dict[str, Any] = {"case_id": row["case_id"], "complete": complete(row, sides)}
+        for side in sides:
+            for name, value in case_metrics(row.get(side) or {}).items():
+                record[f"{side}/{name}"] = value
+        records.append(record)
+    frame = pd.DataFrame.from_records(records, columns=_columns(records, sides))
+    return frame.sort_values("case_id", kind="stable", ignore_index=True)
+
+
+def _columns(records: Sequence[Mapping[str, Any]], sides: Sequence[str]) -> list[str]:
+    """`case_id`, `complete`, then the metrics in order of first appearance, one side after the other."""
+    seen = dict.fromkeys(name for record in records for name in record)
+    metrics = [name for side in sides for name in seen if name.startswith(f"{side}/")]
+    return ["case_id", "complete", *metrics]
+
+
+def summarize(rows: Sequence[Row], *, sides: Sequence[str] = SIDES, seed: int = 0) -> Summary:
+    """The run's summary, JSON-ready: `{"n_cases", "n_failed", "pre": {metric: statistics}, "post": …}`.
+
+    Cases not measured on all `sides` are left out of both, and counted as failed. A run that edits nothing has
+    `sides=("pre",)`.
+
+    Args:
+        seed: of the bootstrap for S.
+    """
+    return summarize_frame(case_frame(rows, sides=sides), sides=sides, seed=seed)
+
+
+def summarize_frame(frame: pd.DataFrame, *, sides: Sequence[str] = SIDES, seed: int = 0) -> Summary:
+    """The same of what `case_frame` made."""
+    used = frame[frame["complete"].astype(bool)]
+    summary: Summary = {"n_cases": len(used), "n_failed": len(frame) - len(used)}
+    for side in sides:
+        names = [name.removeprefix(f"{side}/") for name in used.columns if name.startswith(f"{side}/")]
+        values = {name: used[f"{side}/{name}"].to_numpy(dtype=float) for name in names}
+        summary[side] = summarize_side(values, seed=seed)
+    return summary
+
+
+def summarize_side(values: Mapping[str, np.ndarray], *, seed: int = 0) -> dict[str, Statistics]:
+    """Statistics of each metric, S first where its three parts are there. Metrics no case has are left out.
+
+    Args:
+        values: per metric, one fraction a case; NaN where the case lacks it.
+    """
+    out = metric_statistics(values)
+    for parts in SCORED:
+        if all(name in out for name in parts):
+            score = _score_statistics(np.stack([values[name] for name in parts], axis=1), seed=seed)
+            return {"S": score, **out}
+    return out
+
+
+def metric_statistics(values: Mapping[str, np.ndarray]) -> dict[str, Statistics]:
+    """`statistics` of each metric in its own scale, without S. Metrics no case has are left out."""
+    out = {name: statistics(v, scale=1.0 if name in UNSCALED else 100.0) for name, v in values.items()}
+    return {name: entry for name, entry in out.items() if entry["n"]}
+
+
+def statistics(values: np.ndarray, *, scale: float = 100.0) -> Statistics:
+    """Mean, population std (ddof 0) and 95 % half-width 1.96·std/√n, with n the cases that have the metric, × `scale`.
+
+    The paper divided by the nominal number of cases instead of n.
+    """
+    present = values[np.isfinite(values)]
+    if not len(present):
+        return {"mean": None, "half_width": None, "std": None, "n": 0}
+    mean, std = float(present.mean()) * scale, float(present.std()) * scale
+    return {"mean": mean, "half_width": Z_95 * std / math.sqrt(len(present)), "std": std, "n": len(present)}
+
+
+def interval_of(entry: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Both ends of a statistic's 95 % interval: mean ± half-width, the bootstrap's for S; None where there is none."""
+    if entry.get("half_width") is not None:
+        return entry["mean"] - entry["half_width"], entry["mean"] + entry["half_width"]
+    low, high = entry.get("interval") or (None, None)
+    return low, high
+
+
+def harmonic_mean(values: Iterable[float]) -> float:
+    """n / Σ 1/x of non-negative numbers; 0 as soon as one of them is 0.
+
+    Raises:
+        ValueError: no numbers, or a negative one.
+    """
+    numbers = list(values)
+    if not numbers or min(numbers) < 0:
+        raise ValueError(f"a harmonic mean needs non-negative numbers, got {numbers}")
+    # Scaled by the smallest, so that 1/x of a tiny number does not overflow.
+    smallest = min(numbers)
+    return 0.0 if smallest == 0 else smallest * len(numbers) / math.fsum(smallest / x for x in numbers)
+
+
+def _score_statistics(values: np.ndarray, *, seed: int) -> Statistics:
+    """S: harmonic mean of the three means, ×100; its 95 % interval is a percentile bootstrap over cases.
+
+    The paper gives S no interval, and 1.96·std/√n has no meaning for it.
+
+    Args:
+        values: (cases × 3).
+    """
+    means = np.nanmean(values, axis=0)
+    whole = values[np.isfinite(values).all(axis=1)]
+    ends = bootstrap(whole, score_of, seed=seed) if len(whole) else [None, None]
+    return {"mean": score_of(means), "half_width": None, "interval": ends, "n": len(whole)}
+
+
+def score_of(means: np.ndarray) -> float:
+    """S of the three means, fractions: their harmonic mean × 100."""
+    return 100 * harmonic_mean(means.tolist())
+
+
+def bootstrap(values: np.ndarray, score: Callable[[np.ndarray], float], *, seed: int) -> list[float]:
+    """Percentile interval (95 %) of a score of means: cases are drawn anew `RESAMPLES` times.
+
+    Args:
+        values: (cases × k), without gaps.
+        score: of the (k,) means over the drawn cases.
+    """
+    random = np.random.default_rng(seed)
+    n, scores = len(values), []
+    for _ in range(0, RESAMPLES, CHUNK):
+        drawn = random.integers(n, size=(CHUNK, n))
+        counts = np.stack([np.bincount(cases, minlength=n) for cases in drawn])
+        scores += [score(means) for means in counts @ values / n]
+    low, high = np.percentile(scores, [2.5, 97.5])
+    return [float(low), float(high)]
+
+
+def flatten(summary: Summary) -> dict[str, float]:
+    """Flat numbers for a tracker: `post/ES`, `post/ES_half_width`, `pre/S`, …, and the two counts."""
+    flat: dict[str, float] = {}
+    for key, value in summary.items():
+        if not isinstance(value, Mapping):
+            flat[key] = value
+            continue
+        for name, entry in value.items():
+            flat[f"{key}/{name}"] = entry["mean"]
+            if entry["half_width"] is not None:
+                flat[f"{key}/{name}_half_width"] = entry["half_width"]
+    return flat

@@ -1,0 +1,80 @@
+"""What became of a sweep's jobs, one small file each, since launchers do not tell (or only of the first failure)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from romexp.cli.workers import Process
+from romexp.files import write_text
+from romexp.results.environment import now
+
+Status = Literal["running", "done", "failed", "interrupted"]
+INTERRUPTED = 130
+"""Exit status of a job that was interrupted from the keyboard."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
+    """One job of a sweep: `<sweep folder>/jobs/<number>.json`, written when it begins and again when it ends.
+
+    Attributes:
+        number: its place in the sweep, from 0.
+        overrides: what the command line said for it.
+        process: who worked on it.
+        started: UTC, ISO 8601.
+        status: `running` is also what a killed process leaves.
+        exit_status: 0, 1 for a fault of the program, 2 for a mistake in what was asked for, 130 when interrupted.
+        error: in one line; empty if there was none.
+        traceback: of a fault of the program.
+        results: the result folder; empty if the job ended before it had one, or has none.
+        seconds: from beginning to end.
+    """
+
+    number: int
+    overrides: Sequence[str]
+    process: Process
+    started: str
+    status: Status = "running"
+    exit_status: int | None = None
+    error: str = ""
+    traceback: str = ""
+    results: str = ""
+    seconds: float | None = None
+
+    def write(self, sweep_dir: Path) -> None:
+        """Put it in its file, in one step."""
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        write_text(_folder(sweep_dir) / f"{self.number}.json", text + "\n")
+
+    @classmethod
+    def begun(cls, *, number: int, overrides: Sequence[str]) -> JobRecord:
+        """The record of a job that begins now, in this process."""
+        return cls(number=number, overrides=overrides, process=Process.this(), started=now())
+
+    def ended(self, *, exit_status: int, error: str, traceback: str, results: str, seconds: float) -> JobRecord:
+        """The record of the same job at its end."""
+        status: Status = "done" if exit_status == 0 else "interrupted" if exit_status == INTERRUPTED else "failed"
+        return replace(
+            self,
+            status=status,
+            exit_status=exit_status,
+            error=error,
+            traceback=traceback,
+            results=results,
+            seconds=round(seconds, 3),
+        )
+
+
+def read_records(sweep_dir: Path) -> dict[int, JobRecord]:
+    """The records of a sweep by job number; none if no job has begun."""
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in _folder(sweep_dir).glob("*.json")]
+    records = [JobRecord(**entry | {"process": Process(**entry["process"])}) for entry in found]
+    return {record.number: record for record in sorted(records, key=lambda record: record.number)}
+
+
+def _folder(sweep_dir: Path) -> Path:
+    return sweep_dir / "jobs"

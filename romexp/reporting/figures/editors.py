@@ -1,0 +1,157 @@
+"""Editors side by side: means with whiskers (Table 4 as a picture), cases as boxes (paper Fig. 24)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from romexp.analysis.metrics import case_metrics
+from romexp.analysis.summary import UNEDITED
+from romexp.reporting.figures.style import (
+    BOUNDED,
+    PERCENTAGES,
+    UNEDITED_COLOR,
+    UNITS,
+    Side,
+    described,
+    interval,
+    mean_of,
+    named_ticks,
+    panel_rows,
+    plain,
+    titled,
+    whole_range,
+)
+from romexp.results.rows import Row
+
+PER_CASE = ("EM", "PM", "NM", "GE", "RS", "Efficacy", "Paraphrase", "Specificity")
+"""Metrics whose distribution over cases has more than a handful of values, or is all there is (zsRE)."""
+
+CHARACTER = 0.09
+"""Width of a letter of a label, in inches."""
+
+
+def editor_bars(after: Mapping[str, Side], *, before: Side | None, colors: Mapping[str, str], title: str) -> Figure:
+    """A panel a metric, a bar an editor with its 95 % interval and its mean in figures; the unedited model on top.
+
+    Args:
+        after: by the editor's label.
+        before: of the unedited model.
+        colors: by the editor's label.
+    """
+    sides = {**({UNEDITED: before} if before else {}), **after}
+    panels = panel_rows(list(sides.values()), spare=False)
+    label_width = CHARACTER * max(map(len, sides))
+    size = (2.3 * len(panels[0]) + label_width, (0.26 * len(sides) + 0.75) * len(panels) + 0.4)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(panels), len(panels[0]), squeeze=False)
+    for row, names in zip(grid, panels, strict=True):
+        for axes, metric in zip(row, names, strict=True):
+            if metric:
+                _bars(axes, sides, metric, colors)
+            else:
+                axes.set_axis_off()
+        _labels(row, names, list(sides))
+    return described(figure, title)
+
+
+def _labels(row: Sequence[Axes], names: Sequence[str], labels: Sequence[str]) -> None:
+    """Beside the first panel of a row: in the empty place before it where there is one, else left of the axis."""
+    first = next(number for number, metric in enumerate(names) if metric)
+    if first == 0:
+        row[0].set_yticks(range(len(labels)), [plain(label) for label in labels], fontsize=9)
+        return
+    beside = row[first - 1]
+    beside.set_ylim(row[first].get_ylim())
+    for place, label in enumerate(labels):
+        where = beside.get_yaxis_transform()
+        beside.text(1.0, place, plain(label), transform=where, ha="right", va="center", fontsize=9, in_layout=False)
+
+
+def _bars(axes: Axes, sides: Mapping[str, Side], metric: str, colors: Mapping[str, str]) -> None:
+    ends = [0.0]
+    for place, (label, side) in enumerate(sides.items()):
+        mean = mean_of(side, metric)
+        if mean is None:
+            continue
+        shade = colors.get(label, UNEDITED_COLOR)
+        ends += _bar(axes, place, mean, interval(side[metric], metric), shade)
+    titled(axes, metric, values="x")
+    axes.axvline(0, color="black", linewidth=0.8)
+    span = max(ends) - min(ends) or 1.0
+    # Room for the figures beside the bars.
+    axes.set_xlim(min(ends) - (0.3 * span if min(ends) < 0 else 0), max(ends) + (0.3 * span if max(ends) > 0 else 0))
+    if metric in BOUNDED:
+        axes.set_xlim(0, 132)
+    if UNITS.get(metric) in PERCENTAGES:  # no ticks where no value can be
+        low, high = axes.get_xlim()
+        axes.set_xticks([tick for tick in axes.get_xticks() if max(low, -100) <= tick <= min(high, 100)])
+    axes.set_ylim(len(sides) - 0.4, -0.6)
+    axes.set_yticks([])
+
+
+def _bar(axes: Axes, place: int, mean: float, ends: tuple[float, float], shade: str) -> list[float]:
+    """One bar with its whisker, and its mean beside them on the far side from zero; returns how far they reach."""
+    axes.barh(place, mean, height=0.68, color=shade)
+    low, high = (end if math.isfinite(end) else mean for end in ends)
+    if low < high:
+        reach = [[max(mean - low, 0)], [max(high - mean, 0)]]
+        axes.errorbar(mean, place, xerr=reach, color="black", elinewidth=0.9, capsize=2)
+    right = mean >= 0
+    axes.annotate(
+        f"{round(mean, 1) + 0.0:.1f}".replace("-", "−"),  # + 0.0: never −0.0
+        (max(mean, high) if right else min(mean, low), place),
+        xytext=(3 if right else -3, 0),
+        textcoords="offset points",
+        va="center",
+        ha="left" if right else "right",
+        fontsize=7,
+    )
+    return [mean, low, high]
+
+
+def case_boxes(rows: Mapping[str, Sequence[Row]], *, colors: Mapping[str, str], title: str) -> Figure | None:
+    """Fig. 24: distribution over the cases after the edit, a box an editor, a panel a metric; dots are means.
+
+    Boxes are quartiles with the median, whiskers reach 1.5 times the box, points lie beyond.
+
+    Args:
+        rows: by the editor's label.
+        colors: likewise.
+
+    Returns:
+        None where no case has a metric.
+    """
+    values = {label: [case_metrics(row.get("post") or {}) for row in each] for label, each in rows.items()}
+    panels = [m for m in PER_CASE if any(m in case for cases in values.values() for case in cases)]
+    if not panels:
+        return None
+    labels = [plain(label) for label in rows]
+    turned = sum(map(len, labels)) > 16
+    below = 0.6 * CHARACTER * max(map(len, labels)) if turned else 0.0
+    figure = Figure(figsize=(max(0.42 * len(rows) + 1.1, 1.9) * len(panels), 3.1 + below), layout="constrained")
+    for axes, metric in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
+        data = [100 * np.array([case[metric] for case in cases if metric in case]) for cases in values.values()]
+        _boxes(axes, data, [colors.get(label, UNEDITED_COLOR) for label in rows])
+        titled(axes, metric, values="y")
+        whole_range(axes, metric)
+        named_ticks(axes, range(1, len(rows) + 1), labels, turned=turned)
+    return described(figure, title)
+
+
+def _boxes(axes: Axes, data: Sequence[np.ndarray], colors: Sequence[str]) -> None:
+    drawn = axes.boxplot(
+        data,
+        widths=0.6,
+        patch_artist=True,
+        showmeans=True,
+        medianprops={"color": "black", "linewidth": 1.2},
+        meanprops={"marker": "o", "markerfacecolor": "white", "markeredgecolor": "black", "markersize": 4},
+        flierprops={"marker": ".", "markersize": 3, "markeredgecolor": "0.4"},
+    )
+    for shade, box in zip(colors, drawn["boxes"], strict=True):
+        box.set(facecolor=shade, alpha=0.75, linewidth=0.8)

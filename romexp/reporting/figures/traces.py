@@ -1,0 +1,236 @@
+"""Figures of causal traces in the paper's manner: Figs. 1 and 2 (heat maps), 3 (severed), 7 (lines), 16 (gradients)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from romexp.analysis.traces import GROUPS, KINDS, LAST_SUBJECT
+from romexp.reporting.figures.style import color, described, plain, write_figure
+
+COLORS = {"hidden": "Purples", "mlp": "Greens", "attn": "Reds"}
+LINES = {"hidden": "#6a51a3", "mlp": "#238b45", "attn": "#cb181d", "ordinary": "#6a51a3"}
+TITLES = {
+    "hidden": "state restored",
+    "mlp": "MLP restored",
+    "attn": "attention restored",
+}
+TITLE_LENGTH = 60
+"""Characters of a prompt that a title shows."""
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write `stem`.pdf and `stem`.png, byte-identical when repeated, with the title in their metadata."""
+    return write_figure(figure, stem, caption=" ".join(figure.get_suptitle().split()).replace(r"\$", "$"))
+
+
+def prompt_heatmap(row: Mapping[str, Any], *, window: int, model: str) -> Figure | None:
+    """p(answer) of one prompt, token × layer, a panel a kind; subject tokens starred, colours from the low score up.
+
+    None without grids.
+    """
+    kinds = [kind for kind in KINDS if row.get(kind)]
+    if not kinds:
+        return None
+    figure = Figure(figsize=(3.6 * len(kinds) + 0.6, 0.22 * len(row["tokens"]) + 1.7), layout="constrained")
+    for axes, kind in zip(np.atleast_1d(figure.subplots(1, len(kinds), sharey=True)), kinds, strict=True):
+        _grid(figure, axes, row, kind)
+        axes.set_title(_title(kind, window), fontsize=9)
+        axes.set_xlabel(_layer_label(kind, window), fontsize=8)
+    _row_labels(figure, _labels(row))
+    figure.suptitle(_prompt_title(row, model), fontsize=10)
+    return figure
+
+
+def prompt_gradients(row: Mapping[str, Any], *, model: str) -> Figure | None:
+    """Fig. 16: what integrated gradients attribute to each token, beside the trace of hidden states if there is one.
+
+    None without gradients.
+    """
+    if not row.get("integrated_gradients"):
+        return None
+    tokens, values = _labels(row), np.array(row["integrated_gradients"], dtype=float)
+    figure = Figure(figsize=(7.4 if row.get("hidden") else 3.8, 0.22 * len(tokens) + 1.7), layout="constrained")
+    panels = figure.subplots(1, 2 if row.get("hidden") else 1, sharey=True, squeeze=False)[0]
+    if row.get("hidden"):
+        _grid(figure, panels[0], row, "hidden")
+        panels[0].set_title("causal trace, state restored", fontsize=9)
+        panels[0].set_xlabel(_layer_label("hidden", 1), fontsize=8)
+    axes = panels[-1]
+    axes.barh(np.arange(len(tokens)) + 0.5, values, 0.7, color=[LINES["hidden"] if v >= 0 else "0.6" for v in values])
+    axes.axvline(0, color="0.4", linewidth=0.6)
+    axes.set_ylim(0, len(tokens))
+    axes.set_title("integrated gradients", fontsize=9)
+    axes.set_xlabel(f"attribution of the embedding, in {_probability(row)}", fontsize=8)
+    axes.tick_params(axis="x", labelsize=7)
+    _row_labels(figure, tokens)
+    figure.suptitle(_prompt_title(row, model), fontsize=10)
+    return figure
+
+
+def average_heatmaps(summary: Mapping[str, Any], *, window: int, model: str) -> Figure:
+    """Average indirect effect, group × layer, a panel a kind; clipped at 0, all on the hidden states' colour scale."""
+    groups = summary["groups"]
+    kinds = [kind for kind in KINDS if any(kind in cells for cells in groups.values())]
+    rows = [group for group in GROUPS if group in groups]
+    figure = Figure(figsize=(3.5 * len(kinds) + 1.4, 0.25 * len(rows) + 1.3), layout="constrained")
+    n_layers = max(len(cell["mean"]) for cells in groups.values() for cell in cells.values())
+    grids = {kind: _group_grid(groups, rows, kind, n_layers) for kind in kinds}
+    scale = float(np.nanmax(grids["hidden" if "hidden" in grids else kinds[0]]))
+    for axes, kind in zip(np.atleast_1d(figure.subplots(1, len(kinds), sharey=True)), kinds, strict=True):
+        image = axes.pcolormesh(
+            np.ma.masked_invalid(grids[kind]).clip(min=0),
+            cmap=COLORS[kind],
+            vmin=0,
+            vmax=max(scale, 1e-9),
+            rasterized=True,  # as vectors, viewers show hairlines between cells
+        )
+        _layers(axes, n_layers)
+        axes.set_title(_title(kind, window), fontsize=9)
+        axes.set_xlabel(_layer_label(kind, window), fontsize=8)
+        _colorbar(figure, image, axes, "AIE")
+    _row_labels(figure, rows)
+    figure.suptitle(
+        f"Average indirect effect (AIE) on p(answer): {plain(model)}, {summary['n']} facts, "
+        f"total effect {summary['ate']['mean']:.3f}",
+        fontsize=10,
+    )
+    return figure
+
+
+def average_lines(summary: Mapping[str, Any], *, window: int, model: str) -> Figure:
+    """Average indirect effect by layer with 95 % bands, a line a group, a panel a kind."""
+    groups = summary["groups"]
+    kinds = [kind for kind in KINDS if any(kind in cells for cells in groups.values())]
+    figure = Figure(figsize=(max(3.6 * len(kinds), 5.4), 3.2), layout="constrained")
+    for axes, kind in zip(np.atleast_1d(figure.subplots(1, len(kinds), sharey=True)), kinds, strict=True):
+        for number, group in enumerate(GROUPS):
+            if kind in groups.get(group, {}):
+                _band(axes, groups[group][kind], label=group, color=color(number))
+        axes.set_title(_title(kind, window), fontsize=9)
+        axes.set_xlabel(_layer_label(kind, window), fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        axes.axhline(0, color="0.7", linewidth=0.6)
+        axes.tick_params(axis="y", left=axes is figure.axes[0])
+    figure.axes[0].set_ylabel("average indirect effect on p(answer)", fontsize=8)
+    # Not every kind has every group where only some tokens were traced.
+    shown = {text: line for axes in figure.axes for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    labels = [group for group in GROUPS if group in shown]
+    figure.legend(
+        [shown[label] for label in labels], labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False
+    )
+    title = f"Average indirect effect by layer: {model}, {summary['n']} facts, bands are 95 % intervals"
+    return described(figure, title)
+
+
+def severed_bars(summary: Mapping[str, Any], *, model: str) -> Figure | None:
+    """Fig. 3: the restored last subject token with nothing, attention or MLPs frozen. None without such rows."""
+    curves = summary["severed"]
+    if not curves:
+        return None
+    n_layers = len(curves["ordinary"]["mean"])
+    figure = Figure(figsize=(max(6.2, 0.16 * n_layers + 1), 3.2), layout="constrained")
+    axes = figure.subplots()
+    labels = {
+        "ordinary": "effect of the single state",
+        "attn": "with attention severed",
+        "mlp": "with MLP severed",
+    }
+    for offset, name in zip((-0.3, 0.0, 0.3), ("ordinary", "attn", "mlp"), strict=True):
+        mean, half = np.array(curves[name]["mean"]) * 100, np.array(curves[name]["half_width"]) * 100
+        axes.bar(
+            np.arange(n_layers) + offset,
+            mean,
+            0.3,
+            yerr=half,
+            label=labels[name],
+            color=LINES[name],
+            error_kw={"linewidth": 0.6},
+        )
+    axes.axhline(0, color="0.4", linewidth=0.6)
+    axes.set_xlabel(f"layer at which the state of the {LAST_SUBJECT} is restored", fontsize=8)
+    axes.set_ylabel("indirect effect on p(answer), %", fontsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.set_xlim(-0.7, n_layers - 0.3)
+    axes.tick_params(labelsize=7)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    title = f"Restored states with parts severed: {model}, {curves['ordinary']['n']} facts, 95 % intervals"
+    return described(figure, title)
+
+
+def _group_grid(groups: Mapping[str, Mapping[str, Any]], rows: Sequence[str], kind: str, n_layers: int) -> np.ndarray:
+    return np.array([groups[g][kind]["mean"] if kind in groups[g] else [np.nan] * n_layers for g in rows], dtype=float)
+
+
+def _band(axes: Axes, cell: Mapping[str, Any], *, label: str, color: str) -> None:
+    mean, half = np.array(cell["mean"]), np.array(cell["half_width"])
+    layers = np.arange(len(mean))
+    axes.plot(layers, mean, label=label, color=color, linewidth=1.2)
+    axes.fill_between(layers, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)
+    axes.tick_params(labelsize=7)
+
+
+def _layers(axes: Axes, n_layers: int) -> None:
+    """A tick every layer in small models, every fifth in large ones; cells are centred on their tick."""
+    step = 1 if n_layers <= 12 else 5
+    axes.set_xticks(np.arange(0, n_layers, step) + 0.5, [str(i) for i in range(0, n_layers, step)], fontsize=7)
+
+
+def _title(kind: str, window: int) -> str:
+    return TITLES[kind] if kind == "hidden" else f"{TITLES[kind]}, {window} layers"
+
+
+def _layer_label(kind: str, window: int) -> str:
+    return "layer of the restored state" if kind == "hidden" else f"centre of the interval of {window} restored layers"
+
+
+def _grid(figure: Figure, axes: Axes, row: Mapping[str, Any], kind: str) -> None:
+    """One prompt's cells; those not above the low score have the lightest colour, also where none is above it."""
+    grid, low = np.array(row[kind], dtype=float), row["low_score"]
+    top = max(float(np.nanmax(grid)), low + 1e-6)
+    image = axes.pcolormesh(np.ma.masked_invalid(grid), cmap=COLORS[kind], vmin=low, vmax=top, rasterized=True)
+    _layers(axes, grid.shape[1])
+    _colorbar(figure, image, axes, _probability(row))
+
+
+def _colorbar(figure: Figure, image: Any, axes: Axes, label: str) -> None:
+    bar = figure.colorbar(image, ax=axes)
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def _row_labels(figure: Figure, labels: Sequence[str]) -> None:
+    """Name the rows once, at the first panel, the first row on top."""
+    panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+    panels[0].invert_yaxis()
+    panels[0].set_yticks(np.arange(len(labels)) + 0.5, labels, fontsize=8)
+    for axes in panels[1:]:
+        axes.tick_params(axis="y", left=False)
+
+
+def _labels(row: Mapping[str, Any]) -> list[str]:
+    """Tokens, those of the subject starred."""
+    begin, end = row["subject_range"]
+    return [f"{_shown(token)}{'*' if begin <= i < end else ''}" for i, token in enumerate(row["tokens"])]
+
+
+def _probability(row: Mapping[str, Any]) -> str:
+    return f"p({_shown(row['answer'])})"
+
+
+def _prompt_title(row: Mapping[str, Any], model: str) -> str:
+    """Model, the end of the prompt, what follows it and its probability."""
+    prompt = row["prompt"]
+    if len(prompt) > TITLE_LENGTH:
+        prompt = f"… {prompt[-TITLE_LENGTH:].partition(' ')[2]}"
+    return f"{plain(model)}: {plain(prompt)} → {_shown(row['answer'])} ({row['high_score']:.0%})"
+
+
+def _shown(token: str) -> str:
+    return plain(token.replace("\n", "\\n"))

@@ -1,0 +1,125 @@
+"""The page of results: one HTML file that holds everything and asks the network for nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from romexp.analysis.studies import Study
+from romexp.files import write_text
+from romexp.reporting.figures.style import TITLES
+from romexp.reporting.html import render
+from romexp.reporting.page.cases import case_data
+from romexp.reporting.page.runs import describe_run, run_ids
+from romexp.reporting.page.tables import MARKS, distinct, paper_table, study_table
+from romexp.reporting.tables.model import ReportTable
+from romexp.results.find import FoundRun
+
+TEMPLATE = Path(__file__).parent / "templates" / "page.html"
+SCRIPTS = ("page.js", "page_cases.js", "page_start.js")
+MOST_CASES = 100
+"""Cases of one study that a page holds."""
+DPI = 160
+"""Of the figures: they are shown in their size on paper."""
+WIDE = 600
+"""Pixels from which a figure is scrolled on a phone instead of shrunk."""
+
+
+def write_page(
+    studies: Sequence[Study],
+    tables: Sequence[ReportTable],
+    figures: Sequence[Path],
+    path: Path,
+    *,
+    others: Sequence[FoundRun] = (),
+    problems: Sequence[str] = (),
+    most_cases: int = MOST_CASES,
+) -> Path:
+    """Write everything into one file, byte-identical when repeated.
+
+    Args:
+        studies: their entries become sortable tables, their cases can be browsed.
+        tables: the report's tables, with published values where it has them.
+        figures: files of any kind; those that end in `.png` are embedded, with the caption they carry.
+        path: the page.
+        others: runs of other tasks, as traces: shown with the figures in their folders.
+        problems: a line for everything that could not be read.
+        most_cases: cases of one study that the page holds; it says how many there are.
+
+    Returns:
+        `path`.
+    """
+    pictures = [_figure(file) for file in figures if file.suffix == ".png"]
+    pictures += [_figure(file, of=run) for run in others for file in sorted((run.path / "figures").glob("*.png"))]
+    origins = _origins(studies, others)
+    ids = run_ids([run for run, _, _ in origins])
+    content = {
+        "results": [study_table(s, identifier=f"study-{_digest(s)}", run_ids=ids) for s in studies],
+        "tables": [paper_table(t, identifier=f"table-{i}", unfolded=len(tables) == 1) for i, t in enumerate(tables)],
+        "figures": pictures,
+        "cases": [case_data(s, identifier=_digest(s), most_cases=most_cases) for s in studies],
+        "runs": [describe_run(run, identifier=ids[str(run.path)], label=name, group=of) for run, name, of in origins],
+    }
+    about = _about([run for run, _, _ in origins]) | {"problems": problems}
+    write_text(path, render(TEMPLATE, SCRIPTS, data=content["cases"], **_fixed(content), **about, **content))
+    return path
+
+
+def _about(runs: Sequence[FoundRun]) -> dict[str, Any]:
+    """What the filters offer, and when the last run was worked on."""
+    return {
+        "models": distinct([str(run.names.get("model", "")) for run in runs]),
+        "datasets": distinct([str(run.names.get("dataset", "")) for run in runs]),
+        "editors": distinct([run.editor_label for run in runs]),
+        "latest": max((run.finished_at for run in runs), default="")[:16].replace("T", " "),
+    }
+
+
+def _fixed(content: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Names and sizes, and the headings of the parts that there are."""
+    names = {"results": "Results", "tables": "Tables", "figures": "Figures", "cases": "Cases", "runs": "Runs"}
+    return {
+        "title": "romexp results",
+        "sections": [(key, name) for key, name in names.items() if content[key]],
+        "metric_titles": TITLES,
+        "marks": MARKS,
+        "wide": WIDE,
+    }
+
+
+def _figure(path: Path, *, of: FoundRun | None = None) -> dict[str, Any]:
+    """A PNG as a data address, with at most 256 colours: a third of the size, and no difference to see."""
+    with Image.open(path) as image:
+        said = image.info.get("Description")
+        caption = str(said or path.stem.replace("_", " "))
+        width, height = (round(pixels * 96 / DPI) for pixels in image.size)
+        colours = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    packed = BytesIO()
+    colours.save(packed, "PNG", optimize=True)
+    if of is not None:
+        model = "" if said else f"{of.names.get('model', '')}, "  # a caption of its own names it
+        caption = f"{of.names.get('task', '')} of {model}{of.names.get('dataset', '')}: {caption}"
+    data = base64.b64encode(packed.getvalue()).decode("ascii")
+    return {"caption": caption, "data": f"data:image/png;base64,{data}", "width": width, "height": height}
+
+
+def _origins(studies: Sequence[Study], others: Sequence[FoundRun]) -> list[tuple[FoundRun, str, str]]:
+    """Every run once, with the row and the study it belongs to."""
+    origins = [(run, entry.label, study.label) for study in studies for entry in study.entries for run in entry.runs]
+    for run in others:
+        names = ", ".join(str(run.names[key]) for key in ("model", "dataset") if run.names.get(key))
+        origins.append((run, run.editor_label or run.task, f"{names}, {run.task}"))
+    return list({str(origin[0].path): origin for origin in origins}.values())
+
+
+def _digest(study: Study) -> str:
+    """A short name that stays when other studies come: addresses of views hold it."""
+    what = json.dumps([study.model, study.dataset, study.identity], sort_keys=True, default=str)
+    return hashlib.sha256(what.encode()).hexdigest()[:8]

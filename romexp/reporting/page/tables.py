@@ -1,0 +1,87 @@
+"""Tables of the page: what was measured, with links to the runs behind each row; and the report's own tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from romexp.analysis.studies import Entry, Study
+from romexp.analysis.summary import UNEDITED, Statistics
+from romexp.reporting.tables.model import Cell, ReportTable, statistic_cell, with_failures
+
+MARKS = {"failure": "clear failure", "best": "highest", "strong": "interval excludes 0"}
+"""What the colours and weights of cells mean, for those who hear the page."""
+
+
+def study_table(study: Study, *, identifier: str, run_ids: Mapping[str, str]) -> dict[str, Any]:
+    """A study for the template: a row for the unedited model, then one an entry.
+
+    Args:
+        run_ids: the element that shows a run, by its folder.
+    """
+    n_cases = len(study.unedited_rows)
+    return {
+        "id": identifier,
+        "label": study.label,
+        "model": study.model,
+        "dataset": study.dataset,
+        "cases": f"{n_cases} {'case' if n_cases == 1 else 'cases'}",
+        "columns": study.columns,
+        "rows": [_unedited(study), *(_row(study, entry, run_ids) for entry in study.entries)],
+    }
+
+
+def paper_table(table: ReportTable, *, identifier: str, unfolded: bool) -> dict[str, Any]:
+    """A table of the report for the template, neighbouring columns of one heading joined.
+
+    Args:
+        unfolded: show it at once; one with published values beside measured ones always is.
+    """
+    headings = [(heading, len(list(same))) for heading, same in groupby(column.heading for column in table.columns)]
+    published = any(line.role == "published" for block in table.blocks for line in block.lines)
+    return {
+        "id": identifier,
+        "open": unfolded or published,
+        "title": table.title,
+        "caption": table.caption,
+        "headings": headings,
+        "columns": table.columns,
+        "blocks": table.blocks,
+    }
+
+
+def _unedited(study: Study) -> dict[str, Any]:
+    cells, count = _cells(study, study.unedited["pre"], edited=False), study.unedited["n_cases"]
+    return {"label": UNEDITED, "editors": [], "cells": cells, "n_cases": count, "expected": None, "links": []}
+
+
+def _row(study: Study, entry: Entry, run_ids: Mapping[str, str]) -> dict[str, Any]:
+    links = [
+        {
+            "id": run_ids[str(run.path)],
+            "title": f"where this row comes from: {run.path.name}",
+            "text": str(run.manifest.get("hash", run.path.name))[:6]
+            + ("" if run.status == "done" else f" ({run.status or 'no status'})"),
+        }
+        for run in entry.runs
+        if str(run.path) in run_ids
+    ]
+    return {
+        "label": entry.label,
+        "editors": [entry.name],
+        "cells": _cells(study, entry.metrics, edited=entry.edits),
+        "n_cases": entry.n_cases,
+        "expected": entry.runs[0].expected if len(entry.runs) == 1 else None,
+        "links": links,
+    }
+
+
+def _cells(study: Study, side: Mapping[str, Statistics], *, edited: bool) -> list[Cell]:
+    cells = [statistic_cell(side.get(name)) for name in study.columns]
+    return with_failures(cells, study.columns, zsre=study.kind == "zsre") if edited else cells
+
+
+def distinct(values: Sequence[str]) -> list[str]:
+    """Without repetition and empty ones, in order of first appearance."""
+    return [value for value in dict.fromkeys(values) if value]

@@ -1,0 +1,119 @@
+"""Tables in LaTeX, with booktabs."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+
+from romexp.reporting.tables.model import Column, Line, ReportTable
+
+LATEX_PACKAGES = ("booktabs", "xcolor", "graphicx", "longtable")
+"""What a document needs that takes in a table."""
+
+MOST_LINES = 24
+"""Lines of a table that fit on a landscape page at the width of the text."""
+
+_ESCAPED: Mapping[str, str] = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "[": "{[}", "|": r"\textbar{}", '"': "''", "–": "--", "−": "$-$", "±": r"$\pm$",
+    "Δ": r"$\Delta$", "ε": r"$\varepsilon$", "σ": r"$\sigma$", "×": r"$\times$", "→": r"$\to$", "·": r"$\cdot$",
+    "§": r"\S{}", "“": "``", "”": "''", "’": "'",
+    **{char: f"\\{char}" for char in "&%$#_{}"},
+}  # fmt: skip
+
+
+_MINUS = re.compile(r"(?<![\w-])-(?=\d)")
+
+
+def to_latex(table: ReportTable) -> str:
+    """A `table`, or a `longtable` where it would run off the page, for a document with `LATEX_PACKAGES`."""
+    spec = "".join("r" if column.numeric else "l" for column in table.columns)
+    head = [*_latex_headings(table.columns), " & ".join(latex(column.name) for column in table.columns) + r" \\"]
+    grouped = any(line.below for block in table.blocks for line in block.lines)
+    body: list[str] = []
+    for block in table.blocks:
+        body.append(r"\midrule")
+        if block.title:
+            body.append(rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\textbf{{{latex(block.title)}}}}} \\*")
+        for line, after in itertools.zip_longest(block.lines, block.lines[1:]):
+            stays = after is not None and after.below  # on the page of the line that it belongs to
+            body += [r"\addlinespace"] if grouped and not line.below else []
+            body.append(" & ".join(_latex_cells(line)) + (r" \\*" if stays else r" \\"))
+    caption = f"\\caption{{{latex(table.title)}. {latex(table.caption)}}}\n\\label{{tab:{table.name}}}"
+    make = _long if sum(len(block.lines) for block in table.blocks) > MOST_LINES else _float
+    return f"% needs {', '.join(LATEX_PACKAGES)}\n" + make(caption, spec, "\n".join(head), "\n".join(body))
+
+
+def _float(caption: str, spec: str, head: str, body: str) -> str:
+    """No wider than the text, on one page."""
+    return (
+        f"\\begin{{table}}\n\\centering\n{caption}\n\\smallskip\n"
+        "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
+        f"\\begin{{tabular}}{{{spec}}}\n\\toprule\n{head}\n{body}\n\\bottomrule\n\\end{{tabular}}}}\n\\end{{table}}\n"
+    )
+
+
+def _long(caption: str, spec: str, head: str, body: str) -> str:
+    """In small letters, over as many pages as it needs, the headings on each."""
+    return (
+        "\\begingroup\n\\scriptsize\\setlength{\\tabcolsep}{3pt}\\setlength{\\LTcapwidth}{\\linewidth}\n"
+        f"\\begin{{longtable}}{{{spec}}}\n{caption} \\\\\n"
+        f"\\toprule\n{head}\n\\endfirsthead\n\\toprule\n{head}\n\\midrule\n\\endhead\n\\bottomrule\n\\endfoot\n"
+        f"{body}\n\\end{{longtable}}\n\\endgroup\n"
+    )
+
+
+def latex_document(names: Sequence[str]) -> str:
+    """A document that takes in the tables of these names, to look at them."""
+    packages = "\n".join(f"\\usepackage{{{name}}}" for name in LATEX_PACKAGES)
+    tables = "\n".join(f"\\input{{{name}.tex}}\n\\clearpage" for name in names)
+    return (
+        "\\documentclass[a4paper,landscape]{article}\n\\usepackage[margin=1.5cm]{geometry}\n"
+        f"{packages}\n\\begin{{document}}\n{tables}\n\\end{{document}}\n"
+    )
+
+
+def latex(text: str) -> str:
+    """Text as LaTeX sets it; what pdflatex has no letter for loses its accents, or becomes a question mark.
+
+    >>> latex("a_b & 5 %")
+    'a\\\\_b \\\\& 5 \\\\%'
+    """
+    return "".join(map(_latex_character, text))
+
+
+def _latex_character(character: str) -> str:
+    if character in _ESCAPED:
+        return _ESCAPED[character]
+    bare = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    known = ord(character) < 128 or character in "ßøØæÆåÅ" or (ord(character) < 256 and bare.isalpha())
+    return character if known else "".join(_ESCAPED.get(each, each) for each in bare) or "?"
+
+
+def _latex_headings(columns: Sequence[Column]) -> Iterator[str]:
+    """The line above the columns' names, with rules under shared headings."""
+    if not any(column.heading for column in columns):
+        return
+    cells, rules, position = [], [], 1
+    for heading, group in itertools.groupby(columns, key=lambda column: column.heading):
+        width = len(list(group))
+        cells.append(rf"\multicolumn{{{width}}}{{c}}{{{latex(heading)}}}")
+        rules += [rf"\cmidrule(lr){{{position}-{position + width - 1}}}"] if heading else []
+        position += width
+    yield " & ".join(cells) + r" \\"
+    yield "".join(rules)
+
+
+def _latex_cells(line: Line) -> Iterator[str]:
+    for number, cell in enumerate(line.cells):
+        text = latex(cell.text)
+        text = _MINUS.sub("$-$", text) if number else (r"\quad " + text if line.below else text)
+        if cell.mark == "best":
+            text = rf"\textbf{{\textcolor{{green!50!black}}{{{text}}}}}"
+        elif cell.mark == "strong":
+            text = rf"\textbf{{{text}}}"
+        elif cell.mark == "failure":
+            text = rf"\textcolor{{red}}{{{text}}}"
+        yield rf"\textcolor{{gray}}{{{text}}}" if line.role != "measured" and not cell.mark else text

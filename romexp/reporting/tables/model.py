@@ -1,0 +1,167 @@
+"""A table of a report, before it is written as Markdown, CSV, LaTeX, to a terminal or into a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from romexp.analysis.summary import Statistics
+
+Mark = Literal["", "best", "failure", "strong"]
+Role = Literal["measured", "published", "difference"]
+
+HEADINGS: Mapping[str, str] = {
+    "S": "Score", "ES": "Efficacy", "EM": "Efficacy", "PS": "Generalization", "PM": "Generalization",
+    "NS": "Specificity", "NM": "Specificity", "GE": "Fluency", "RS": "Consistency",
+}  # fmt: skip
+"""What stands above the columns of the paper's Table 4."""
+
+CLEAR_FAILURE: Mapping[str, float] = {
+    "S": 50, "ES": 75, "EM": 20, "PS": 60, "PM": 10, "NS": 45, "NM": -5, "GE": 600, "RS": 31,
+}  # fmt: skip
+"""CounterFact values below these are printed in red, as in the paper (SPEC §5.7)."""
+
+CLEAR_FAILURE_ZSRE: Mapping[str, float] = {"S": 20, "Efficacy": 50, "Paraphrase": 50, "Specificity": 20}
+"""The same for zsRE."""
+
+MARKS_EXPLAINED = (
+    "In parentheses: half-width of the 95 % interval; S is given with its bootstrap interval. Green, bold: a model's "
+    "highest value of a column, of two editors or more. Red: a clear failure, by the paper's thresholds."
+)
+"""The paper marks highest values green and clear failures red."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column's name, and the heading that it shares with its neighbours."""
+
+    name: str
+    heading: str = ""
+    numeric: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What is shown, and whether it is among the best, a clear failure, or stands out otherwise (`strong`).
+
+    Attributes:
+        value: the number behind the text, where there is one; for sorting.
+    """
+
+    text: str
+    value: float | None = None
+    mark: Mark = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line: measured here, published, or the difference of these.
+
+    Attributes:
+        model: what it is about, by which readers filter; empty where it is about no one model.
+        dataset: likewise.
+        editors: their own labels, as `FT+L`; none for the unedited model.
+        below: it belongs to the line above: to ours the published one and the difference.
+    """
+
+    cells: tuple[Cell, ...]
+    role: Role = "measured"
+    below: bool = False
+    model: str = ""
+    dataset: str = ""
+    editors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Lines that belong together, as those of one model.
+
+    Attributes:
+        notes: what the reader must know of them: cases that are missing, other settings than the paper's.
+        commands: what would fill in what is missing.
+    """
+
+    title: str
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportTable:
+    """A table.
+
+    Attributes:
+        name: stem of its files, as `table4`.
+        records: the same numbers unrounded, one flat record a line: what the CSV holds.
+        caption: what holds for the whole table.
+    """
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    blocks: tuple[Block, ...]
+    caption: str = ""
+    records: tuple[Mapping[str, Any], ...] = field(default=())
+
+
+def metric_columns(names: Sequence[str]) -> tuple[Column, ...]:
+    """Columns of metrics, with the paper's headings."""
+    return tuple(Column(name=name, heading=HEADINGS.get(name, "")) for name in names)
+
+
+def statistic_cell(entry: Statistics | None, *, sign: bool = False) -> Cell:
+    """`99.0 (0.3)`, `89.2 [88.9, 89.5]` for S, a dash where there is no value.
+
+    Args:
+        sign: give positive means their sign too.
+    """
+    if entry is None or entry["mean"] is None:
+        return Cell(text="–")
+    text = fixed(entry["mean"], sign=sign)
+    low, high = entry.get("interval") or (None, None)
+    if entry.get("half_width") is not None:
+        text += f" ({fixed(entry['half_width'])})"
+    elif low is not None and high is not None:
+        text += f" [{fixed(low)}, {fixed(high)}]"
+    return Cell(text=text, value=entry["mean"])
+
+
+def failing(metric: str, value: float | None, *, zsre: bool) -> bool:
+    """Whether an edited model's value is a clear failure by the paper's thresholds (SPEC §5.7)."""
+    threshold = (CLEAR_FAILURE_ZSRE if zsre else CLEAR_FAILURE).get(metric)
+    return value is not None and threshold is not None and value < threshold
+
+
+def with_failures(cells: Sequence[Cell], metrics: Sequence[str], *, zsre: bool) -> list[Cell]:
+    """Mark an editor's clear failures."""
+    return [
+        replace(cell, mark="failure") if failing(name, cell.value, zsre=zsre) else cell
+        for name, cell in zip(metrics, cells, strict=True)
+    ]
+
+
+def with_best(lines: Sequence[Line], columns: Sequence[int], among: Sequence[int]) -> list[Line]:
+    """Mark the highest value of each column, as printed, unless it is a failure; ties are all marked.
+
+    Args:
+        columns: positions of the cells.
+        among: positions of the lines that compete; fewer than two compete for nothing.
+    """
+    out = [list(line.cells) for line in lines]
+    for column in columns:
+        values = {i: cell.value for i in among if (cell := out[i][column]).value is not None}
+        if len(values) < 2:
+            continue
+        top = fixed(max(value for value in values.values() if value is not None))
+        for i, value in values.items():
+            if value is not None and fixed(value) == top and not out[i][column].mark:
+                out[i][column] = replace(out[i][column], mark="best")
+    return [replace(line, cells=tuple(cells)) for line, cells in zip(lines, out, strict=True)]
+
+
+def fixed(value: float, *, sign: bool = False) -> str:
+    """One decimal, and never `-0.0`."""
+    text = f"{value:+.1f}" if sign else f"{value:.1f}"
+    return {"-0.0": "+0.0" if sign else "0.0"}.get(text, text)

@@ -1,0 +1,177 @@
+"""The paper's Tables 1, 4, 5 and 6 with our figures, the published ones and the difference (SPEC §5.7, §8).
+
+Models that the paper does not have come in the same columns, without published lines: in Table 4 or, for zsRE, Table 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from romexp.analysis.metrics import Kind
+from romexp.analysis.missing import Gap, command, entry_gap, study_gaps
+from romexp.analysis.published import MODEL_NAMES, TABLES, PublishedModel, PublishedTable, published_table
+from romexp.analysis.studies import Entry, Study, editor_position
+from romexp.reporting.tables.model import MARKS_EXPLAINED, Block, Column, ReportTable, metric_columns
+from romexp.reporting.tables.paper_rows import PaperRow, lines_of, measured_row, record_of, unedited_row
+
+Departure = Callable[[Study, Entry], str]
+"""In what a run departs from the paper's settings; empty where it does not."""
+
+HOME = {"counterfact": 4, "zsre": 1}
+"""The table for models that the paper does not have."""
+
+CAPTION = (
+    "Where model, data and settings are the paper's, its figures and the difference stand below; with * where that is "
+    "larger than both half-widths together, as the root of the sum of their squares."
+)
+S_ADDED = " The paper's zsRE tables have no S; the published one is made from its three means."
+
+Part = tuple[Block, list[PaperRow]]
+
+
+def paper_table(
+    number: int,
+    studies: Sequence[Study],
+    *,
+    departure: Departure,
+    suffix: Sequence[str] = (),
+    only_begun: bool = False,
+) -> ReportTable:
+    """One of the paper's tables, as far as there are results; blocks say what is missing and how to fill it in.
+
+    Args:
+        departure: whether an entry may be compared with the paper's.
+        suffix: arguments that every command needs, as `outputs=…`.
+        only_begun: leave out models of the paper without any run.
+    """
+    table = published_table(number)
+    mine = [study for study in studies if belongs(study, table)]
+    parts: list[Part] = []
+    for published in table.models:
+        of_model = [study for study in mine if study.model == published.model]
+        if of_model or not only_begun:
+            parts += _ModelPart(table.kind, published, departure, suffix).blocks(of_model)
+    for study in mine:
+        if table.model(study.model) is None:
+            parts.append(_other_block(study))
+    return ReportTable(
+        name=f"table{number}",
+        title=f"{table.title} (the paper's Table {number})",
+        columns=(Column(name="Editor", numeric=False), Column(name="Cases"), *metric_columns(table.columns)),
+        blocks=tuple(block for block, _ in parts),
+        caption=f"{MARKS_EXPLAINED} {CAPTION}" + (S_ADDED if table.kind == "zsre" else ""),
+        records=tuple(record_of(row, table.kind) for _, rows in parts for row in rows),
+    )
+
+
+def belongs(study: Study, table: PublishedTable) -> bool:
+    """Whether a study has its place in this table: its model stands there, or in none of the paper's of this kind."""
+    if study.kind != table.kind:
+        return False
+    homes = [n for n in TABLES if (t := published_table(n)).kind == study.kind and t.model(study.model) is not None]
+    return table.number in homes if homes else table.number == HOME[study.kind]
+
+
+def _other_block(study: Study) -> Part:
+    rows = [unedited_row(study, published=None, records=None)]
+    rows += [measured_row(study, entry, published=None, records=None) for entry in study.entries]
+    return _block(f"{study.label} (not in the paper)", study.kind, rows, study_gaps(study))
+
+
+def _block(title: str, kind: Kind, rows: list[PaperRow], gaps: Sequence[Gap]) -> Part:
+    block = Block(
+        title=title,
+        lines=lines_of(rows, kind),
+        notes=tuple(gap.note for gap in gaps),
+        commands=tuple(dict.fromkeys(each for gap in gaps for each in gap.commands)),
+    )
+    return block, rows
+
+
+class _ModelPart:
+    """The part of a table that belongs to one model of the paper: a block for each of its studies."""
+
+    def __init__(self, kind: Kind, published: PublishedModel, departure: Departure, suffix: Sequence[str]) -> None:
+        self.kind, self.published, self.departure = kind, published, departure
+        self.base, self.suffix = [f"model={published.model}", f"dataset={kind}"], suffix
+        self.name = MODEL_NAMES[published.model]
+
+    def blocks(self, studies: Sequence[Study]) -> Iterator[Part]:
+        """The study with most runs to compare comes first and names all of the paper's editors, run or not."""
+        ordered = sorted(studies, key=lambda study: (-len(self._comparable(study)), -len(study.columns)))
+        done = {entry.editor for study in studies for entry in self._comparable(study)}
+        lacking = [row.editor for row in self.published.rows if row.editor and row.editor not in done]
+        if not ordered:
+            rows = [self._only_published(row.editor) for row in self.published.rows]
+            yield _block(self.name, self.kind, rows, [self._no_run(lacking)])
+        for position, study in enumerate(ordered):
+            yield self._block(study, lacking if position == 0 else [])
+
+    def _comparable(self, study: Study) -> list[Entry]:
+        return [entry for entry in study.entries if not self.departure(study, entry)]
+
+    def _block(self, study: Study, lacking: Sequence[str]) -> Part:
+        reasons = {entry.label: self.departure(study, entry) for entry in study.entries}
+        comparable = not all(reasons.values())
+        cut = first_records(study, self.published.records) if comparable else study
+        theirs = self.published.row("") if comparable else None
+        rows = [unedited_row(cut, published=theirs, records=self.published.records)]
+        gaps: list[Gap] = []
+        for editor in sorted({*lacking, *(entry.editor for entry in cut.entries)}, key=editor_position):
+            row = self.published.row(editor)
+            for entry in (entry for entry in cut.entries if entry.editor == editor):
+                reason = reasons[entry.label] if row else ""
+                compared = None if reason else row
+                made = measured_row(cut, entry, published=compared, records=self.published.records)
+                rows.append(replace(made, label=f"{made.label}, {_kind_of(reason)}") if reason else made)
+                gaps += self._gaps(study, entry, reason, compared=compared is not None)
+            if editor in lacking:
+                rows.append(self._only_published(editor))
+        if lacking:
+            gaps.append(self._no_run(lacking))
+        if cut is not study:
+            gaps.append(Gap(note=f"of the cases only the paper's first {self.published.records} count"))
+        return _block(f"{self.name} ({study.label})", self.kind, rows, gaps)
+
+    def _gaps(self, study: Study, entry: Entry, reason: str, *, compared: bool) -> list[Gap]:
+        if reason:
+            return [Gap(note=f"{entry.label}: not compared, {reason}", entry=entry.label)]
+        if not compared:
+            return []
+        base = [*self.base, f"editor={entry.editor}"]
+        gap = entry_gap(entry, records=self.published.records, base=base, suffix=self.suffix)
+        return [gap] if gap else []
+
+    def _no_run(self, lacking: Sequence[str]) -> Gap:
+        labels = [row.label for row in self.published.rows if row.editor in lacking]
+        return Gap(note=f"no run to compare: {', '.join(labels)}", commands=tuple(map(self._whole, lacking)))
+
+    def _only_published(self, editor: str) -> PaperRow:
+        row = self.published.row(editor)
+        return PaperRow(
+            model=self.published.model,
+            label=row.label if row else editor,
+            editor=editor,
+            dataset=self.kind,
+            name=row.label if row and editor else "",
+            published=row,
+            records=self.published.records,
+        )
+
+    def _whole(self, editor: str) -> str:
+        return command(*self.base, f"dataset.limit={self.published.records}", f"editor={editor}", *self.suffix)
+
+
+def first_records(study: Study, records: int) -> Study:
+    """The study without cases beyond the first `records`; the very same where there are none."""
+    if all(row["case_id"] < records for entry in study.entries for row in entry.rows):
+        return study
+    kept = [
+        replace(entry, rows=tuple(row for row in entry.rows if row["case_id"] < records)) for entry in study.entries
+    ]
+    return replace(study, entries=tuple(entry for entry in kept if entry.rows))
+
+
+def _kind_of(reason: str) -> str:
+    return "other data" if reason.startswith("other data") else "other settings"

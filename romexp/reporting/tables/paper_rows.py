@@ -1,0 +1,164 @@
+"""Rows of a paper table: what was measured, what was published, the difference; as lines and as flat records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from romexp.analysis.metrics import Kind, columns_of
+from romexp.analysis.published import PublishedRow, PublishedValue
+from romexp.analysis.studies import Entry, Study, edits
+from romexp.analysis.summary import UNEDITED, Statistics, interval_of
+from romexp.reporting.tables.model import Cell, Line, fixed, statistic_cell, with_best, with_failures
+
+FIRST = 2
+"""Columns before the metrics: the editor, the number of cases."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperRow:
+    """One editor, or the unedited model, on one model.
+
+    Attributes:
+        model: the model's name.
+        study: the study's label; empty without a run.
+        label: the row's.
+        editor: option name; empty for the unedited model.
+        dataset: option name.
+        name: the editor's own label, as `FT+L`; empty for the unedited model.
+        cases: how many were measured; None without a run.
+        metrics: what was measured; None without a run.
+        published: the paper's row, where the two may be compared or nothing was measured.
+        records: the paper's number of cases.
+    """
+
+    model: str
+    label: str
+    editor: str
+    dataset: str = ""
+    name: str = ""
+    study: str = ""
+    cases: int | None = None
+    metrics: Mapping[str, Statistics] | None = None
+    published: PublishedRow | None = None
+    records: int | None = None
+
+
+def measured_row(study: Study, entry: Entry, *, published: PublishedRow | None, records: int | None) -> PaperRow:
+    """An editor's row."""
+    return PaperRow(
+        model=study.model,
+        study=study.label,
+        label=entry.label,
+        editor=entry.editor,
+        dataset=study.dataset,
+        name=entry.name,
+        cases=entry.n_cases,
+        metrics=entry.metrics,
+        published=published,
+        records=records,
+    )
+
+
+def unedited_row(study: Study, *, published: PublishedRow | None, records: int | None) -> PaperRow:
+    """The model before any edit."""
+    return PaperRow(
+        model=study.model,
+        study=study.label,
+        label=UNEDITED,
+        editor="",
+        dataset=study.dataset,
+        cases=study.unedited["n_cases"],
+        metrics=study.unedited["pre"],
+        published=published,
+        records=records,
+    )
+
+
+def lines_of(rows: Sequence[PaperRow], kind: Kind) -> tuple[Line, ...]:
+    """Up to three lines a row; the best of the measured and of the published values are marked, each among its like."""
+    lines: list[Line] = []
+    competing: dict[str, list[int]] = {"measured": [], "published": []}
+    for row in rows:
+        for line in _lines(row, kind):
+            if edits(row.editor) and line.role in competing:
+                competing[line.role].append(len(lines))
+            editors = (row.name,) if row.name else ()
+            lines.append(replace(line, model=row.model, dataset=row.dataset, editors=editors))
+    width = FIRST + len(columns_of(kind))
+    for among in competing.values():
+        lines = with_best(lines, range(FIRST, width), among)
+    return tuple(lines)
+
+
+def _lines(row: PaperRow, kind: Kind) -> Iterator[Line]:
+    names, zsre = columns_of(kind), kind == "zsre"
+    if row.metrics is not None:
+        cells = [statistic_cell(row.metrics.get(name)) for name in names]
+        cases = Cell(text=str(row.cases), value=float(row.cases or 0))
+        yield Line(cells=(Cell(text=row.label), cases, *_marked(cells, names, row, zsre=zsre)))
+    if row.published is not None:
+        cells = [_published_cell(row.published.values.get(name)) for name in names]
+        label = "published" if row.metrics is not None else f"{row.published.label}, published"
+        cases = Cell(text=str(row.records), value=float(row.records or 0))
+        shown = (Cell(text=label), cases, *_marked(cells, names, row, zsre=zsre))
+        yield Line(cells=shown, role="published", below=row.metrics is not None)
+    if row.metrics is not None and row.published is not None:
+        cells = [_difference_cell(row.metrics.get(name), row.published.values.get(name)) for name in names]
+        yield Line(cells=(Cell(text="difference"), Cell(text=""), *cells), role="difference", below=True)
+
+
+def _marked(cells: Sequence[Cell], names: Sequence[str], row: PaperRow, *, zsre: bool) -> Sequence[Cell]:
+    """Clear failures of editors; the unedited model has nothing to succeed at."""
+    return with_failures(cells, names, zsre=zsre) if edits(row.editor) else cells
+
+
+def _published_cell(value: PublishedValue | None) -> Cell:
+    if value is None:
+        return Cell(text="–")
+    width = f" ({value.half_width})" if value.half_width is not None else ""
+    return Cell(text=f"{fixed(value.mean)}{width}", value=value.mean)
+
+
+def _difference_cell(ours: Statistics | None, theirs: PublishedValue | None) -> Cell:
+    if ours is None or theirs is None or ours["mean"] is None:
+        return Cell(text="–")
+    difference = ours["mean"] - theirs.mean
+    beyond = exceeds(ours, theirs)
+    return Cell(text=fixed(difference, sign=True) + ("*" if beyond else ""), value=difference)
+
+
+def exceeds(ours: Statistics, theirs: PublishedValue) -> bool:
+    """Whether means are further apart than √(a² + b²) of their half-widths a, b and the paper's rounding allow."""
+    if ours["half_width"] is None or theirs.half_width is None:
+        return False
+    return bool(abs(ours["mean"] - theirs.mean) > math.hypot(ours["half_width"], theirs.half_width) + 0.05)
+
+
+def record_of(row: PaperRow, kind: Kind) -> dict[str, Any]:
+    """The row's numbers unrounded. Empty where there are none."""
+    record: dict[str, Any] = {
+        "model": row.model,
+        "study": row.study,
+        "label": row.label,
+        "editor": row.editor,
+        "cases": row.cases,
+        "cases_published": row.records if row.published is not None else None,
+    }
+    for name in columns_of(kind):
+        ours = (row.metrics or {}).get(name) or {}
+        theirs = row.published.values.get(name) if row.published is not None else None
+        low, high = interval_of(ours)
+        mean = ours.get("mean")
+        record |= {
+            name: mean,
+            f"{name}_low": low,
+            f"{name}_high": high,
+            f"{name}_n": ours.get("n"),
+            f"{name}_published": theirs.mean if theirs else None,
+            f"{name}_published_half_width": theirs.half_width if theirs else None,
+            f"{name}_difference": mean - theirs.mean if theirs and mean is not None else None,
+        }
+    return record

@@ -1,0 +1,244 @@
+"""Causal traces by model as one table: total effect, and where the indirect effects peak (paper §2.2, SPEC §2.4)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from romexp.analysis.missing import continuing
+from romexp.analysis.published import PUBLISHED_TRACES, PublishedTrace
+from romexp.analysis.traces import GROUPS, KINDS, LAST_SUBJECT, best_layer, trace_summary, traced
+from romexp.errors import DataError
+from romexp.reporting.tables.model import Block, Cell, Column, Line, ReportTable, fixed
+from romexp.results.find import FoundRun
+from romexp.results.rows import Row
+from romexp.results.settings import differing, short, sort_key
+
+CAPTION = (
+    "In %, with the half-width of the 95 % interval. ATE: average total effect. Then the highest average indirect "
+    "effect of a restored state, of MLPs and of attention at the last subject token, and its layer; “peak”: the "
+    "highest anywhere."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceStudy:
+    """Traces of one model and data set under one configuration, shards together.
+
+    Attributes:
+        label: model, data set, and what tells it from another study of these.
+        summary: as of `trace_averages.trace_summary`.
+    """
+
+    label: str
+    model: str
+    dataset: str
+    runs: tuple[FoundRun, ...]
+    summary: Mapping[str, Any]
+
+
+def trace_studies(runs: Iterable[FoundRun]) -> tuple[list[TraceStudy], list[str]]:
+    """Studies of `task=trace` by model and data set, and a line for each run that cannot be used.
+
+    Traces of single sentences are left alone.
+    """
+    groups: dict[str, list[FoundRun]] = {}
+    for run in runs:
+        if run.task == "trace" and run.names.get("dataset") != "prompt":
+            key = {"names": run.names, "identity": run.same_study()}
+            groups.setdefault(json.dumps(key, sort_keys=True), []).append(run)
+    studies: list[TraceStudy] = []
+    problems: list[str] = []
+    for group in groups.values():
+        rows: dict[int, Row] = {}
+        for run in sorted(group, key=lambda run: (run.finished_at, str(run.path))):
+            try:
+                rows.update((row["case_id"], row) for row in run.rows())
+            except DataError as error:
+                problems.append(str(error))
+        ordered = [rows[number] for number in sorted(rows)]
+        try:
+            summary = trace_summary(ordered)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            problems.append(f"{group[0].path}: rows that are no traces ({type(error).__name__}: {error})")
+            continue
+        if summary["n"]:
+            studies.append(_study(group, summary))
+        else:
+            problems.append(f"{group[0].path}: not one of {len(ordered)} facts was traced")
+    return _labelled(studies), problems
+
+
+def trace_report(studies: Sequence[TraceStudy]) -> ReportTable:
+    """One line a study; below it the paper's, for GPT-2 XL on known facts with the paper's noise."""
+    lines: list[Line] = []
+    for study in studies:
+        lines.append(_line(study))
+        published = PUBLISHED_TRACES.get(study.model)
+        if published is not None and _comparable(study, published):
+            lines.append(replace(_published_line(published), model=study.model, dataset=study.dataset))
+    unfinished = [study for study in studies if any(run.status != "done" for run in study.runs)]
+    block = Block(
+        title="",
+        lines=tuple(lines),
+        notes=tuple(f"{study.label}: not finished" for study in unfinished),
+        commands=tuple(each for study in unfinished for each in continuing(study.runs)),
+    )
+    effects = [Column(name=name) for kind in KINDS for name in (kind, "layer", f"{kind} peak")]
+    return ReportTable(
+        name="traces",
+        title="Causal traces",
+        columns=(
+            Column(name="Model, facts", numeric=False),
+            *(Column(name=name) for name in ("Facts", "clean", "corrupted", "ATE")),
+            *effects,
+        ),
+        blocks=(block,) if lines else (),
+        caption=CAPTION,
+        records=tuple(_record(study) for study in studies),
+    )
+
+
+def _comparable(study: TraceStudy, published: PublishedTrace) -> bool:
+    tracer = study.runs[0].identity.get("tracer") or {}
+    return study.dataset == "known" and all(tracer.get(name) == value for name, value in published.tracer.items())
+
+
+def _study(group: Sequence[FoundRun], summary: Mapping[str, Any]) -> TraceStudy:
+    names = group[0].names
+    model, dataset = str(names.get("model", "")), str(names.get("dataset", ""))
+    return TraceStudy(label=f"{model}, {dataset}", model=model, dataset=dataset, runs=tuple(group), summary=summary)
+
+
+def _labelled(studies: Sequence[TraceStudy]) -> list[TraceStudy]:
+    """By model and data set, and in the order of the settings that tell two of these apart and are in their labels."""
+    out: list[tuple[list[Any], TraceStudy]] = []
+    for study in studies:
+        same = [other for other in studies if other.label == study.label]
+        fields = differing([other.runs[0].same_study() for other in same])[[o is study for o in same].index(True)]
+        label = f"{study.label} ({short(fields)})" if fields else study.label
+        place = [study.model, study.dataset, *map(sort_key, fields.values())]
+        out.append((place, replace(study, label=label)))
+    return [study for _, study in sorted(out, key=lambda each: each[0])]
+
+
+def _line(study: TraceStudy) -> Line:
+    summary = study.summary
+    cells = [_percent(summary[name]["mean"], summary[name]["half_width"]) for name in ("high", "low", "ate")]
+    for kind in KINDS:
+        cells += _effect(summary, kind)
+    return Line(
+        cells=(Cell(text=study.label), Cell(text=str(summary["n"]), value=float(summary["n"])), *cells),
+        model=study.model,
+        dataset=study.dataset,
+    )
+
+
+def _effect(summary: Mapping[str, Any], kind: str) -> list[Cell]:
+    """At the last subject token: effect and layer; then the highest anywhere, in words."""
+    cell, peak = summary["groups"].get(LAST_SUBJECT, {}).get(kind), summary["peaks"].get(kind)
+    if cell is None or peak is None:
+        return [Cell(text="–")] * 3
+    effect, half, layer = best_layer(cell)
+    where = f"{_percent(peak['aie'], peak['half_width']).text} {peak['group']}, layer {peak['layer']}"
+    return [
+        _percent(effect, half),
+        Cell(text=str(layer), value=float(layer)),
+        Cell(text=where, value=peak["aie"] * 100),
+    ]
+
+
+def _published_line(published: PublishedTrace) -> Line:
+    cells = [Cell(text=str(published.facts), value=float(published.facts))]
+    cells += [Cell(text=fixed(value), value=value) for value in (published.high, published.low, published.ate)]
+    for effect, layer in (published.hidden, published.mlp, published.attn):
+        cells += [
+            Cell(text=fixed(effect), value=effect),
+            Cell(text="–" if layer is None else str(layer)),
+            Cell(text="–"),
+        ]
+    return Line(cells=(Cell(text="published"), *cells), role="published", below=True)
+
+
+def _percent(mean: float, half_width: float) -> Cell:
+    return Cell(text=f"{fixed(100 * mean)} ({fixed(100 * half_width)})", value=100 * mean)
+
+
+def _record(study: TraceStudy) -> Mapping[str, Any]:
+    summary = study.summary
+    record: dict[str, Any] = {
+        "model": study.model,
+        "dataset": study.dataset,
+        "study": study.label,
+        "facts": summary["n"],
+    }
+    for name in ("high", "low", "ate"):
+        record |= {name: summary[name]["mean"], f"{name}_half_width": summary[name]["half_width"]}
+    for kind in KINDS:
+        cell = summary["groups"].get(LAST_SUBJECT, {}).get(kind)
+        best = best_layer(cell) if cell else (None,) * 3
+        record |= dict(zip((kind, f"{kind}_half_width", f"{kind}_layer"), best, strict=True))
+        peak = summary["peaks"].get(kind) or {}
+        record |= {f"{kind}_peak_{name}": peak.get(name) for name in ("aie", "half_width", "layer", "group")}
+    return record
+
+
+def trace_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
+    """Averages over facts; for a single fact what was predicted and where restoring helps most."""
+    if len(rows) == 1 and traced(rows):
+        return _single(rows[0], title)
+    caption = (
+        f"{summary['n']} facts traced, {summary['n_incorrect']} predicted otherwise; "
+        f"ATE {_share(summary['ate'])}, clean {_share(summary['high'])}, corrupted {_share(summary['low'])}"
+    )
+    if summary["suggested_layer"] is not None:
+        caption += f"; suggested layer for editing: {summary['suggested_layer']}"
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table.add_column("highest average indirect effect at")
+    for kind in KINDS:
+        table.add_column(kind, justify="right")
+        table.add_column("layer", justify="right")
+    for group in GROUPS:
+        cells = summary["groups"].get(group)
+        if cells:
+            table.add_row(group, *(text for kind in KINDS for text in _peak(cells.get(kind))))
+    return table
+
+
+def _peak(cell: Mapping[str, Any] | None) -> tuple[str, str]:
+    if cell is None:
+        return "", ""
+    effect, half_width, layer = best_layer(cell)
+    return f"{effect:.1%} ({half_width:.1%})", str(layer)
+
+
+def _share(statistic: Mapping[str, Any]) -> str:
+    if statistic["mean"] is None:
+        return "–"
+    return f"{statistic['mean']:.1%} ({statistic['half_width']:.1%})"
+
+
+def _single(row: Mapping[str, Any], title: str) -> Table:
+    caption = (
+        f"{row['prompt']} → {row['answer'].strip()}: clean {row['high_score']:.1%}, corrupted {row['low_score']:.1%}"
+    )
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table.add_column("token, subject starred")
+    kinds = [kind for kind in KINDS if row.get(kind)]
+    for kind in kinds:
+        table.add_column(f"{kind}: highest p", justify="right")
+        table.add_column("layer", justify="right")
+    begin, end = row["subject_range"]
+    for i, token in enumerate(row["tokens"]):
+        cells = []
+        for kind in kinds:
+            values = np.array(row[kind][i], dtype=float)
+            known = not np.isnan(values).all()
+            cells += [f"{np.nanmax(values):.1%}", str(int(np.nanargmax(values)))] if known else ["", ""]
+        table.add_row(repr(token) + ("*" if begin <= i < end else ""), *cells)
+    return table

@@ -1,0 +1,107 @@
+"""Tables as Markdown and CSV, and on the terminal; for LaTeX see `reporting.tables.latex`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from romexp.reporting.tables.model import Cell, Column, Line, Mark, ReportTable
+
+_STYLES: Mapping[Mark, str] = {"": "", "best": "bold green", "failure": "red", "strong": "bold"}
+
+
+def to_markdown(table: ReportTable) -> str:
+    """GitHub's pipe table, a block after the other; then notes and commands. Best values bold, failures with ▼."""
+    out = [f"## {table.title}", ""]
+    for block in table.blocks:
+        out += [f"### {_plain(block.title)}", ""] if block.title else []
+        out += _pipe_rows(table.columns, block.lines)
+        out += ["", *(f"- {_plain(note)}" for note in block.notes)] if block.notes else []
+        out += ["", "```sh", *block.commands, "```"] if block.commands else []
+        out.append("")
+    if table.caption:
+        red = any(cell.mark == "failure" for block in table.blocks for line in block.lines for cell in line.cells)
+        out += [table.caption + (" Red is marked ▼ here." if red else ""), ""]
+    return "\n".join(out)
+
+
+def to_csv(table: ReportTable) -> str:
+    """The records, unrounded."""
+    out = io.StringIO()
+    names = list(dict.fromkeys(name for record in table.records for name in record))
+    writer = csv.DictWriter(out, fieldnames=names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table.records)
+    return out.getvalue()
+
+
+def to_rich(table: ReportTable) -> list[Table]:
+    """For the terminal: a table for each block."""
+    out = []
+    for number, block in enumerate(table.blocks):
+        title = ": ".join(part for part in (table.title if not number else "", block.title) if part)
+        last = number == len(table.blocks) - 1
+        shown = Table(
+            title=Text(title),
+            title_justify="left",
+            caption=Text(table.caption) if last else None,
+            caption_justify="left",
+        )
+        for column in table.columns:
+            shown.add_column(Text(column.name), justify="right" if column.numeric else "left", no_wrap=True)
+        for line, after in itertools.zip_longest(block.lines, block.lines[1:]):
+            ends = line.below and not (after is not None and after.below)
+            shown.add_row(*_rich_cells(line), end_section=ends, style="" if line.role == "measured" else "dim")
+        out.append(shown)
+    return out
+
+
+def _rich_cells(line: Line) -> Iterator[Text]:
+    for number, cell in enumerate(line.cells):
+        yield Text(("  " if number == 0 and line.below else "") + cell.text, style=_STYLES[cell.mark])
+
+
+def _pipe_rows(columns: Sequence[Column], lines: Sequence[Line]) -> list[str]:
+    texts = [
+        [column.name for column in columns],
+        *([_pipe_cell(line, i) for i in range(len(columns))] for line in lines),
+    ]
+    widths = [max(len(row[i]) for row in texts) for i in range(len(columns))]
+    rule = ["-" * (w - 1) + ":" if column.numeric else "-" * w for column, w in zip(columns, widths, strict=True)]
+    padded = [
+        [text.rjust(w) if c.numeric else text.ljust(w) for text, w, c in zip(row, widths, columns, strict=True)]
+        for row in (texts[0], rule, *texts[1:])
+    ]
+    return ["| " + " | ".join(row) + " |" for row in padded]
+
+
+def _pipe_cell(line: Line, number: int) -> str:
+    cell: Cell = line.cells[number]
+    text = _plain(cell.text)
+    if cell.mark in ("best", "strong"):
+        text = f"**{text}**"
+    elif cell.mark == "failure":
+        text += " ▼"
+    return f"↳ {text}" if number == 0 and line.below else text
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown leaves as it is."""
+    for character in "\\`*_|<>":
+        text = text.replace(character, "\\" + character)
+    return text
+
+
+def notes_and_commands(table: ReportTable) -> list[str]:
+    """What a terminal shows below a table: what is missing, and the commands that would fill it in."""
+    out: list[str] = []
+    for block in table.blocks:
+        out += [f"{block.title or table.title}:"] if block.notes or block.commands else []
+        out += [f"  {note}" for note in block.notes]
+        out += [f"    {command}" for command in block.commands]
+    return out

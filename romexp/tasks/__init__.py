@@ -1,0 +1,1 @@
+"""What `romexp task=…` does, a module each (config group `task`)."""

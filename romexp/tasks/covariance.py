@@ -1,0 +1,84 @@
+"""`task=covariance`: second moments ahead of time, any number of layers in one pass (SPEC §3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from romexp.cli.job import Job, Outcome
+from romexp.cli.progress import bars
+from romexp.errors import ConfigError
+from romexp.lm.model import LanguageModel, PretrainedModel
+from romexp.results.identity import of_covariance
+from romexp.stats.covariance import Covariance
+from romexp.stats.second_moment import SecondMoment, save_moments
+from romexp.tasks.run import Run, described, opened
+
+FILE = "second_moments.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitCovariance:
+    """Measure (or load) second moments and leave them where edits look for them: in the cache.
+
+    Attributes:
+        model: whose keys.
+        covariance: the corpus and how it is read.
+        layers: which; None is all of them.
+        export: also write them to one file in the result folder, to be given as `covariance.path` elsewhere.
+    """
+
+    model: PretrainedModel
+    covariance: Covariance
+    layers: Sequence[int] | None = None
+    export: bool = False
+
+    def __call__(self, job: Job) -> Outcome:
+        """Summary: by layer the number of tokens and E‖k‖², the trace of C.
+
+        Raises:
+            RomexpError: a layer the model lacks, a corpus that cannot be read, a busy or foreign result folder.
+        """
+        lm = job.load(self.model)
+        layers = list(range(lm.n_layers)) if self.layers is None else [int(layer) for layer in self.layers]
+        if not layers:
+            raise ConfigError("task.layers: expected at least one layer, or null for all of them")
+        identity = {
+            "task": "covariance",
+            "model": {"digest": lm.digest, "dtype": self.model.dtype},
+            "covariance": of_covariance(self.covariance),
+            "layers": layers,
+            "export": self.export,
+        }
+        names = {"task": "covariance", "model": lm.name, "covariance": job.choices["covariance"]}
+        facts = {"model": described(lm)}
+        with opened(job, names=names, identity=identity, facts=facts) as run:
+            if run.was_done:
+                return self._outcome(run, lm, run.folder.read("summary") or {})
+            with run.working(name=f"{lm.name} {run.manifest['hash']}", group=lm.name, job_type="covariance") as tracked:
+                with bars() as bar:
+                    moments = self.covariance.moments(lm, layers, progress=bar("texts"))
+                if self.export:
+                    save_moments(run.folder.path / FILE, moments)
+                summary = {str(layer): _describe(moment) for layer, moment in moments.items()}
+                run.folder.write("summary", summary)
+                tracked.summary({f"layer {k}/{name}": v for k, entry in summary.items() for name, v in entry.items()})
+            return self._outcome(run, lm, summary)
+
+    def _outcome(self, run: Run, lm: LanguageModel, summary: Mapping[str, Mapping[str, Any]]) -> Outcome:
+        table = Table(title=f"second moments of {lm.name}")
+        for column in ("layer", "tokens", "E‖k‖²"):
+            table.add_column(column, justify="right")
+        for layer, entry in summary.items():
+            table.add_row(layer, str(entry["tokens"]), f"{entry['trace']:.4g}")
+        lines = [f"kept in: {self.covariance.cache_dir}", f"results: {run.folder.path}"]
+        if self.export:
+            lines.append(f"file for covariance.path: {run.folder.path / FILE}")
+        return Outcome(tables=(table,), lines=lines, folder=run.folder.path)
+
+
+def _describe(moment: SecondMoment) -> dict[str, float]:
+    return {"tokens": moment.count, "trace": float(moment.matrix.diagonal().sum())}

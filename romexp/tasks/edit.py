@@ -1,0 +1,204 @@
+"""The paper's main experiment: edit each fact by itself, measure before and after, start over (SPEC §5.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from romexp.analysis.metrics import case_metrics
+from romexp.analysis.summary import SIDES, Summary, case_frame, flatten, summarize
+from romexp.cli.job import Job, Outcome
+from romexp.cli.kept_between_jobs import ReferenceSource
+from romexp.cli.progress import Report, bars
+from romexp.data.dataset import Loaded
+from romexp.editors.base import Editor, Resources
+from romexp.errors import ConfigError, DataError
+from romexp.evaluation.base import Evaluator
+from romexp.evaluation.generation import References
+from romexp.evaluation.text_metrics import tokenizer_in_use
+from romexp.facts import Case
+from romexp.lm.model import LanguageModel, PretrainedModel
+from romexp.reporting.tables.run import rich_table, table_rows
+from romexp.results.identity import Identity, fingerprint, of_covariance
+from romexp.results.rows import Row
+from romexp.stats.covariance import Covariance
+from romexp.tasks.edit_batch import CaseRunner
+from romexp.tasks.run import Run, Worked, opened, worked_on
+from romexp.tasks.traced_layer import with_traced_layer
+from romexp.tasks.unedited import UneditedCache, code_digest
+
+
+class CaseSource(Protocol):
+    """A data set of evaluation cases (config group `dataset`)."""
+
+    def load(self) -> Loaded[Case]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditExperiment:
+    """`task=edit`: one row a case, with what was measured on the unedited model and on the one edited for it.
+
+    Attributes:
+        model: what is edited.
+        dataset: the cases.
+        editor: the editing method.
+        covariance: where second moments come from, for editors that ask for them.
+        evaluator: what is measured.
+        references: reference texts, loaded only if the evaluator looks at them.
+        batch_size: cases edited and measured together. A killed run loses at most one such batch.
+        save_deltas: keep every edit as `deltas/<case_id>.safetensors`.
+    """
+
+    model: PretrainedModel
+    dataset: CaseSource
+    editor: Editor
+    covariance: Covariance
+    evaluator: Evaluator
+    references: ReferenceSource
+    batch_size: int = 25
+    save_deltas: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"task.batch_size: expected at least 1, not {self.batch_size}")
+
+    def __call__(self, job: Job) -> Outcome:
+        """Edit and measure every case that the run's folder does not hold yet; then summarize them all.
+
+        Raises:
+            RomexpError: bad input, another process at the folder, or not one case that could be edited.
+        """
+        loaded = self._cases()
+        lm = job.load(self.model)
+        editor = with_traced_layer(self.editor, job.cache_dir, lm.digest)
+        return replace(self, editor=editor)._run(job, lm, loaded)
+
+    def _run(self, job: Job, lm: LanguageModel, loaded: Loaded[Case]) -> Outcome:
+        texts: Mapping[str, Any] = {}
+        if self.evaluator.needs_references:
+            texts = job.references.digests(self.references, loaded.items, cache_dir=job.cache_dir)
+        dataset, editor = job.choices["dataset"], job.choices["editor"]
+        names = {"task": "edit", "model": lm.name, "dataset": dataset, "editor": editor}
+        identity = self._identity(job, lm, loaded, texts)
+        with opened(
+            job,
+            names=names,
+            identity=identity,
+            facts=worked_on(job, lm, loaded) | {"word_tokenizer": tokenizer_in_use(), "editor_label": self.editor.name},
+        ) as run:
+            if run.was_done:
+                return self._outcome(run, loaded, run.folder.read("summary") or {})
+            name = f"{lm.name} {dataset} {editor} {run.manifest['hash']}"
+            with run.working(name=name, group=f"{lm.name} {dataset}", job_type="edit") as tracked:
+                with bars() as bar:
+                    references = self._references(job, loaded.items, texts)
+                    runner = self._runner(job, lm, references, texts, bar("second moments"))
+                    self._work(run, runner, loaded.items, bar(self.editor.name))
+                rows = run.folder.rows()
+                summary = self._summarize(run, rows, loaded)
+                tracked.table("cases", *_table(rows))
+                tracked.summary(flatten(summary))
+            return self._outcome(run, loaded, summary)
+
+    def _cases(self) -> Loaded[Case]:
+        loaded = self.dataset.load()
+        if not loaded.items:
+            raise DataError(f"{loaded.path}: no case to edit")
+        if not isinstance(loaded.items[0], Case):
+            kind = type(loaded.items[0]).__name__
+            raise ConfigError(f"dataset: task=edit needs cases to edit, {loaded.name} holds {kind} records")
+        return loaded
+
+    def _identity(self, job: Job, lm: LanguageModel, loaded: Loaded[Case], texts: Mapping[str, Any]) -> Identity:
+        return {
+            "task": "edit",
+            "model": {"digest": lm.digest, "dtype": self.model.dtype},
+            "dataset": {"sha256": loaded.sha256} | fingerprint(self.dataset, without=("path", "remote")),
+            "editor": fingerprint(self.editor),
+            "covariance": of_covariance(self.covariance),
+            "evaluator": fingerprint(self.evaluator),
+            "references": dict(texts),
+            "seed": job.seed,
+            "save_deltas": self.save_deltas,
+        }
+
+    def _references(self, job: Job, cases: Sequence[Case], texts: Mapping[str, Any]) -> References | None:
+        """The texts of these digests; None where the evaluator looks at none.
+
+        Raises:
+            DataError: other texts are there than those that the run is named by.
+        """
+        if not self.evaluator.needs_references:
+            return None
+        loaded = job.references.load(self.references, cases, cache_dir=job.cache_dir)
+        if dict(loaded.digests) != dict(texts):
+            raise DataError("references: the files have changed while the run began: run it again")
+        return loaded.references
+
+    def _runner(
+        self, job: Job, lm: LanguageModel, references: References | None, texts: Mapping[str, Any], fitting: Report
+    ) -> CaseRunner:
+        context = {
+            "model": lm.digest,
+            "evaluator": fingerprint(self.evaluator),
+            "references": dict(texts),
+            "words": tokenizer_in_use(),
+            "seed": job.seed,
+            "code": code_digest(),
+        }
+        second_moment = self.covariance.source(lm, progress=fitting)
+        return CaseRunner(
+            lm=lm,
+            editor=self.editor,
+            resources=Resources(second_moment=second_moment, cache_dir=job.cache_dir, seed=job.seed),
+            evaluator=self.evaluator,
+            references=references,
+            unedited=UneditedCache(path=job.cache_dir / "unedited.sqlite", context=context),
+        )
+
+    def _work(self, run: Run, runner: CaseRunner, cases: Sequence[Case], report: Report) -> None:
+        """Append a row for every case that has none; name those that cannot be edited or measured."""
+
+        def work(batch: Sequence[Case]) -> Worked:
+            result = runner(batch)
+            if self.save_deltas:  # before the rows: a case that has its row has its delta
+                for row in result.rows:
+                    metadata = {"case_id": row["case_id"], **row["requested_rewrite"]}
+                    result.deltas[row["case_id"]].save(run.folder.delta(row["case_id"]), metadata=metadata)
+            run.add_seconds(edit=result.edit_seconds, evaluate=result.evaluate_seconds)
+            return result.rows, result.set_aside
+
+        by_id = {case.case_id: case for case in cases}
+        run.work_off(by_id, work, batch_size=self.batch_size, report=report, kind="case")
+
+    def _summarize(self, run: Run, rows: Sequence[Row], loaded: Loaded[Case]) -> Summary:
+        aside = run.manifest["set_aside"]
+        if not rows:
+            raise DataError(f"{loaded.path}: not one of {len(aside)} cases could be edited; the first: {aside[0]}")
+        summary = summarize(rows, seed=run.job.seed)
+        run.folder.write_parquet(case_frame(rows))
+        run.folder.write("summary", summary)
+        return summary
+
+    def _outcome(self, run: Run, loaded: Loaded[Case], summary: Summary) -> Outcome:
+        count = summary.get("n_cases", 0)
+        title = f"{run.manifest['model']['name']}, {loaded.name}, {count} cases (95 % half-width)"
+        return Outcome(
+            tables=(rich_table(table_rows(summary, editor=self.editor.name), title=title),),
+            lines=run.closing_lines(),
+            folder=run.folder.path,
+        )
+
+
+def _table(rows: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and cells of the tracker's table: one line a case with its request and metrics."""
+    request = ("subject", "prompt", "target_true", "target_new")
+    frame = [
+        {"case_id": row["case_id"]}
+        | {name: row["requested_rewrite"][name] for name in request}
+        | {f"{side}/{name}": value for side in SIDES for name, value in case_metrics(row[side]).items()}
+        for row in rows
+    ]
+    columns = list(dict.fromkeys(name for line in frame for name in line))
+    return columns, [[line.get(name) for name in columns] for line in frame]

@@ -1,0 +1,163 @@
+"""`task=human_eval`: a blind questionnaire on generated texts, and the scores of what comes back (paper App. J)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from romexp.analysis.studies import Study, to_studies
+from romexp.cli.job import Job, Outcome
+from romexp.errors import ConfigError, DataError
+from romexp.files import write_text
+from romexp.human_eval.answers import Answers, answer_files, questionnaires_named, read_answers
+from romexp.human_eval.questionnaire import Questionnaire, draw, questionnaire_page
+from romexp.human_eval.scores import score, score_tables
+from romexp.human_eval.texts import pick_study, statements_of, texts_of
+from romexp.results.find import find_runs
+from romexp.results.identity import digest
+from romexp.tasks.run import opened
+from romexp.tracking import NoTracker
+
+log = logging.getLogger(__name__)
+
+PAGE, KEY, SCORES, RANKINGS = "questionnaire.html", "key.json", "scores.json", "rankings.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HumanEvaluation:
+    """Without answers: draw cases and write the questionnaire. With answers: score them.
+
+    The paper asked 15 people to judge 10 of 50 counterfactuals each: every case is judged by three people.
+
+    Attributes:
+        answers: a returned file, or a folder of them; None writes the questionnaire.
+        results: folders to look for finished edit runs in, at any depth; None takes `outputs`.
+        editors: whose texts are compared, by option name; `unedited` is the model as it was. The last one is compared
+            with all others first.
+        cases: counterfactuals to draw; fewer if there are fewer.
+        participants: for how many people to plan; more may take part, and get the plans of the first again.
+        per_participant: cases that one person judges; None is all of them.
+    """
+
+    answers: str | None = None
+    results: tuple[str, ...] | None = None
+    editors: tuple[str, ...] = ("unedited", "ft_l", "rome")
+    cases: int = 50
+    participants: int = 15
+    per_participant: int | None = 10
+
+    def __post_init__(self) -> None:
+        if min(self.cases, self.participants, self.per_participant or 1) < 1:
+            raise ConfigError("task: cases, participants and per_participant must be at least 1")
+        if len(self.editors) < 2 or len(set(self.editors)) < len(self.editors):
+            raise ConfigError(f"task.editors: expected two or more different names, not {list(self.editors)}")
+
+    def __call__(self, job: Job) -> Outcome:
+        """Raises: DataError, ConfigError: no results or answers that can be used, or more than one thing was meant."""
+        return self._ask(job) if self.answers is None else self._score(job, Path(self.answers).expanduser())
+
+    def _ask(self, job: Job) -> Outcome:
+        study = self._study(job)
+        questionnaire = draw(
+            texts_of(study, self.editors),
+            statements_of(study),
+            cases=self.cases,
+            participants=self.participants,
+            per_participant=self.per_participant,
+            seed=job.seed,
+        )
+        names = {"task": "human_eval", "model": study.model, "dataset": study.dataset}
+        identity = {"task": "human_eval", "questionnaire": questionnaire.digest, "editors": list(self.editors)}
+        with opened(replace(job, tracker=NoTracker()), names=names, identity=identity, facts={"seed": job.seed}) as run:
+            folder = run.folder.path
+            if not run.was_done:
+                with run.working(name=questionnaire.digest, group=study.label, job_type="human_eval"):
+                    write_text(folder / PAGE, questionnaire_page(questionnaire))
+                    key = questionnaire.key() | self._provenance(study)
+                    write_text(folder / KEY, json.dumps(key, indent=1, ensure_ascii=False) + "\n")
+        return Outcome(lines=self._next_steps(folder, questionnaire))
+
+    def _study(self, job: Job) -> Study:
+        roots = job.roots(self.results)
+        found = find_runs(roots)
+        for problem in found.problems:
+            log.warning("%s", problem)
+        studies = to_studies(run for run in found.runs if run.status == "done")
+        for problem in studies.problems:
+            log.warning("%s", problem)
+        return pick_study(studies.studies, self.editors, where=", ".join(str(root) for root in roots))
+
+    def _provenance(self, study: Study) -> dict[str, Any]:
+        labels = {entry.editor: entry.name for entry in study.entries}
+        runs = [str(run.path) for entry in study.entries if entry.editor in self.editors for run in entry.runs]
+        systems = {editor: labels.get(editor, editor) for editor in self.editors}
+        return {"systems": systems, "model": study.model, "dataset": study.dataset, "runs": runs}
+
+    def _next_steps(self, folder: Path, questionnaire: Questionnaire) -> list[str]:
+        count = len(questionnaire.items)
+        lines = [
+            f"questionnaire: {folder / PAGE} ({count} cases, {len(questionnaire.plan[0])} for each participant)",
+            f"key, not to be shown to participants: {folder / KEY}",
+            f"give each of {len(questionnaire.plan)} people the page and a number from 1; score what they return with",
+            f"  romexp task=human_eval output_dir={folder} answers=<folder of their files>",
+        ]
+        if count < self.cases:
+            lines.append(f"only {count} cases could be drawn, {self.cases} were wanted")
+        if questionnaire.left_out:
+            lines.append(f"left out: {questionnaire.left_out} cases, for which no prompt has texts that all differ")
+        return lines
+
+    def _score(self, job: Job, path: Path) -> Outcome:
+        files = answer_files(path)
+        folder, key = find_key(job, questionnaires_named(files))
+        answers = read_answers(files, key)
+        for line in answers.set_aside:
+            log.warning("set aside: %s", line)
+        if not answers.rankings:
+            raise DataError(f"answers: not one of {len(files)} files in {path} could be used: {answers.set_aside[0]}")
+        scores = score(answers.rankings, list(key["systems"]), seed=job.seed)
+        written = _write_scores(folder, scores, answers)
+        lines = [
+            f"answers: {len(answers.files)} files used, {len(answers.set_aside)} set aside",
+            "ratio: how often the one ranked before the other, to how often after; the paper's is of GPT-2 XL",
+            f"scores: {written}",
+        ]
+        return Outcome(tables=score_tables(scores, key["systems"]), lines=lines)
+
+
+def find_key(job: Job, named: Sequence[str]) -> tuple[Path, dict[str, Any]]:
+    """The questionnaire that most answers name, by its key: in `output_dir`, or below `outputs`/human_eval.
+
+    Raises:
+        DataError: there is none.
+    """
+    places = [job.output_dir / KEY] if job.output_dir else sorted((job.outputs / "human_eval").rglob(KEY))
+    keys: dict[str, tuple[Path, dict[str, Any]]] = {}
+    for place in places:
+        try:
+            key = json.loads(place.read_text(encoding="utf-8"))
+            keys[key["questionnaire"]] = (place.parent, key)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{place}: not the key of a questionnaire ({error})") from error
+    if job.output_dir:
+        return next(iter(keys.values()))
+    for name in named:
+        if name in keys:
+            return keys[name]
+    wanted = ", ".join(named) or "(they name none)"
+    where = job.outputs / "human_eval"
+    raise DataError(f"no {KEY} of questionnaire {wanted} below {where}: name its folder by output_dir=")
+
+
+def _write_scores(folder: Path, scores: Mapping[str, Any], answers: Answers) -> Path:
+    """Into a folder named by the rankings, so that other answers never overwrite these."""
+    rankings = [asdict(ranking) for ranking in answers.rankings]
+    place = folder / "scores" / digest([rankings, list(answers.set_aside)])
+    facts = {"files": [str(file) for file in answers.files], "set_aside": list(answers.set_aside)}
+    write_text(place / RANKINGS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rankings))
+    write_text(place / SCORES, json.dumps({**facts, **scores}, indent=2, ensure_ascii=False) + "\n")
+    return place / SCORES

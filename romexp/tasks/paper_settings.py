@@ -1,0 +1,120 @@
+"""Is a run one that the paper made? Then a report sets its figures beside the paper's (SPEC §3.1, §4, §8)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+
+import romexp
+from romexp.analysis.studies import Entry, Study
+from romexp.data.published import COUNTERFACT, ZSRE_EVAL
+from romexp.errors import RomexpError
+from romexp.results.identity import fingerprint, of_covariance
+from romexp.results.settings import differing, flat, shown_value
+
+CONF = Path(romexp.__file__).resolve().parent / "conf"
+
+OPEN: Mapping[str, tuple[str, ...]] = {
+    "ft": ("teacher_forcing", "train_bias"),
+    "ft_l": ("teacher_forcing", "train_bias"),
+    "rome": ("context_templates",),
+}
+"""May differ: FT's code before and after 2022-08-05 (SPEC §4.1), contexts, which the paper drew unseeded."""
+
+READS_SECOND_MOMENTS = ("rome",)
+SECOND_MOMENTS = ("wikipedia", "published")
+"""Covariance options that count as the paper's."""
+
+NOT_MEASURED = ("generation", "essence", "attributes")
+"""Settings of an evaluator that decide how much is measured, not how."""
+
+SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperSettings:
+    """Says of an entry in what it departs from the paper's run of that editor; empty where it does not.
+
+    The paper's settings are what `model=… dataset=… editor=…` composes to, without further overrides.
+    """
+
+    _known: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
+
+    def __call__(self, study: Study, entry: Entry) -> str:
+        """`other data`, or the settings that differ, as `layer=3, the paper's 17`."""
+        if not is_published_file(entry):
+            return "other data than the paper's"
+        try:
+            paper = self._paper(study.model, study.kind, entry.editor)
+        except (RomexpError, HydraException) as error:
+            return f"the paper's settings cannot be told ({str(error).splitlines()[0]})"
+        departures = _unlike(entry.settings, paper["editor"], without=OPEN.get(entry.editor, ()))
+        departures += _unlike(entry.identity.get("evaluator", {}), paper["evaluator"], without=NOT_MEASURED)
+        dtype = entry.identity.get("model", {}).get("dtype")
+        if dtype != paper["dtype"]:
+            departures.append(f"dtype={dtype}, the paper's {paper['dtype']}")
+        if entry.editor in READS_SECOND_MOMENTS and entry.identity.get("covariance") not in paper["covariances"]:
+            departures.append("other second moments")
+        more = [f"and {len(departures) - SHOWN} more"] if len(departures) > SHOWN else []
+        return "; ".join([*departures[:SHOWN], *more])
+
+    def _paper(self, model: str, dataset: str, editor: str) -> dict[str, Any]:
+        key = (model, dataset, editor)
+        if key not in self._known:
+            self._known[key] = composed(model, dataset, editor)
+        return self._known[key]
+
+
+def is_published_file(entry: Entry) -> bool:
+    """Whether every run read the published CounterFact (by its digest) or zsRE (by its name; no digest is known)."""
+    for run in entry.runs:
+        dataset = run.manifest.get("dataset", {})
+        if run.names.get("dataset") == "counterfact":
+            if dataset.get("sha256") != COUNTERFACT.sha256:
+                return False
+        elif run.names.get("dataset") != "zsre" or Path(str(dataset.get("path"))).name != Path(ZSRE_EVAL.url).name:
+            return False
+    return True
+
+
+def composed(model: str, dataset: str, editor: str) -> dict[str, Any]:
+    """Identities of the parts that the options of these names compose to.
+
+    Raises:
+        HydraException: there is no such option.
+        RomexpError: a part cannot be built here.
+    """
+    # Within the command Hydra is there already, and refuses to be set up twice.
+    inside = nullcontext() if GlobalHydra.instance().is_initialized() else _hydra()
+    with inside:
+        options = [f"model={model}", f"dataset={dataset}", f"editor={editor}"]
+        configs = {name: compose("config", [*options, f"covariance={name}"]) for name in SECOND_MOMENTS}
+    cfg = configs[SECOND_MOMENTS[0]]
+    parts = {
+        "editor": fingerprint(instantiate(cfg.editor)),
+        "evaluator": fingerprint(instantiate(cfg.evaluator)),
+        "dtype": cfg.model.dtype,
+        "covariances": [of_covariance(instantiate(each.covariance)) for each in configs.values()],
+    }
+    read: dict[str, Any] = json.loads(json.dumps(parts))
+    return read
+
+
+def _hydra() -> AbstractContextManager[Any]:
+    return initialize_config_dir(config_dir=str(CONF), version_base="1.3")
+
+
+def _unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, without: tuple[str, ...]) -> list[str]:
+    """`layer=3, the paper's 17` for each field that differs."""
+    kept = [{k: v for k, v in flat(side).items() if k.partition(".")[0] not in without} for side in (ours, theirs)]
+    here, there = differing(kept)
+    return [f"{name}={shown_value(here[name])}, the paper's {shown_value(there[name])}" for name in here]

@@ -1,0 +1,194 @@
+"""`task=report`: results read back as the paper's tables and figures (SPEC §5.7, §8). Needs no model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from romexp import __version__
+from romexp.analysis.published import TABLES, published_table
+from romexp.analysis.studies import Study, to_studies
+from romexp.cli.job import Job, Outcome
+from romexp.errors import ConfigError, DataError
+from romexp.files import write_text
+from romexp.reporting.tables.latex import latex_document, to_latex
+from romexp.reporting.tables.model import ReportTable
+from romexp.reporting.tables.paired import paired_table
+from romexp.reporting.tables.paper import belongs, paper_table
+from romexp.reporting.tables.sweep import sweep_table
+from romexp.reporting.tables.traces import TraceStudy, trace_report, trace_studies
+from romexp.reporting.tables.writers import notes_and_commands, to_csv, to_markdown, to_rich
+from romexp.results.find import FoundRun, find_runs
+from romexp.results.identity import digest, file_digest
+from romexp.tasks.paper_settings import PaperSettings
+from romexp.tracking import WandbTracker
+
+OTHER_TABLES = ("paired", "sweep", "traces")
+CHOICES = (*map(str, TABLES), *OTHER_TABLES, "all")
+INDEX = "report.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Tables, figures and a page made from results; the results themselves are only read.
+
+    Attributes:
+        results: folders to look for runs in, at any depth; None takes `outputs`.
+        table: one of the paper's, `1`, `4`, `5` or `6`; `paired`: editors on the same cases; `sweep`; `traces`; `all`,
+            or None: every table that there are results for.
+        x: the setting that a sweep's table runs over, as `editor.norm_constraint`; None: the layer, or what has the
+            most values.
+        figures: draw figures.
+        page: write `page.html`, one self-contained file.
+        wandb: make a Weights & Biases report.
+    """
+
+    results: tuple[str, ...] | None = None
+    table: int | str | None = None
+    x: str | None = None
+    figures: bool = True
+    page: bool = False
+    wandb: bool = False
+
+    def __post_init__(self) -> None:
+        if self._chosen not in CHOICES:
+            raise ConfigError(f"table: {self.table!r} is none of {', '.join(CHOICES)}")
+
+    def __call__(self, job: Job) -> Outcome:
+        """Read every run, write the report into its own folder, print the tables.
+
+        Raises:
+            RomexpError: no folder or no run to report on, or `output_dir` holds something else.
+        """
+        found = find_runs(job.roots(self.results))
+        edits = to_studies(found.runs)
+        traces, unusable = trace_studies(found.runs)
+        problems = [*found.problems, *edits.problems, *unusable]
+        tables = self._tables(edits.studies, traces, _suffix(job))
+        if not tables:
+            raise DataError(self._nothing(job, found.runs, problems))
+        inputs = {"options": self._options(), "version": __version__, "runs": _inputs(found.runs)}
+        folder = _folder(job, inputs)
+        write_text(
+            folder / INDEX, json.dumps({**inputs, "digest": digest(inputs), "problems": problems}, indent=2) + "\n"
+        )
+        for table in tables:
+            write_text(folder / f"{table.name}.md", to_markdown(table))
+            write_text(folder / f"{table.name}.csv", to_csv(table))
+            write_text(folder / f"{table.name}.tex", to_latex(table))
+        write_text(folder / "tables.tex", latex_document([table.name for table in tables]))
+        lines = [line for table in tables for line in notes_and_commands(table)]
+        lines += [f"not used: {problem}" for problem in problems]
+        lines.append(f"report: {folder}")
+        lines += self._figures_and_page(folder, edits.studies, tables, found.runs, problems)
+        if self.wandb:
+            lines.append(f"W&B report: {_publish(job, folder, edits.studies)}")
+        return Outcome(tables=[shown for table in tables for shown in to_rich(table)], lines=lines)
+
+    @property
+    def _chosen(self) -> str:
+        return "all" if self.table is None else str(self.table)
+
+    def _options(self) -> dict[str, Any]:
+        return {"table": self._chosen, "x": self.x, "figures": self.figures, "page": self.page}
+
+    def _tables(
+        self, studies: Sequence[Study], traces: Sequence[TraceStudy], suffix: Sequence[str]
+    ) -> list[ReportTable]:
+        """The chosen tables. One of the paper's, asked for by number, needs no results: it says how to get them."""
+        departure, everything = PaperSettings(), self._chosen == "all"
+        tables: list[ReportTable] = []
+        for number in TABLES:
+            with_results = any(belongs(study, published_table(number)) for study in studies)
+            if self._chosen == str(number) or (everything and with_results):
+                tables.append(paper_table(number, studies, departure=departure, suffix=suffix, only_begun=everything))
+        others = {
+            "paired": lambda: paired_table(studies),
+            "sweep": lambda: sweep_table(studies, x=self.x),
+            "traces": lambda: trace_report(traces),
+        }
+        tables += [make() for name, make in others.items() if self._chosen in (name, "all")]
+        return [table for table in tables if table.blocks]
+
+    def _nothing(self, job: Job, runs: Sequence[FoundRun], problems: Sequence[str]) -> str:
+        where = ", ".join(map(str, job.roots(self.results)))
+        held = f"{len(runs)} runs there" if runs else "no run with a finished case there"
+        wanted = "to report on" if self._chosen == "all" else f"for table={self._chosen}"
+        if self._chosen == "sweep" and self.x:
+            wanted += f" over {self.x}"
+        return f"{where}: nothing {wanted} ({held})" + "".join(f"; not used: {problem}" for problem in problems)
+
+    def _figures_and_page(
+        self,
+        folder: Path,
+        studies: Sequence[Study],
+        tables: Sequence[ReportTable],
+        runs: Sequence[FoundRun],
+        problems: Sequence[str],
+    ) -> list[str]:
+        """What was asked for, and a line for each."""
+        lines: list[str] = []
+        figures: list[Path] = []
+        if self.figures and studies:
+            from romexp.reporting.figures.draw_all import draw_all  # matplotlib takes a second
+
+            figures = draw_all(studies, folder / "figures")
+            lines.append(f"figures: {folder / 'figures'}")
+        if self.page:
+            from romexp.reporting.page.render import write_page
+
+            others = [run for run in runs if run.task != "edit"]
+            page = write_page(studies, tables, figures, folder / "page.html", others=others, problems=problems)
+            lines.append(f"page: {page}")
+        return lines
+
+
+def _publish(job: Job, folder: Path, studies: Sequence[Study]) -> str:
+    """Where the Weights & Biases report lies: in the project that runs are reported to."""
+    from romexp.reporting.wandb_report import publish
+
+    tracker = job.tracker if isinstance(job.tracker, WandbTracker) else WandbTracker()
+    metrics = tuple(dict.fromkeys(name for study in studies for name in study.columns))
+    return publish(entity=tracker.entity, project=tracker.project, title="romexp", metrics=metrics, folder=folder)
+
+
+def _suffix(job: Job) -> list[str]:
+    """What commands must say so that their results come where these are."""
+    return [] if str(job.outputs) == "outputs" else [f"outputs={job.outputs}"]
+
+
+def _inputs(runs: Iterable[FoundRun]) -> list[dict[str, Any]]:
+    """What the report is made of: each run, how far it is, and its rows' digest."""
+    return [
+        {
+            "path": str(run.path),
+            "hash": run.manifest.get("hash"),
+            "status": run.status,
+            "rows": file_digest(run.path / "cases.jsonl"),
+        }
+        for run in runs
+    ]
+
+
+def _folder(job: Job, inputs: Any) -> Path:
+    """`output_dir`, or a folder named by the inputs: the same results give the same folder, with the same content.
+
+    Raises:
+        ConfigError: `output_dir` holds anything but this very report.
+    """
+    if job.output_dir is None:
+        return job.outputs / "report" / digest(inputs)
+    index = job.output_dir / INDEX
+    if index.is_file():
+        try:
+            same = json.loads(index.read_text(encoding="utf-8")).get("digest") == digest(inputs)
+        except (ValueError, AttributeError):
+            same = False
+        if not same:
+            raise ConfigError(f"output_dir: {job.output_dir} holds a report on other results or of other options")
+    elif job.output_dir.exists() and (not job.output_dir.is_dir() or any(job.output_dir.iterdir())):
+        raise ConfigError(f"output_dir: {job.output_dir} is not an empty folder")
+    return job.output_dir

@@ -1,0 +1,202 @@
+"""Opening a run's folder: its name, its lock, what was there before, its status and manifest (DESIGN §5)."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+
+from romexp.cli.job import Job
+from romexp.cli.progress import Report
+from romexp.data.dataset import Loaded
+from romexp.files import write_text
+from romexp.lm.model import LanguageModel
+from romexp.results.environment import describe, now
+from romexp.results.folder import RunFolder, Status
+from romexp.results.identity import Identity, digest, refuse_other
+from romexp.results.rows import Row
+from romexp.tracking import TrackedRun
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Worked = tuple[Sequence[Row], Sequence[Mapping[str, Any]]]
+"""Rows of a batch, and an entry (`case_id`, `field`, `reason`) for each item that has none."""
+
+
+@dataclass(kw_only=True)
+class Run:
+    """An open run; this process is the only one that writes into its folder.
+
+    Attributes:
+        job: the settings.
+        folder: its files.
+        manifest: what `manifest.json` says; tasks add to it, `working` writes it.
+        was_done: an earlier process finished this very run.
+    """
+
+    job: Job
+    folder: RunFolder
+    manifest: dict[str, Any]
+    was_done: bool
+    _timings: dict[str, float] = field(default_factory=dict)
+
+    def add_seconds(self, **seconds: float) -> None:
+        """Add to this session's `timings`, by what the time was spent on."""
+        for what, more in seconds.items():
+            self._timings[what] = self._timings.get(what, 0.0) + more
+
+    def work_off(
+        self,
+        items: Mapping[int, Item],
+        work: Callable[[Sequence[Item]], Worked],
+        *,
+        batch_size: int,
+        report: Report,
+        kind: str,
+        quiet: bool = False,
+    ) -> None:
+        """Append a row for every item that has none yet, batch by batch; name those that get none in `set_aside`.
+
+        Args:
+            items: by case id.
+            kind: what one of them is called in messages.
+            quiet: do not warn of those that get none.
+        """
+        finished = {row["case_id"] for row in self.folder.rows()}
+        pending = [item for case_id, item in items.items() if case_id not in finished]
+        if finished:
+            log.info("%d of %d %ss were finished before; going on after them", len(finished), len(items), kind)
+        aside: list[Mapping[str, Any]] = []
+        self.manifest["set_aside"] = aside
+        for start in range(0, len(pending), batch_size):
+            report(start, len(pending))
+            rows, refused = work(pending[start : start + batch_size])
+            self.folder.append(rows)
+            aside += refused
+            for entry in () if quiet else refused:
+                log.warning("%s %d set aside: %s: %s", kind, entry["case_id"], entry["field"], entry["reason"])
+
+    @contextmanager
+    def working(self, *, name: str, group: str, job_type: str) -> Iterator[TrackedRun]:
+        """The part that changes results: status `running` with a tracker's run inside, then `done` or `failed`."""
+        session: dict[str, Any] = {"started": now(), **describe()}
+        self.manifest.setdefault("sessions", []).append(session)
+        self.manifest.pop("error", None)
+        self.folder.write("manifest", self.manifest)
+        self.folder.set_status("running")
+        start = time.perf_counter()
+        try:
+            tracker = self.job.tracker.run(
+                folder=self.folder.path, name=name, group=group, job_type=job_type, config=self._tracked_config()
+            )
+            with tracker as tracked:
+                session["tracked_at"] = tracked.location
+                yield tracked
+        except BaseException as error:
+            self.manifest["error"] = str(error) or type(error).__name__
+            self._close(session, "failed", time.perf_counter() - start)
+            raise
+        self._close(session, "done", time.perf_counter() - start)
+
+    def _tracked_config(self) -> dict[str, Any]:
+        """The configuration, and by what dashboards compare runs: `names`, `hash`, `layer`.
+
+        A W&B sweep over a group (`editor=rome,ft`) keeps that name for its choice and drops the group's own values.
+        """
+        names = self.manifest["names"]
+        config = {**self.job.config, "names": names, "hash": self.manifest["hash"]}
+        layer = self.job.config.get("editor", {}).get("layer") if "editor" in names else None
+        return config if layer is None else config | {"layer": layer}
+
+    def _close(self, session: dict[str, Any], status: Status, total: float) -> None:
+        timings = {what: round(seconds, 3) for what, seconds in {**self._timings, "total": total}.items()}
+        session |= {"finished": now(), "timings": timings}
+        self.folder.write("manifest", self.manifest)
+        self.folder.set_status(status)
+
+    @property
+    def tracked_at(self) -> str:
+        """Where the last session's tracker keeps its run; empty if nowhere."""
+        sessions = self.manifest.get("sessions") or [{}]
+        return str(sessions[-1].get("tracked_at", ""))
+
+    def closing_lines(self) -> list[str]:
+        """What the command line says at the end: where things lie, how many records were set aside."""
+        lines = [f"results: {self.folder.path}"]
+        if (self.folder.path / "figures").is_dir():
+            lines.append(f"figures: {self.folder.path / 'figures'}")
+        if self.tracked_at:
+            lines.append(f"W&B run: {self.tracked_at}")
+        aside = len(self.manifest.get("set_aside", ())) + len(self.manifest.get("rejected", ()))
+        if aside:
+            lines.append(f"set aside: {aside} records, named in {self.folder.path / 'manifest.json'}")
+        return lines
+
+
+@contextmanager
+def opened(job: Job, *, names: Mapping[str, str], identity: Identity, facts: Mapping[str, Any]) -> Iterator[Run]:
+    """Find and lock the run's folder, repair what a killed process left, keep the configuration beside the results.
+
+    Args:
+        names: parts of the folder's path in order (task, model, …), used where `output_dir` is not set.
+        identity: everything that affects the result.
+        facts: further entries of the manifest (digests, device, records set aside).
+
+    Raises:
+        ConfigError: another process is at it, or the folder holds results of another configuration.
+    """
+    folder = RunFolder(folder_path(job, names, identity))
+    with folder.locked():
+        before = folder.read("manifest")
+        refuse_other(folder.path, before["identity"] if before and "identity" in before else None, identity)
+        manifest: dict[str, Any] = {"identity": identity, "hash": digest(identity), "names": dict(names)}
+        manifest |= {"overrides": list(job.overrides), **facts}
+        if before:
+            manifest["sessions"] = before.get("sessions", [])
+            manifest |= {key: before[key] for key in before if key not in manifest}
+        was_done = before is not None and folder.status == "done"
+        if was_done:
+            log.info("this very run was finished before; delete its folder to do it again")
+        else:
+            folder.mend()
+            write_text(folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(job.config))))
+        yield Run(job=job, folder=folder, manifest=manifest, was_done=was_done)
+
+
+def worked_on(job: Job, lm: LanguageModel, loaded: Loaded[Any]) -> dict[str, Any]:
+    """Entries of the manifest that say what a run on a model and a data set worked on."""
+    return {
+        "model": described(lm),
+        "dataset": {"name": loaded.name, "path": loaded.path, "sha256": loaded.sha256, "cases": len(loaded.items)},
+        "rejected": [asdict(record) for record in loaded.rejected],
+        "seed": job.seed,
+    }
+
+
+def described(lm: LanguageModel) -> dict[str, str]:
+    """What the manifest says of a model."""
+    return {"name": lm.name, "digest": lm.digest, "dtype": str(lm.dtype), "device": str(lm.device)}
+
+
+def folder_path(job: Job, names: Mapping[str, str], identity: Identity) -> Path:
+    """`output_dir`, or `<outputs>/<names…>/<hash>`."""
+    if job.output_dir is not None:
+        return job.output_dir
+    return job.outputs.joinpath(*(slug(name) for name in names.values()), digest(identity))
+
+
+def slug(name: str) -> str:
+    """A name that is safe as a folder on any system.
+
+    >>> slug("EleutherAI/gpt-j-6b")
+    'EleutherAI_gpt-j-6b'
+    """
+    return re.sub(r"[^A-Za-z0-9._+-]+", "_", name).strip("._") or "_"

@@ -1,0 +1,229 @@
+"""`task=trace`: causal traces of known facts, or of one sentence (paper §2, App. B; SPEC §2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from matplotlib.figure import Figure
+
+from romexp.analysis.traces import Pooling, flatten_trace, trace_summary, traced
+from romexp.cli.job import Job, Outcome
+from romexp.cli.progress import Report, bars
+from romexp.data.dataset import Loaded
+from romexp.data.known import KnownFacts
+from romexp.errors import ConfigError, DataError, RecordError
+from romexp.facts import KnownFact
+from romexp.lm.model import LanguageModel, PretrainedModel
+from romexp.reporting.figures import traces as trace_figures
+from romexp.reporting.tables.traces import trace_table
+from romexp.results.identity import Identity, fingerprint
+from romexp.seeds import derive_seed
+from romexp.tasks.run import Run, opened, worked_on
+from romexp.tasks.traced_layer import remember_layer
+from romexp.tracing.gradients import integrated_gradients
+from romexp.tracing.noise import Noise, make_noise, reads_corpus
+from romexp.tracing.prompt import TracedPrompt, prepare_prompts
+from romexp.tracing.tracer import Trace, Tracer
+
+NOISE_TEXTS = 1000
+"""Texts whose embeddings are measured for `m` and `t…` noise (SPEC §2.3)."""
+
+
+class Corpus(Protocol):
+    """Texts, for multivariate noise."""
+
+    def texts(self) -> Iterable[str]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceExperiment:
+    """Trace every known fact that the model completes correctly; then average and draw.
+
+    Attributes:
+        model: what is traced.
+        dataset: the facts; σ of the noise is measured over the subjects of the whole file, whatever is selected.
+        tracer: what is corrupted and restored.
+        corpus: for `m` and `t…` noise only.
+        prompt: one sentence to trace instead of the data set; `subject` must occur in it.
+        subject: its subject.
+        batch_size: facts between two writes to disk; a killed run loses at most one such batch.
+        gradients: also attribute the answer to tokens by integrated gradients (Fig. 16), with this many points; 0: no.
+        pooling: how averages pool tokens and prompts: `prompt`, or the `authors`' way (SPEC §2.4).
+        heatmaps: draw single heat maps of this many facts, the first ones.
+    """
+
+    model: PretrainedModel
+    dataset: KnownFacts
+    tracer: Tracer
+    corpus: Corpus
+    prompt: str | None = None
+    subject: str | None = None
+    batch_size: int = 20
+    gradients: int = 0
+    pooling: Pooling = "prompt"
+    heatmaps: int = 5
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.gradients < 0 or self.heatmaps < 0:
+            raise ConfigError("task: batch_size must be at least 1, gradients and heatmaps at least 0")
+        if (self.prompt is None) != (self.subject is None):
+            raise ConfigError('task.prompt and task.subject go together: prompt="The … of X is" subject="X"')
+        if self.subject is not None and not self.subject.strip():
+            raise ConfigError("task.subject is empty; it must be a part of task.prompt")
+
+    def __call__(self, job: Job) -> Outcome:
+        """Trace what the run's folder does not hold yet; then average everything.
+
+        Raises:
+            RomexpError: bad input, another process at the folder, or not one fact that could be traced.
+        """
+        loaded = self._facts()
+        lm = job.load(self.model)
+        names = {
+            "task": "trace",
+            "model": lm.name,
+            "dataset": job.choices["dataset"] if self.prompt is None else "prompt",
+        }
+        identity = self._identity(job, lm, loaded)
+        with opened(job, names=names, identity=identity, facts=worked_on(job, lm, loaded)) as run:
+            if run.was_done:
+                return self._outcome(run, loaded)
+            name = f"{lm.name} {names['dataset']} trace {run.manifest['hash']}"
+            with run.working(name=name, group=f"{lm.name} {names['dataset']}", job_type="trace") as tracked:
+                with bars() as bar:
+                    self._work(run, lm, self._noise(lm), loaded.items, bar("causal traces"), seed=job.seed)
+                rows = run.folder.rows()
+                if not rows:
+                    reason = run.manifest["set_aside"][0]["reason"]
+                    if self.prompt is not None:
+                        raise DataError(f"task.prompt: {reason}")
+                    raise DataError(f"{loaded.path}: not one fact could be traced; the first: {reason}")
+                summary = trace_summary(rows, pooling=self.pooling)
+                run.folder.write("summary", summary)
+                figures = self._draw(run, rows, summary, lm.name)
+                if self.prompt is None and summary["suggested_layer"] is not None:
+                    remember_layer(job.cache_dir, lm.digest, layer=summary["suggested_layer"], source=run.folder.path)
+                tracked.summary(flatten_trace(summary))
+                tracked.images({path.stem: path for path in figures if path.suffix == ".png"})
+            return self._outcome(run, loaded)
+
+    def _facts(self) -> Loaded[KnownFact]:
+        if self.prompt is None or self.subject is None:
+            loaded = self.dataset.load()
+            if loaded.items and not isinstance(loaded.items[0], KnownFact):
+                raise ConfigError(f"dataset: task=trace needs known facts (dataset=known), not {loaded.name}")
+            if not loaded.items:
+                raise DataError(f"{loaded.path}: no fact to trace")
+            return loaded
+        fact = KnownFact(known_id=0, subject=self.subject, attribute="", prompt=self.prompt)
+        return Loaded(items=(fact,), rejected=(), name="prompt", path="prompt", sha256="")
+
+    def _identity(self, job: Job, lm: LanguageModel, loaded: Loaded[KnownFact]) -> Identity:
+        return {
+            "task": "trace",
+            "model": {"digest": lm.digest, "dtype": self.model.dtype},
+            "dataset": {"sha256": loaded.sha256} | fingerprint(self.dataset, without=("path", "remote")),
+            "prompt": [self.prompt, self.subject],
+            "tracer": fingerprint(self.tracer),
+            "gradients": self.gradients,
+            "corpus": fingerprint(self.corpus) if reads_corpus(self.tracer.noise) else None,
+            "seed": job.seed if self.tracer.seed_per_case else None,
+        }
+
+    def _noise(self, lm: LanguageModel) -> Noise:
+        return make_noise(lm, self.tracer.noise, subjects=self._subjects(), corpus=self._texts())
+
+    # Generators, so that neither source is read by noise that does not depend on it.
+    def _subjects(self) -> Iterator[str]:
+        whole = replace(self.dataset, limit=None, offset=0, shard=None, case_ids=None)
+        yield from (fact.subject for fact in whole.load().items)
+
+    def _texts(self) -> Iterator[str]:
+        yield from islice(self.corpus.texts(), NOISE_TEXTS)
+
+    def _work(
+        self, run: Run, lm: LanguageModel, noise: Noise, facts: Sequence[KnownFact], report: Report, *, seed: int
+    ) -> None:
+        run.manifest["noise"] = noise.describe()
+        run.work_off(
+            {fact.known_id: fact for fact in facts},
+            lambda batch: self._rows(lm, noise, batch, seed=seed),
+            batch_size=self.batch_size,
+            report=report,
+            kind="fact",
+            quiet=self.prompt is not None,
+        )
+
+    def _rows(
+        self, lm: LanguageModel, noise: Noise, facts: Sequence[KnownFact], *, seed: int
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """One row a fact that can be traced, in order, and an entry for each that cannot."""
+        prepared = prepare_prompts(lm, [f.prompt for f in facts], [f.subject for f in facts])
+        errors = [
+            {"case_id": fact.known_id, "field": p.field, "reason": p.reason}
+            for fact, p in zip(facts, prepared, strict=True)
+            if isinstance(p, RecordError)
+        ]
+        good = [(f, p) for f, p in zip(facts, prepared, strict=True) if isinstance(p, TracedPrompt)]
+        correct = [(f, p) for f, p in good if not f.attribute or p.answer_text(lm).strip() == f.attribute]
+        prompts = [p for _, p in correct]
+        seeds = [derive_seed(seed, fact.known_id, "corruption") for fact, _ in correct]
+        traces = self.tracer(lm, prompts, noise=noise, seeds=seeds)
+        gradients: Sequence[list[float] | None] = [None] * len(prompts)
+        if self.gradients:
+            tokens = self.tracer.batch_tokens(lm)
+            gradients = integrated_gradients(lm, prompts, steps=self.gradients, max_batch_tokens=tokens)
+        by_id = {f.known_id: (t, g) for (f, _), t, g in zip(correct, traces, gradients, strict=True)}
+        return [_row(lm, fact, prompt, *by_id.get(fact.known_id, (None, None))) for fact, prompt in good], errors
+
+    def _draw(self, run: Run, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], model: str) -> list[Path]:
+        folder = run.folder.path / "figures"
+        drawn = self._figures(rows, summary, model)
+        return [path for name, figure in drawn if figure for path in trace_figures.save(figure, folder / name)]
+
+    def _figures(
+        self, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], model: str
+    ) -> Iterator[tuple[str, Figure | None]]:
+        """Names and figures; None for one that the results have nothing for."""
+        window = self.tracer.window
+        for row in traced(rows)[: self.heatmaps]:
+            yield f"trace_{row['case_id']}", trace_figures.prompt_heatmap(row, window=window, model=model)
+            yield f"gradients_{row['case_id']}", trace_figures.prompt_gradients(row, model=model)
+        if summary["groups"] and self.prompt is None:
+            yield "average_heatmaps", trace_figures.average_heatmaps(summary, window=window, model=model)
+            yield "average_lines", trace_figures.average_lines(summary, window=window, model=model)
+            yield "severed", trace_figures.severed_bars(summary, model=model)
+
+    def _outcome(self, run: Run, loaded: Loaded[KnownFact]) -> Outcome:
+        summary = run.folder.read("summary") or {}
+        rows = run.folder.rows()
+        title = f"{run.manifest['model']['name']}, {loaded.name}"
+        tables = (trace_table(summary, rows, title=title),)
+        return Outcome(tables=tables, lines=run.closing_lines(), folder=run.folder.path)
+
+
+def _row(
+    lm: LanguageModel, fact: KnownFact, prompt: TracedPrompt, trace: Trace | None, gradients: list[float] | None
+) -> dict[str, Any]:
+    """One line of `cases.jsonl` (DESIGN §5). A fact that the model does not complete has no grids."""
+    row: dict[str, Any] = {
+        "case_id": fact.known_id,
+        "prompt": fact.prompt,
+        "subject": fact.subject,
+        "attribute": fact.attribute,
+        "tokens": prompt.tokens(lm),
+        "subject_range": list(prompt.subject_range),
+        "answer": prompt.answer_text(lm),
+        "high_score": prompt.high_score,
+        "correct_prediction": trace is not None,
+    }
+    if trace is not None:
+        row |= {"low_score": trace.low_score, **trace.grids}
+        row |= {f"severed_{kind}": curve for kind, curve in trace.severed.items()}
+    if gradients is not None:
+        row["integrated_gradients"] = gradients
+    return row

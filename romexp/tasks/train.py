@@ -1,0 +1,178 @@
+"""`task=train`: train the network of a learned editor (MEND, KE) and keep the best (SPEC §4.6)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from rich.table import Table
+
+from romexp.cli.job import Job, Outcome
+from romexp.cli.progress import Report, bars
+from romexp.editors.learned.base import EditNetwork
+from romexp.errors import ConfigError
+from romexp.learning.draws import Draws
+from romexp.learning.edits import EditPool, EditSource
+from romexp.learning.locality import Locality
+from romexp.learning.session import Session
+from romexp.learning.training import Training
+from romexp.lm.model import LanguageModel, PretrainedModel
+from romexp.results.identity import Identity, by_fields, fingerprint
+from romexp.results.rows import Curves
+from romexp.seeds import derive_seed
+from romexp.tasks.run import Run, described, opened
+from romexp.tasks.train_reports import NetworkFile, TrainingReports
+from romexp.tracking import TrackedRun
+
+log = logging.getLogger(__name__)
+
+NETWORK, STATE = "network.safetensors", "training_state.safetensors"
+NOT_TRAINED = ("checkpoint", "shipped", "published", "networks", "lr_scale", "statistics", "lr_order")
+"""Fields of an editor that say how a trained network is used."""
+
+
+@runtime_checkable
+class LearnedEditor(Protocol):
+    """An editor with a network to train (config group `editor`)."""
+
+    @property
+    def name(self) -> str: ...
+
+    def new_network(self, lm: LanguageModel, *, seed: int) -> EditNetwork: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainEditor:
+    """Train an editor's network; `network.safetensors` in the result folder is what `editor.checkpoint` takes.
+
+    Attributes:
+        model: what the network is for.
+        editor: whose network; its sizes are the editor's fields.
+        edits: what it learns from.
+        locality: texts on which edited models must not differ.
+        training: loss, optimizers, schedule.
+        dtype: type in which the file keeps the weights; statistics stay in float32.
+    """
+
+    model: PretrainedModel
+    editor: Any
+    edits: EditSource
+    locality: Locality
+    training: Training
+    dtype: Literal["float32", "float16"] = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "float16"):
+            raise ConfigError(f"task.dtype: {self.dtype!r} is none of float32, float16")
+
+    def __call__(self, job: Job) -> Outcome:
+        """Go on to the end of the training.
+
+        Raises:
+            RomexpError: bad input, subjects that the training must not see, training that diverges, another process at
+                the folder.
+        """
+        if not isinstance(self.editor, LearnedEditor):
+            name = getattr(self.editor, "name", type(self.editor).__name__)
+            raise ConfigError(f"editor: task=train needs an editor with a network (mend or ke), {name} has none")
+        lm = job.load(self.model)
+        pool = self.edits.load(lm, seed=job.seed, cache_dir=job.cache_dir)
+        names = {"task": "train", "model": lm.name, "dataset": job.choices["dataset"], "editor": job.choices["editor"]}
+        with opened(job, names=names, identity=self._identity(job, lm, pool), facts=self._facts(job, lm, pool)) as run:
+            if run.was_done:
+                return self._outcome(run)
+            for entry in pool.set_aside:
+                log.warning("case %s set aside: %s %s", entry["case_id"], entry["field"], entry["reason"])
+            name = f"{lm.name} {names['dataset']} {self.editor.name} training {run.manifest['hash']}"
+            with run.working(name=name, group=f"{lm.name} {names['dataset']}", job_type="train") as tracked:
+                with bars() as bar:
+                    self._train(run, lm, pool, tracked, bar(f"{self.editor.name}: steps"))
+                summary = read_summary(self._curves(run))
+                run.folder.write("summary", summary)
+                tracked.summary({f"{when}/{k}": v for when, values in summary.items() for k, v in values.items()})
+            (run.folder.path / STATE).unlink(missing_ok=True)
+            return self._outcome(run)
+
+    def _identity(self, job: Job, lm: LanguageModel, pool: EditPool) -> Identity:
+        return {
+            "task": "train",
+            "model": {"digest": lm.digest, "dtype": self.model.dtype},
+            "editor": by_fields(self.editor, without=NOT_TRAINED),
+            "edits": fingerprint(self.edits, without=("path", "remote")) | {"sources": sources(pool)},
+            "locality": fingerprint(self.locality),
+            "training": fingerprint(self.training, without=("validation_batch", "log_every")),
+            "dtype": self.dtype,
+            "seed": job.seed,
+        }
+
+    def _facts(self, job: Job, lm: LanguageModel, pool: EditPool) -> dict[str, Any]:
+        counts = {"training": len(pool.training), "validation": len(pool.validation)}
+        return {
+            "model": described(lm),
+            "edits": counts | dict(pool.facts),
+            "set_aside": [dict(entry) for entry in pool.set_aside],
+            "editor_label": self.editor.name,
+            "seed": job.seed,
+        }
+
+    def _train(self, run: Run, lm: LanguageModel, pool: EditPool, tracked: TrackedRun, report: Report) -> None:
+        network = self.editor.new_network(lm, seed=derive_seed(run.job.seed, "edit network"))
+        draws = Draws(
+            edits=pool,
+            locality=self.locality.load(lm),
+            seed=run.job.seed,
+            outers=self.training.outers,
+            locality_texts=self.training.locality_texts,
+        )
+        state = run.folder.path / STATE
+        session = Session(lm=lm, network=network, draws=draws, training=self.training, state=state)
+        if session.progress.step:
+            log.info("%d steps were made before; going on after them", session.progress.step)
+        curves = self._curves(run)
+        curves.cut(session.progress.step)
+        facts = {"command": " ".join(["romexp", *run.job.overrides]), "model": lm.digest, "hash": run.manifest["hash"]}
+        file = NetworkFile(path=run.folder.path / NETWORK, dtype=getattr(torch, self.dtype), facts=facts)
+        session.run(TrainingReports(report=report, curves=curves, tracked=tracked, file=file))
+
+    def _curves(self, run: Run) -> Curves:
+        return Curves(run.folder.path / "curves.jsonl")
+
+    def _outcome(self, run: Run) -> Outcome:
+        summary = run.folder.read("summary") or {}
+        counts = run.manifest["edits"]
+        title = (
+            f"{self.editor.name} for {run.manifest['model']['name']}, "
+            f"{counts['training']} edits, judged on {counts['validation']} others"
+        )
+        file = run.folder.path / NETWORK
+        use = f"to edit with it: romexp editor={run.job.choices['editor']} editor.checkpoint={file}"
+        return Outcome(tables=(_table(summary, title),), lines=(*run.closing_lines(), use), folder=run.folder.path)
+
+
+def sources(pool: EditPool) -> dict[str, Any]:
+    """What identifies the data, from the facts about it: digests, and how many cases were taken."""
+    kept = ("sha256", "cases", "left_out", "n_tokens", "texts")
+    return {
+        name: {key: value for key, value in entry.items() if key in kept}
+        for name, entry in pool.facts.items()
+        if isinstance(entry, Mapping)
+    }
+
+
+def read_summary(curves: Curves) -> dict[str, dict[str, float]]:
+    """The validations after the first step, at the best and at the last step."""
+    prefix = "validation/"
+    rows = [row for row in curves.rows() if f"{prefix}total_loss" in row]
+    chosen = {"first": rows[0], "best": min(rows, key=lambda row: row[f"{prefix}total_loss"]), "last": rows[-1]}
+    return {when: {key.removeprefix(prefix): value for key, value in row.items()} for when, row in chosen.items()}
+
+
+def _table(summary: Mapping[str, Mapping[str, float]], title: str) -> Table:
+    columns: Sequence[str] = ("step", "edit_loss", "locality_loss", "total_loss", "accuracy")
+    table = Table("validation", *(name.replace("_", " ") for name in columns), title=title)
+    for when, values in summary.items():
+        table.add_row(when, str(int(values["step"])), *(f"{values[name]:.4g}" for name in columns[1:]))
+    return table

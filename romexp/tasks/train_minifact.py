@@ -1,0 +1,62 @@
+"""`task=train_minifact`: make the embedded world, its data, its model and its statistics again from a seed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from rich.table import Table
+
+from romexp.cli.job import Job, Outcome
+from romexp.cli.progress import bars
+from romexp.data.corpora import TextCorpus
+from romexp.lm.model import PretrainedModel
+from romexp.minifact import assets
+from romexp.minifact.train import TrainMinifact
+from romexp.results.identity import fingerprint
+from romexp.stats.covariance import Covariance, ship
+from romexp.tasks.run import opened
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainMinifactExperiment:
+    """Write everything that `romexp/minifact/assets` holds into `<result folder>/assets`.
+
+    Attributes:
+        trainer: world, corpus, model and optimizer.
+        covariance: how the shipped second moments are measured; its corpus is the one that is written.
+        log_every: steps between two points of the loss curve.
+    """
+
+    trainer: TrainMinifact
+    covariance: Covariance
+    log_every: int = 20
+
+    def __call__(self, job: Job) -> Outcome:
+        """Summary: recall of the world's facts by kind of prompt."""
+        identity = {"task": "train_minifact", "trainer": fingerprint(self.trainer)}
+        with opened(job, names={"task": "train_minifact"}, identity=identity, facts={"seed": job.seed}) as run:
+            out = run.folder.path / "assets"
+            if not run.was_done:
+                with run.working(name=run.manifest["hash"], group="minifact", job_type="train_minifact") as tracked:
+                    with bars() as bar:
+                        report = bar("steps")
+
+                        def on_step(step: int, loss: float, model: Any) -> None:
+                            report(step, self.trainer.training.steps)
+                            if step % self.log_every == 0:
+                                tracked.log({"step": step, "loss": loss})
+
+                        recall = asdict(self.trainer(out, on_step))
+                    lm = PretrainedModel(path=str(out / assets.MODEL), name="minifact").load()
+                    corpus = TextCorpus(path=out / assets.CORPUS, unit="line")
+                    ship(replace(self.covariance, corpus=corpus), lm, out / assets.SECOND_MOMENTS)
+                    run.folder.write("summary", recall)
+                    tracked.summary(recall)
+            summary = run.folder.read("summary") or {}
+            table = Table("prompts", "recall", title="minifact")
+            for kind, value in summary.items():
+                table.add_row(kind, json.dumps(value))
+            use = f"to ship it: copy {out} over romexp/minifact/assets"
+            return Outcome(tables=(table,), lines=(f"results: {run.folder.path}", use))

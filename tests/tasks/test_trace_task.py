@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from romexp.analysis.traces import flatten_trace, trace_summary
+from romexp.cli.job import Job
+from romexp.data.corpora import TextCorpus
+from romexp.data.known import KnownFacts
+from romexp.editors.none import NoEdit
+from romexp.editors.rome.editor import Rome
+from romexp.errors import ConfigError, DataError
+from romexp.lm.model import LanguageModel, PretrainedModel
+from romexp.minifact import assets
+from romexp.tasks.trace import TraceExperiment
+from romexp.tasks.traced_layer import remember_layer, traced_layer, with_traced_layer
+from romexp.tracing.tracer import Tracer
+from romexp.tracking import NoTracker, WandbTracker
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job(
+        config={},
+        choices={"dataset": "minifact_known", "model": "minifact", "editor": "none"},
+        tracker=NoTracker(),
+        outputs=tmp_path / "outputs",
+        output_dir=tmp_path / "run",
+        cache_dir=tmp_path / "cache",
+        seed=0,
+    )
+
+
+@pytest.fixture
+def facts(tmp_path: Path) -> Path:
+    """Six facts that the model knows, then one that it does not and one without its subject."""
+    records = json.loads(assets.known_path().read_text())[:6]
+    records.append({**records[0], "known_id": 900, "attribute": "nonsense"})
+    records.append({**records[1], "known_id": 901, "prompt": "Somebody else plays the"})
+    path = tmp_path / "facts.json"
+    path.write_text(json.dumps(records))
+    return path
+
+
+def experiment(facts: Path, **changes: object) -> TraceExperiment:
+    settings: dict[str, object] = {
+        "model": PretrainedModel(path=str(assets.model_dir()), name="minifact"),
+        "dataset": KnownFacts(path=str(facts)),
+        "tracer": Tracer(samples=2, window=3),
+        "corpus": TextCorpus(path=str(assets.corpus_path()), unit="line"),
+        "batch_size": 3,
+        "heatmaps": 1,
+    }
+    return TraceExperiment(**(settings | changes))  # type: ignore[arg-type]
+
+
+def rows_of(job: Job) -> list[dict]:
+    assert job.output_dir
+    return [json.loads(line) for line in (job.output_dir / "cases.jsonl").read_text().splitlines()]
+
+
+def test_rows_summary_and_figures(facts: Path, job: Job, minifact_lm: LanguageModel) -> None:
+    outcome = experiment(facts, gradients=4)(job)
+    rows = rows_of(job)
+    assert [row["correct_prediction"] for row in rows] == [True] * 6 + [False]
+    first = rows[0]
+    shape = (len(first["tokens"]), minifact_lm.n_layers)
+    for kind in ("hidden", "mlp", "attn"):
+        assert (len(first[kind]), len(first[kind][0])) == shape
+    assert len(first["severed_mlp"]) == minifact_lm.n_layers
+    assert len(first["integrated_gradients"]) == shape[0]
+    assert "hidden" not in rows[6]
+    assert "".join(first["tokens"]).strip() == first["prompt"]
+    assert job.output_dir
+    summary = json.loads((job.output_dir / "summary.json").read_text())
+    assert (summary["n"], summary["n_incorrect"]) == (6, 1)
+    manifest = json.loads((job.output_dir / "manifest.json").read_text())
+    (rejected,) = manifest["rejected"]
+    assert rejected["index"] == 7
+    assert "subject" in rejected["reason"]
+    assert any("set aside: 1" in line for line in outcome.lines)
+    names = {path.name for path in (job.output_dir / "figures").iterdir()}
+    assert {"average_heatmaps.pdf", "average_lines.png", "severed.png"} <= names
+    assert {f"trace_{first['case_id']}.pdf", f"gradients_{first['case_id']}.png"} <= names
+    assert (job.output_dir / "status").read_text().strip() == "done"
+    # Editing can now ask for the traced layer.
+    assert traced_layer(job.cache_dir, minifact_lm.digest) == summary["suggested_layer"]
+
+
+def test_resuming_equals_one_go(facts: Path, job: Job, minifact_lm: LanguageModel) -> None:
+    experiment(facts)(job)
+    whole = rows_of(job)
+    assert job.output_dir
+    cases, status = job.output_dir / "cases.jsonl", job.output_dir / "status"
+    lines = cases.read_text().splitlines(keepends=True)
+    cases.write_text("".join(lines[:2]) + lines[2][:40])  # killed while writing the third row
+    status.write_text("running\n")
+    experiment(facts)(job)
+    again = rows_of(job)
+    assert [row["case_id"] for row in again] == [row["case_id"] for row in whole]
+    for a, b in zip(whole, again, strict=True):
+        assert a.keys() == b.keys()
+        if "hidden" in a:
+            np.testing.assert_allclose(a["hidden"], b["hidden"], atol=1e-5)
+
+
+def test_shards_together_are_the_whole(facts: Path, job: Job, minifact_lm: LanguageModel) -> None:
+    experiment(facts)(job)
+    whole = {row["case_id"]: row for row in rows_of(job)}
+    merged: list[dict] = []
+    for part in ("1/2", "2/2"):
+        shard = replace(job, output_dir=job.outputs / part.replace("/", "_"))
+        experiment(facts, dataset=KnownFacts(path=str(facts), shard=part))(shard)
+        merged += rows_of(shard)
+        assert 0 < len(rows_of(shard)) < len(whole)
+    assert sorted(row["case_id"] for row in merged) == sorted(whole)
+    for row in merged:
+        same = whole[row["case_id"]]
+        assert row.keys() == same.keys()
+        for name in row.keys() & {"low_score", "hidden", "mlp", "attn", "severed_mlp", "severed_attn"}:
+            np.testing.assert_allclose(row[name], same[name], atol=1e-5)
+    # Averages over rows put together are those of the whole run.
+    assert job.output_dir
+    summary = json.loads((job.output_dir / "summary.json").read_text())
+    assert flatten_trace(trace_summary(merged)) == pytest.approx(flatten_trace(summary), abs=1e-5)
+
+
+def test_wandb_holds_the_total_effect_the_peaks_and_the_figures(
+    facts: Path, job: Job, minifact_lm: LanguageModel
+) -> None:
+    experiment(facts)(replace(job, tracker=WandbTracker(mode="offline")))
+    assert job.output_dir
+    (run,) = (job.output_dir / "wandb").glob("offline-run-*")
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(run), "--summary"]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["summary"]
+    summary = json.loads((job.output_dir / "summary.json").read_text())
+    assert found["ate"] == pytest.approx(summary["ate"]["mean"])
+    for kind in ("hidden", "mlp", "attn"):
+        assert found[f"peak/{kind}"] == pytest.approx(summary["peaks"][kind]["aie"])
+        assert found[f"peak/{kind}_layer"] == summary["peaks"][kind]["layer"]
+        early = summary["groups"]["last subject token"][kind]["mean"]
+        assert found[f"last_subject/{kind}"] == pytest.approx(max(early)) == early[found[f"last_subject/{kind}_layer"]]
+    assert found["suggested_layer"] == summary["suggested_layer"]
+    pictures = {path.stem for path in (run / "files").rglob("*.png")}
+    assert any(name.startswith("average_heatmaps") for name in pictures)
+
+
+def test_one_sentence(facts: Path, job: Job, minifact_lm: LanguageModel) -> None:
+    fact = json.loads(facts.read_text())[0]
+    outcome = experiment(facts, prompt=fact["prompt"], subject=fact["subject"])(job)
+    (row,) = rows_of(job)
+    assert row["answer"].strip() == fact["attribute"]
+    assert outcome.tables
+    assert not (job.cache_dir / "traced_layers").exists()  # one sentence suggests nothing
+
+
+def test_without_any_kind_the_total_effect_alone(facts: Path, job: Job, minifact_lm: LanguageModel) -> None:
+    experiment(facts, tracer=Tracer(samples=2, kinds=[], severed=False))(job)
+    assert job.output_dir
+    summary = json.loads((job.output_dir / "summary.json").read_text())
+    assert (summary["n"], summary["groups"], summary["suggested_layer"]) == (6, {}, None)
+    assert summary["ate"]["mean"] > 0.1
+    assert not (job.output_dir / "figures").exists()
+
+
+def test_sigma_does_not_depend_on_the_selection(facts: Path, job: Job, minifact_lm: LanguageModel) -> None:
+    experiment(facts, dataset=KnownFacts(path=str(facts), limit=1))(job)
+    (one,) = rows_of(job)
+    other = replace(job, output_dir=job.outputs / "other")
+    experiment(facts)(other)
+    assert one["low_score"] == pytest.approx(rows_of(other)[0]["low_score"], abs=1e-6)
+
+
+def test_a_sentence_without_its_subject_is_one_clear_error(
+    facts: Path, job: Job, minifact_lm: LanguageModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(DataError, match=r"^task\.prompt: subject 'Nobody' does not occur in 'Somebody plays the'$"):
+        experiment(facts, prompt="Somebody plays the", subject="Nobody")(job)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]  # said once
+    with pytest.raises(ConfigError, match="subject is empty"):
+        experiment(facts, prompt="Somebody plays the", subject=" ")
+    with pytest.raises(ConfigError, match="go together"):
+        experiment(facts, prompt="Somebody plays the")
+
+
+def test_facts_of_which_none_can_be_traced(
+    facts: Path, tmp_path: Path, job: Job, minifact_lm: LanguageModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = json.loads(facts.read_text())[0]
+    facts.write_text(json.dumps([{**record, "prompt": record["prompt"] + " far" * 200}]))
+    with pytest.raises(DataError, match=r"not one fact could be traced; the first: a text of \d+ tokens"):
+        experiment(facts)(job)
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert warning.startswith(f"fact {record['known_id']} set aside: prompt: a text of")
+
+
+def test_an_editor_takes_the_traced_layer(tmp_path: Path) -> None:
+    remember_layer(tmp_path, "d", layer=2, source=tmp_path)
+    assert with_traced_layer(Rome(layer="traced"), tmp_path, "d").layer == 2
+    assert with_traced_layer(Rome(layer=1), tmp_path, "d") == Rome(layer=1)
+    assert with_traced_layer(NoEdit(), tmp_path, "d") == NoEdit()
+
+
+def test_asking_for_a_traced_layer_before_tracing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="task=trace"):
+        traced_layer(tmp_path, "0" * 16)
