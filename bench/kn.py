@@ -2,9 +2,9 @@
 
     python bench/kn.py --records 50 --repeats 3
 
-The slow side is written from SPEC §4.2 alone: for every layer and every token of the true object one pass over the
-prompt for the neurons' own values, and one over `--steps` copies of it with the values scaled. Scores agree to 1e-3 of
-the highest or the exit status is 1.
+The slow side is written from docs/method.md §4.2 alone: for every layer and every token of the true object one pass
+over the prompt for the neurons' own values, and one over `--steps` copies of it with the values scaled. Scores agree
+to 1e-3 of the highest or the exit status is 1.
 """
 
 from __future__ import annotations

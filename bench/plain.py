@@ -1,5 +1,5 @@
-"""The same work in the plainest way, straight from SPEC §3.5–3.7, §4.1 and §5.2: one request at a time, every pass
-through the whole model and over all tokens, each prompt once per target.
+"""The same work in the plainest way, straight from docs/method.md §3.5–3.7, §4.1 and §5.2: one request at a time,
+every pass through the whole model and over all tokens, each prompt once per target.
 
 Nothing of romexp computes here but `applied`, which puts an edit into the weights.
 """
@@ -60,7 +60,7 @@ def _target(lm: LanguageModel, request: EditRequest) -> list[int]:
 
 
 def _lookup(lm: LanguageModel, template: str, subject: str, fact_token: str) -> int:
-    """SPEC §3.4: prefix, subject and suffix tokenized apart; `last` is the prompt's last token."""
+    """docs/method.md §3.4: prefix, subject and suffix tokenized apart; `last` is the prompt's last token."""
     prefix, suffix = template.split("{}")
     subject = f" {subject.strip()}" if prefix else subject
     before, own, after = (_n_tokens(lm, part) for part in (prefix.removesuffix(" "), subject, suffix))
@@ -79,7 +79,7 @@ def _lookup(lm: LanguageModel, template: str, subject: str, fact_token: str) -> 
 def _rome(
     lm: LanguageModel, request: EditRequest, templates: Sequence[str], editor: Rome, inverse: Tensor | None
 ) -> WeightDelta:
-    """u from the mean key (SPEC §3.5), v* by Adam (§3.6), the rank-one term (§3.7)."""
+    """u from the mean key (docs/method.md §3.5), v* by Adam (§3.6), the rank-one term (§3.7)."""
     assert editor.layer is not None
     memory = lm.architecture.mlp_out_name(editor.layer)
     prompts = [template.replace("{}", request.prompt, 1) for template in templates]
@@ -175,7 +175,7 @@ def _added(lm: LanguageModel, path: str, columns: Sequence[int], delta: Tensor) 
 
 
 def _finetune(lm: LanguageModel, request: EditRequest, editor: FineTune) -> WeightDelta:
-    """SPEC §4.1 at HEAD: weight and bias, every target token scored at the prompt's last position."""
+    """docs/method.md §4.1 at HEAD: weight and bias, every target token scored at the prompt's last position."""
     assert editor.layer is not None
     memory = lm.architecture.mlp_out_name(editor.layer)
     names = [f"{memory}.{kind}" for kind in ("weight", "bias") if getattr(lm.module(memory), kind, None) is not None]
@@ -206,7 +206,9 @@ def _finetune(lm: LanguageModel, request: EditRequest, editor: FineTune) -> Weig
 
 @torch.no_grad()
 def _nlls(lm: LanguageModel, case: Case) -> list[float]:
-    """Length-normalized NLL of both targets after every prompt, one padded batch of prompt × target (SPEC §5.2)."""
+    """Length-normalized NLL of both targets after every prompt, one padded batch of prompt × target
+    (docs/method.md §5.2).
+    """
     request, prompts = case.request, prompts_of(case)
     pairs = [(prompt, f" {target}") for prompt in prompts for target in (request.target_new, request.target_true)]
     log_p = lm.model(**_inputs(lm, [a + b for a, b in pairs]), use_cache=False).logits.float().log_softmax(dim=-1)

@@ -7,7 +7,7 @@ A temporary copy of the checkout is imported, in which three things are changed 
 - `dsets/__init__.py`, from which the evaluation and the tracing import names of loaders, is emptied of them.
 Editing, scoring and sampling run as they are. In current transformers `generate_fast` yields other texts than it did
 in 2022: it passes one column of the attention mask beside a key/value cache, which is then read as the whole mask
-(SPEC §5.5). Its time is that of one pass a token all the same.
+(docs/method.md §5.5). Its time is that of one pass a token all the same.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ NEEDED = ("rome/rome_main.py", "util/generate.py", "experiments/py/eval_utils_co
 
 
 def authors(folder: Path, work: Workload, *, path: str) -> Variant:
-    """The authors' evaluation loop (SPEC §5.1) over the records: edit, measure, write the weights back.
+    """The authors' evaluation loop (docs/method.md §5.1) over the records: edit, measure, write the weights back.
 
     It runs on a model of its own, loaded from `path` as transformers loads it, without what our package may change.
 

@@ -3,10 +3,11 @@
     python bench/trace.py --facts 8 --repeats 3
     python bench/trace.py --reference /somewhere/rome
 
-"one pass a cell" is `tests/tracing/naive_trace.py`, written from SPEC §2 alone: one forward pass of 1 + n rows a cell,
-with hooks; "authors" is their own code. All trace the same grids (no severed curves) of the same facts, taken evenly
-from the file, from the same noise; they agree to 1e-5 or the exit status is 1. Beside the times stands the arithmetic
-of each variant's matrix products, counted by torch: where a machine is busy with those, times cannot differ by more.
+"one pass a cell" is `tests/tracing/naive_trace.py`, written from docs/method.md §2 alone: one forward pass of 1 + n
+rows a cell, with hooks; "authors" is their own code. All trace the same grids (no severed curves) of the same facts,
+taken evenly from the file, from the same noise; they agree to 1e-5 or the exit status is 1. Beside the times stands
+the arithmetic of each variant's matrix products, counted by torch: where a machine is busy with those, times cannot
+differ by more.
 """
 
 from __future__ import annotations

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
+
 
 class RomexpError(Exception):
     """Base of every error caused by input: a config value, a file, a record, a model."""
@@ -18,10 +23,12 @@ class DataError(RomexpError):
 class RecordError(DataError):
     """One record is bad. It is set aside, counted and reported; the run goes on.
 
+    Where many items are worked on at once, the error of a bad one stands in its place among the results.
+
     Args:
         message: what is wrong and what was expected.
         file: the file the record came from.
-        index: the record's position in that file, or its case id.
+        index: the record's position in that file.
         field: the field at fault.
     """
 
@@ -34,6 +41,40 @@ class RecordError(DataError):
         )
         super().__init__(f"{where}: {message}" if where else message)
 
-    def at(self, index: int | None) -> RecordError:
-        """The same error, of the record at this position."""
-        return RecordError(self.reason, file=self.file, index=index, field=self.field)
+
+def result_or_error(make: Callable[[], T]) -> T | RecordError:
+    """What `make` returns, or the `RecordError` that it raises."""
+    try:
+        return make()
+    except RecordError as error:
+        return error
+
+
+def without_errors(items: Iterable[T | RecordError]) -> list[T]:
+    """The items that are no errors, in order."""
+    return [item for item in items if not isinstance(item, RecordError)]
+
+
+def with_errors_in_place(items: Iterable[object], results: Iterable[T]) -> list[T | RecordError]:
+    """Results of those of the items that are no errors; an item that is one keeps its place.
+
+    Args:
+        items: in order.
+        results: of `without_errors(items)`, in the same order.
+    """
+    following = iter(results)
+    return [item if isinstance(item, RecordError) else next(following) for item in items]
+
+
+def raise_first_error(items: Iterable[T | RecordError]) -> list[T]:
+    """The items, where no one of them may be bad.
+
+    Raises:
+        RecordError: the first of them that is an error.
+    """
+    whole = []
+    for item in items:
+        if isinstance(item, RecordError):
+            raise item
+        whole.append(item)
+    return whole

@@ -6,34 +6,24 @@ Every data set is read into these types and every editor and evaluator works on 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-
-@dataclass(frozen=True, kw_only=True)
-class Fact:
-    """A statement (s, r, o): `prompt` is a template with exactly one `{}` for the subject."""
-
-    subject: str
-    prompt: str
-    target: str
-    relation_id: str = ""
-
-    @property
-    def text(self) -> str:
-        """The prompt with the subject filled in, without the target."""
-        return fill(self.prompt, self.subject)
+Measurements = dict[str, Any]
+"""What an evaluator measured for one case on one model, raw and JSON-ready; `romexp.analysis` makes metrics of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EditRequest:
-    """Make the model say `target_new` after `prompt` about `subject` (SPEC §1.1: `requested_rewrite`).
+    """Make the model say `target_new` after `prompt` about `subject` (docs/method.md §1.1: `requested_rewrite`).
 
-    Targets carry no leading space; whoever tokenizes them adds it (SPEC §1.5).
+    Targets carry no leading space; whoever tokenizes them adds it (docs/method.md §1.5). An edit alone needs no
+    `target_true`; what compares the two answers does.
     """
 
     subject: str
     prompt: str
     target_new: str
-    target_true: str
+    target_true: str = ""
     relation_id: str = ""
     target_new_id: str = ""
 
@@ -63,7 +53,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownFact:
-    """A fact the model is expected to know, for causal tracing (SPEC §1.3)."""
+    """A fact the model is expected to know, for causal tracing (docs/method.md §1.3)."""
 
     known_id: int
     subject: str

@@ -1,4 +1,4 @@
-"""Seeds that depend on what a random number is for, never on batch size, order or sharding (DESIGN §4)."""
+"""Seeds that depend on what a random number is for, never on batch size, order or sharding (docs/method.md §10)."""
 
 from __future__ import annotations
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from romexp.analysis.metrics import case_metrics
 from romexp.errors import DataError
 from romexp.results.find import FoundRun
-from romexp.results.rows import Row
+from romexp.results.rows import CaseResult
 
 TOLERANCE = 1e-2
 """Two measurements of a case agree if their NLLs differ by less than this, absolutely or relatively.
@@ -25,19 +24,19 @@ class Merged:
 
     Attributes:
         runs: the runs that gave rows, in order of time.
-        rows: every case once, by case id; where runs have the same case the latest run counts.
+        results: every case once, by case id; where runs have the same case the latest run counts.
         problems: a line for each file or row that could not be used, and for runs that disagree.
     """
 
     runs: tuple[FoundRun, ...]
-    rows: tuple[Row, ...]
+    results: tuple[CaseResult, ...]
     problems: tuple[str, ...]
 
 
 def merge(runs: Sequence[FoundRun]) -> Merged:
     """Read the runs and put their rows together."""
     ordered = sorted(runs, key=lambda run: (run.finished_at, str(run.path)))
-    rows: dict[int, Row] = {}
+    results: dict[int, CaseResult] = {}
     used: list[FoundRun] = []
     problems: list[str] = []
     for run in ordered:
@@ -46,19 +45,20 @@ def merge(runs: Sequence[FoundRun]) -> Merged:
         except DataError as error:
             problems.append(str(error))
             continue
-        unlike = [row["case_id"] for row in found if row["case_id"] in rows and not agree(rows[row["case_id"]], row)]
+        unlike = [each.case_id for each in found if each.case_id in results and not agree(results[each.case_id], each)]
         if unlike:
             problems.append(
                 f"{run.path}: {len(unlike)} cases differ from those of {', '.join(str(u.path) for u in used)}, of the "
                 f"same configuration (the first is case {unlike[0]}); the later run counts"
             )
-        rows.update((row["case_id"], row) for row in found)
+        results.update((each.case_id, each) for each in found)
         used += [run] if found else []
-    return Merged(runs=tuple(used), rows=tuple(rows[number] for number in sorted(rows)), problems=tuple(problems))
+    in_order = tuple(results[case_id] for case_id in sorted(results))
+    return Merged(runs=tuple(used), results=in_order, problems=tuple(problems))
 
 
-def agree(one: Row, other: Row) -> bool:
-    """Whether two rows of a case say the same, up to rounding. Generated texts are not compared."""
+def agree(one: CaseResult, other: CaseResult) -> bool:
+    """Whether two results of a case say the same, up to rounding. Generated texts are not compared."""
     ours, theirs = list(_numbers(one)), list(_numbers(other))
     return len(ours) == len(theirs) and all(map(_close, ours, theirs))
 
@@ -67,10 +67,9 @@ def _close(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
-def _numbers(row: Row) -> Iterator[float]:
-    """Every NLL of a row, and for zsRE every token's success, in one order."""
-    for side in ("pre", "post"):
-        measured: Mapping[str, Any] = row.get(side) or {}
+def _numbers(result: CaseResult) -> Iterator[float]:
+    """Every NLL of a case, and for zsRE every token's success, in one order."""
+    for measured in (result.before or {}, result.after or {}):
         for key in sorted(key for key in measured if key.endswith("_prompts")):
             for pair in measured[key]:
                 yield from (math.inf if nll is None else float(nll) for nll in pair)
@@ -78,17 +77,18 @@ def _numbers(row: Row) -> Iterator[float]:
             yield from (float(right) for right in measured[key])
 
 
-def _usable(run: FoundRun, problems: list[str]) -> Iterator[Row]:
-    """Rows that metrics can be taken of; the others are named.
+def _usable(run: FoundRun, problems: list[str]) -> Iterator[CaseResult]:
+    """Results that metrics can be taken of; the other rows are named.
 
     Raises:
         DataError: the file is not one of rows.
     """
     for row in run.rows():
         try:
-            for side in ("pre", "post"):
-                case_metrics(row.get(side) or {})
-        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            result = CaseResult.from_json(row)
+            for measured in (result.before, result.after):
+                case_metrics(measured or {})
+        except (DataError, TypeError, ValueError, AttributeError, OverflowError) as error:
             problems.append(f"{run.path / 'cases.jsonl'}, case {row['case_id']}: not a row of measurements ({error})")
         else:
-            yield row
+            yield result

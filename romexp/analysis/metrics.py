@@ -1,4 +1,5 @@
-"""The paper's metrics of one case, each defined once (SPEC §5.3, §5.4, §5.6). Fractions here; ×100 is for tables.
+"""The paper's metrics of one case, each defined once
+(docs/method.md §5.3, §5.4, §5.6). Fractions here; ×100 is for tables.
 
 All take an evaluator's raw row. NLLs are per prompt [of target_new, of target_true], means over the target's tokens,
 and a probability is exp(-nll), the geometric mean over them.
@@ -10,7 +11,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-Measurements = Mapping[str, Any]
 Pair = Sequence[float | None]
 """[nll of target_new, nll of target_true]; None for one that was not finite."""
 
@@ -18,7 +18,7 @@ COUNTERFACT = ("S", "ES", "EM", "PS", "PM", "NS", "NM", "GE", "RS")
 """Columns of the paper's Table 4, in its order."""
 
 ZSRE = ("S", "Efficacy", "Paraphrase", "Specificity")
-"""Columns of the paper's Table 1, after the score S of SPEC §5.7."""
+"""Columns of the paper's Table 1, after the score S of docs/method.md §5.7."""
 
 Kind = Literal["counterfact", "zsre"]
 """Which of the two sets of metrics a data set is measured by."""
@@ -35,7 +35,7 @@ def columns_of(kind: Kind) -> tuple[str, ...]:
     return ZSRE if kind == "zsre" else COUNTERFACT
 
 
-def case_metrics(measured: Measurements) -> dict[str, float]:
+def case_metrics(measured: Mapping[str, Any]) -> dict[str, float]:
     """Every metric the measurements allow, by the paper's name.
 
     One without prompts, or whose score is null, is left out. S is a score of many cases and is not here.

@@ -10,7 +10,6 @@ from typing import Any
 from romexp.analysis.studies import Entry, Study
 from romexp.analysis.summary import SIDES
 from romexp.results.find import FoundRun
-from romexp.results.rows import complete
 
 SHOWN_IDS = 5
 
@@ -37,7 +36,7 @@ def command(*arguments: str) -> str:
 
 def measured_ids(entry: Entry) -> set[int]:
     """Cases with both sides measured."""
-    return {row["case_id"] for row in entry.rows if complete(row, SIDES)}
+    return {result.case_id for result in entry.results if result.is_complete(SIDES)}
 
 
 def study_gaps(study: Study) -> list[Gap]:

@@ -1,4 +1,6 @@
-"""The paper's Tables 1, 4, 5 and 6 (SPEC §8) and its causal effects of GPT-2 XL (SPEC §2.4), as printed there."""
+"""The paper's Tables 1, 4, 5 and 6 (docs/method.md §8) and its causal effects of GPT-2 XL
+(docs/method.md §2.4), as printed there.
+"""
 
 from __future__ import annotations
 

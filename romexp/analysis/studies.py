@@ -18,7 +18,7 @@ from romexp.analysis.merging import Merged, merge
 from romexp.analysis.metrics import Kind, columns_of
 from romexp.analysis.summary import Statistics, Summary, case_frame, summarize, summarize_frame
 from romexp.results.find import FoundRun
-from romexp.results.rows import Row
+from romexp.results.rows import CaseResult
 from romexp.results.settings import Json, differing, short, sort_key
 
 EDITOR_ORDER = (
@@ -42,7 +42,7 @@ class Entry:
         identity: everything that affects the result, without the choice of cases.
         distinct: the fields, by dotted name, in which the editor's entries in this study differ.
         runs: where the cases come from, in order of time.
-        rows: every case once, by case id.
+        results: every case once, by case id.
     """
 
     label: str
@@ -52,12 +52,12 @@ class Entry:
     identity: Json
     distinct: Mapping[str, Any]
     runs: tuple[FoundRun, ...]
-    rows: tuple[Row, ...]
+    results: tuple[CaseResult, ...]
 
     @cached_property
     def frame(self) -> pd.DataFrame:
         """Metrics by case (`analysis.summary.case_frame`). Made once; treat as read-only."""
-        return case_frame(self.rows)
+        return case_frame(self.results)
 
     @cached_property
     def summary(self) -> Summary:
@@ -115,19 +115,19 @@ class Study:
         return groups
 
     @cached_property
-    def unedited_rows(self) -> tuple[Row, ...]:
+    def unedited_results(self) -> tuple[CaseResult, ...]:
         """The unedited side of every case that any entry has; of several entries the first counts."""
-        found: dict[int, Row] = {}
+        found: dict[int, CaseResult] = {}
         for entry in self.entries:
-            for row in entry.rows:
-                if isinstance(row.get("pre"), dict):
-                    found.setdefault(row["case_id"], row)
+            for result in entry.results:
+                if result.before is not None:
+                    found.setdefault(result.case_id, result)
         return tuple(found[number] for number in sorted(found))
 
     @cached_property
     def unedited(self) -> Summary:
         """`n_cases` and `pre` of the unedited model. Made once; treat as read-only."""
-        return summarize(self.unedited_rows, sides=("pre",))
+        return summarize(self.unedited_results, sides=("pre",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +182,7 @@ def _study(runs: Sequence[FoundRun], problems: list[str]) -> Study | None:
     for group in groups.values():
         result = merge(group)
         problems += result.problems
-        if result.rows:
+        if result.results:
             merged.append(result)
     if not merged:
         return None
@@ -220,7 +220,7 @@ def _entries(merged: Sequence[Merged]) -> list[Entry]:
                 identity=identity,
                 distinct=distinct,
                 runs=each.runs,
-                rows=each.rows,
+                results=each.results,
             )
             out.append(entry)
     return out
@@ -231,7 +231,7 @@ def _editor(merged: Merged) -> str:
 
 
 def _kind(entries: Sequence[Entry]) -> Kind:
-    sides = (row.get(side) or {} for entry in entries for row in entry.rows for side in ("pre", "post"))
+    sides = (side or {} for entry in entries for result in entry.results for side in (result.before, result.after))
     return "zsre" if any("rewrite_prompts_correct" in side for side in sides) else "counterfact"
 
 

@@ -1,4 +1,6 @@
-"""From rows to a run's summary: the one place where cases are averaged (DESIGN §1.4, SPEC §5.7)."""
+"""From case results to a run's summary: the one place where cases are averaged
+(docs/method.md §9.4, docs/method.md §5.7).
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from romexp.analysis.metrics import SCORED, UNSCALED, case_metrics
-from romexp.results.rows import Row, complete
+from romexp.results.rows import CaseResult, Side
 
-SIDES = ("pre", "post")
+SIDES: tuple[Side, ...] = ("pre", "post")
 UNEDITED = "unedited"
 """What the model as it was is called, beside editors."""
 Summary = dict[str, Any]
@@ -25,17 +27,17 @@ CHUNK = 100
 """Resamples drawn at once: bounds memory at some ten thousand cases."""
 
 
-def case_frame(rows: Sequence[Row], *, sides: Sequence[str] = SIDES) -> pd.DataFrame:
+def case_frame(results: Sequence[CaseResult], *, sides: Sequence[Side] = SIDES) -> pd.DataFrame:
     """Per-case metrics, sorted by case id: what `cases.parquet` holds.
 
     Columns: `case_id`; `complete`, false for a case that failed; and `<side>/<metric>`, fractions (GE in bits), NaN
     where a case lacks the metric.
     """
     records = []
-    for row in rows:
-        record: dict[str, Any] = {"case_id": row["case_id"], "complete": complete(row, sides)}
+    for result in results:
+        record: dict[str, Any] = {"case_id": result.case_id, "complete": result.is_complete(sides)}
         for side in sides:
-            for name, value in case_metrics(row.get(side) or {}).items():
+            for name, value in case_metrics(result.measured(side) or {}).items():
                 record[f"{side}/{name}"] = value
         records.append(record)
     frame = pd.DataFrame.from_records(records, columns=_columns(records, sides))
@@ -49,7 +51,7 @@ def _columns(records: Sequence[Mapping[str, Any]], sides: Sequence[str]) -> list
     return ["case_id", "complete", *metrics]
 
 
-def summarize(rows: Sequence[Row], *, sides: Sequence[str] = SIDES, seed: int = 0) -> Summary:
+def summarize(results: Sequence[CaseResult], *, sides: Sequence[Side] = SIDES, seed: int = 0) -> Summary:
     """The run's summary, JSON-ready: `{"n_cases", "n_failed", "pre": {metric: statistics}, "post": …}`.
 
     Cases not measured on all `sides` are left out of both, and counted as failed. A run that edits nothing has
@@ -58,7 +60,7 @@ def summarize(rows: Sequence[Row], *, sides: Sequence[str] = SIDES, seed: int = 
     Args:
         seed: of the bootstrap for S.
     """
-    return summarize_frame(case_frame(rows, sides=sides), sides=sides, seed=seed)
+    return summarize_frame(case_frame(results, sides=sides), sides=sides, seed=seed)
 
 
 def summarize_frame(frame: pd.DataFrame, *, sides: Sequence[str] = SIDES, seed: int = 0) -> Summary:

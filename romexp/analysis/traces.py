@@ -1,4 +1,5 @@
-"""Average effects of causal traces by token group and layer, from rows alone (SPEC §2.4, paper Fig. 2, Fig. 7).
+"""Average effects of causal traces by token group and layer, from rows alone
+(docs/method.md §2.4, paper Fig. 2, Fig. 7).
 
 ATE = mean(high - low). AIE of a cell = mean(restored - low). Every number is a mean of one value a prompt, so that the
 interval ±1.96·s/√n (s with ddof 0, as for all metrics) belongs to it; `pooling="authors"` is the published notebook's:

@@ -1,1 +1,3 @@
-"""Raw files → the types of `romexp.facts`, validated record by record (SPEC §1). No model, no tokenizer here."""
+"""Raw files → the types of `romexp.facts`, validated record by record
+(docs/method.md §1). No model, no tokenizer here.
+"""

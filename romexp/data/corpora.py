@@ -85,7 +85,7 @@ class HfCorpus:
     """A data set read by the `datasets` library, from the hub or by one of its loaders of local files.
 
     The authors' `wikipedia` of 20200501 needs a loading script, which `datasets` no longer runs; the nearest that the
-    hub has is `wikimedia/wikipedia`, 20231101.en (SPEC §3.3).
+    hub has is `wikimedia/wikipedia`, 20231101.en (docs/method.md §3.3).
 
     Attributes:
         path: id on the hub, or `json`, `parquet`, `text`, … with `data_files`.

@@ -1,4 +1,4 @@
-"""CounterFact (SPEC §1.1): counterfactual edits with the prompts that judge them."""
+"""CounterFact (docs/method.md §1.1): counterfactual edits with the prompts that judge them."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Rejected:
-    """A record that was set aside (counted and named in the run's manifest, DESIGN §5).
+    """A record that was set aside (counted and named in the run's manifest, docs/method.md §11).
 
     Attributes:
         file: the file it stands in.

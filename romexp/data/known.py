@@ -1,4 +1,4 @@
-"""Known facts for causal tracing (SPEC §1.3)."""
+"""Known facts for causal tracing (docs/method.md §1.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The authors' published files (SPEC §1).
+"""The authors' published files (docs/method.md §1).
 
 Sizes and digests are those of the public Git-LFS copies (`scalable-model-editing/rebuilding-rome:data/`), which are
 taken to be unmodified. Where a publisher's file differs, set `remote.size` and `remote.sha256` in the config.

@@ -26,9 +26,9 @@ def _one_slot(template: str) -> str:
 Text = Annotated[str, StringConstraints(pattern=_VISIBLE)]
 """Not blank."""
 Prompt = Annotated[str, StringConstraints(pattern=_VISIBLE_END)]
-"""A complete prompt: what follows brings its own space (SPEC §1.1)."""
+"""A complete prompt: what follows brings its own space (docs/method.md §1.1)."""
 Target = Annotated[str, StringConstraints(pattern=_VISIBLE_START)]
-"""A bare answer, without a leading space (SPEC §1.5)."""
+"""A bare answer, without a leading space (docs/method.md §1.5)."""
 Template = Annotated[Prompt, AfterValidator(_one_slot)]
 """A prompt with exactly one `{}`."""
 

@@ -1,7 +1,8 @@
 """Which records of a file a run takes: `case_ids`, then `offset` and `limit`, then `shard`.
 
 All of them count *records of the file*, good or bad: `limit=7500` names the same cases to everyone, as the
-reference's "first `size` records" does (SPEC §1.1), and bad records among them make the run that much smaller.
+reference's "first `size` records" does (docs/method.md §1.1), and bad records among them make the run that much
+smaller.
 """
 
 from __future__ import annotations

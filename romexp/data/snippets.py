@@ -1,4 +1,6 @@
-"""Attribute snippets: texts about subjects of which (relation, target) holds, the references of RS (SPEC §1.4)."""
+"""Attribute snippets: texts about subjects of which (relation, target) holds, the references of RS
+(docs/method.md §1.4).
+"""
 
 from __future__ import annotations
 

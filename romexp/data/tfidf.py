@@ -1,4 +1,4 @@
-"""The TF-IDF vectorizer of the reference score (SPEC §1.4), through scikit-learn's public interface."""
+"""The TF-IDF vectorizer of the reference score (docs/method.md §1.4), through scikit-learn's public interface."""
 
 from __future__ import annotations
 

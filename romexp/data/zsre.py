@@ -1,4 +1,4 @@
-"""zsRE, the question answering set of the MEND authors (SPEC §1.2)."""
+"""zsRE, the question answering set of the MEND authors (docs/method.md §1.2)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ZsRE(RecordFile[Case]):
 
     Departures: `limit` is honoured (the reference runs all records whatever is asked). Set aside: a question whose
     subject is absent, repeated or follows a visible character; there the reference stops with an assertion
-    (SPEC §7.11).
+    (docs/method.md §1.2).
 
     Attributes:
         loc_marker: text that every neighbourhood question must contain, as the reference asserts; empty asks for none.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from romexp.errors import ConfigError
+from romexp.errors import ConfigError, RecordError
 from romexp.facts import EditRequest
 from romexp.lm.model import LanguageModel
 from romexp.lm.weight_delta import WeightDelta
@@ -50,7 +50,9 @@ class Editor(Protocol):
         """Row label in tables."""
         ...
 
-    def __call__(self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources) -> list[Edit]:
+    def __call__(
+        self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources
+    ) -> list[Edit | RecordError]:
         """Edit each request independently of the others; leave `lm` as it was.
 
         Raises:

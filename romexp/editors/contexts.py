@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from romexp.errors import ConfigError
+from romexp.errors import ConfigError, raise_first_error
 from romexp.files import write_once
 from romexp.lm.model import LanguageModel
 from romexp.lm.sampling import Sampler, generate
@@ -22,7 +22,7 @@ def context_templates(
     seed: int,
     cache_dir: Path | None,
 ) -> tuple[str, ...]:
-    """Templates with one `{}` each, the identity first (SPEC §3.2).
+    """Templates with one `{}` each, the identity first (docs/method.md §3.2).
 
     Args:
         given: the templates themselves or a JSON file with a list of them; None samples them from the model.
@@ -47,7 +47,7 @@ def _sampled(lm: LanguageModel, length_counts: Sequence[Sequence[int]], seed: in
     templates = ["{}"]
     for length, count in length_counts:
         seeds = [derive_seed(seed, "context_template", length, i) for i in range(count)]
-        texts = generate(lm, [""] * count, sampler=Sampler(max_length=length), seeds=seeds)
+        texts = raise_first_error(generate(lm, [""] * count, sampler=Sampler(max_length=length), seeds=seeds))
         templates += [_without_braces(text) + ". {}" for text in texts]
     return tuple(templates)
 

@@ -1,4 +1,5 @@
-"""Fine-tuning one linear map on one fact, with or without a bound on the change: FT, FT+L, AttnEdit (SPEC §4.1).
+"""Fine-tuning one linear map on one fact, with or without a bound on the change: FT, FT+L, AttnEdit
+(docs/method.md §4.1).
 
 Every request of a batch trains its own copy of the map, all in one forward pass: request i's prompt runs through the
 base weights plus its own ΔW_i. The blocks below the trained layer run once.
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from torch import nn
 
 from romexp.editors.base import Edit, Resources, pick_layer
 from romexp.editors.targets import Spot, edit_text, read_targets
-from romexp.errors import ConfigError, RecordError
+from romexp.errors import ConfigError, RecordError, result_or_error, with_errors_in_place, without_errors
 from romexp.facts import EditRequest
 from romexp.lm.apply_delta import weight_in_out
 from romexp.lm.forward import Pass, Row, make_pass, run
@@ -26,7 +28,7 @@ from romexp.lm.weight_delta import Dense, WeightDelta
 
 @dataclass(frozen=True, kw_only=True)
 class FineTune:
-    """Hyper-parameters under the names of the authors' files (SPEC §4.1).
+    """Hyper-parameters under the names of the authors' files (docs/method.md §4.1).
 
     Attributes:
         layer: the trained layer, 0-based; None takes `layer_fraction` of the depth; `traced` as for ROME.
@@ -58,29 +60,33 @@ class FineTune:
         if self.norm_constraint is not None and self.norm_constraint <= 0:
             raise ConfigError(f"editor.norm_constraint must be positive or null, got {self.norm_constraint}")
 
-    def __call__(self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources) -> list[Edit]:
+    def __call__(
+        self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources
+    ) -> list[Edit | RecordError]:
         """One dense delta a request, each trained as if it were alone.
 
-        Raises:
-            RecordError: a prompt or target without tokens, or a text longer than the model's context; `index` is the
-                position in `requests`.
+        Returns:
+            In the place of a request with a prompt or target without tokens, or too long for the model, its error.
         """
-        if not requests:
-            return []
+        texts = [
+            result_or_error(partial(_text, lm, request, teacher_forcing=self.teacher_forcing)) for request in requests
+        ]
+        good = without_errors(texts)
+        return with_errors_in_place(texts, self._edits(lm, good) if good else [])
+
+    def _edits(self, lm: LanguageModel, texts: Sequence[_Text]) -> list[Edit]:
         layer = pick_layer(lm, layer=self.layer, fraction=self.layer_fraction)
-        texts = [_text(lm, i, request, teacher_forcing=self.teacher_forcing) for i, request in enumerate(requests)]
-        rows = [text.row for text in texts]
-        given = make_pass(lm, rows)
+        given = make_pass(lm, [text.row for text in texts])
         with torch.no_grad():
             below = run(lm, given, stop=layer) if layer > 0 else None
-        trained = self._trainable(lm, layer, len(requests))
+        trained = self._trainable(lm, layer, len(texts))
         losses = self._train(lm, texts, given, below, trained, layer)
         return [
             Edit(
                 delta=WeightDelta(terms={name: Dense(value=values[i].clone()) for name, values in trained.items()}),
                 diagnostics={"layer": layer, "loss": losses[i]},
             )
-            for i in range(len(requests))
+            for i in range(len(texts))
         ]
 
     def _trainable(self, lm: LanguageModel, layer: int, n: int) -> dict[str, torch.Tensor]:
@@ -138,12 +144,12 @@ class _Text:
     spots: tuple[Spot, ...]
 
 
-def _text(lm: LanguageModel, index: int, request: EditRequest, *, teacher_forcing: bool) -> _Text:
-    text = edit_text(lm, index, request.text, request.target_new)
+def _text(lm: LanguageModel, request: EditRequest, *, teacher_forcing: bool) -> _Text:
+    text = edit_text(lm, request.text, request.target_new)
     unknown = lm.tokenizer.unk_token_id  # masked by the reference; end of text for GPT-2
     spots = tuple(spot for spot in text.spots if spot[1] != unknown)
     if not spots:
-        raise RecordError(f"target {request.target_new!r} has unknown tokens only", index=index, field="target_new")
+        raise RecordError(f"target {request.target_new!r} has unknown tokens only", field="target_new")
     if teacher_forcing:
         return _Text(row=Row.text(text.ids[:-1]), spots=spots)
     last = text.target_start - 1

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from romexp.editors.base import Edit, Resources
+from romexp.errors import RecordError
 from romexp.facts import EditRequest
 from romexp.lm.model import LanguageModel
 from romexp.lm.weight_delta import WeightDelta
@@ -17,5 +18,7 @@ class NoEdit:
 
     name: str = "none"
 
-    def __call__(self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources) -> list[Edit]:
+    def __call__(
+        self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources
+    ) -> list[Edit | RecordError]:
         return [Edit(delta=WeightDelta()) for _ in requests]

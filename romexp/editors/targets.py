@@ -40,11 +40,10 @@ class EditText:
         return tuple(enumerate(self.targets, start=self.target_start - 1))
 
 
-def edit_text(lm: LanguageModel, index: int, prompt: str, target: str) -> EditText:
+def edit_text(lm: LanguageModel, prompt: str, target: str) -> EditText:
     """Tokenize `prompt + " " + target`; the target's tokens are found by character offset.
 
     Args:
-        index: position of the request, named by errors.
         prompt: with the subject filled in.
         target: white space around it does not count.
 
@@ -52,13 +51,10 @@ def edit_text(lm: LanguageModel, index: int, prompt: str, target: str) -> EditTe
         RecordError: the target is empty, prompt or target has no token of its own, or the text is too long.
     """
     if not target.strip():
-        raise RecordError("the new target is empty", index=index, field="target_new")
+        raise RecordError("the new target is empty", field="target_new")
     (encoding,) = encode(lm.tokenizer, [f"{prompt} {target.strip()}"])
-    try:
-        start = target_start(encoding, len(prompt))
-        check_length(lm, len(encoding) - 1)
-    except RecordError as error:
-        raise error.at(index) from error
+    start = target_start(encoding, len(prompt))
+    check_length(lm, len(encoding) - 1)
     return EditText(ids=encoding.ids, target_start=start)
 
 

@@ -1,19 +1,16 @@
-"""What an evaluator is: cases and edits in, one row of raw numbers a case out (DESIGN §1.4)."""
+"""What an evaluator is: cases and edits in, raw numbers of each case out (docs/method.md §9.4)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-from romexp.errors import ConfigError
+from romexp.errors import ConfigError, RecordError
 from romexp.evaluation.generation import References
-from romexp.facts import Case
+from romexp.facts import Case, Measurements
 from romexp.lm.model import LanguageModel
 from romexp.lm.weight_delta import WeightDelta
-
-EvaluationRow = dict[str, Any]
-"""JSON-ready raw measurements of one case under one model; `romexp.analysis.metrics` turns it into metrics."""
 
 
 class Evaluator(Protocol):
@@ -32,11 +29,11 @@ class Evaluator(Protocol):
         deltas: Sequence[WeightDelta | None],
         seed: int,
         references: References | None = None,
-    ) -> list[EvaluationRow]:
+    ) -> list[Measurements | RecordError]:
         """Measure each case on its own edited model.
 
-        Unedited and edited rows of the same cases are cheapest together: `cases + cases`,
-        `deltas=[None] * n + deltas`. A row does not depend on the others, beyond floating-point noise.
+        Unedited and edited models of the same cases are cheapest together: `cases + cases`,
+        `deltas=[None] * n + deltas`. What is measured does not depend on the other cases, beyond rounding.
 
         Args:
             deltas: one a case, None for the unedited model.
@@ -44,26 +41,10 @@ class Evaluator(Protocol):
             references: texts that generations are compared with; None leaves those scores null.
 
         Returns:
-            One row a case, in order. A score that cannot be taken is null and the row's `notes` say why.
+            The measurements of each case, in order; in the place of a case that cannot be measured, its error. A score
+            that cannot be taken is null, and the entry `notes` says why.
         """
         ...
-
-
-def split_deltas(deltas: Sequence[WeightDelta | None], n_cases: int) -> tuple[list[WeightDelta], list[int]]:
-    """The deltas that are there, and each case's index among them (-1 for the unedited model).
-
-    Raises:
-        ValueError: not exactly one entry a case.
-    """
-    if len(deltas) != n_cases:
-        raise ValueError(f"{n_cases} cases but {len(deltas)} deltas: give one a case, None for the unedited model")
-    present: list[WeightDelta] = []
-    edits: list[int] = []
-    for delta in deltas:
-        edits.append(-1 if delta is None else len(present))
-        if delta is not None:
-            present.append(delta)
-    return present, edits
 
 
 def finite(value: float) -> float | None:

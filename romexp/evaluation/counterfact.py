@@ -1,17 +1,27 @@
-"""CounterFact's measurements: NLLs of the two targets after every prompt, generated texts (SPEC §5.2, §5.4)."""
+"""CounterFact's measurements: NLLs of the two targets after every prompt, generated texts
+(docs/method.md §5.2, §5.4).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
-from romexp.errors import ConfigError
-from romexp.evaluation.base import EvaluationRow, finite, on_off, split_deltas
+from romexp.errors import (
+    ConfigError,
+    RecordError,
+    raise_first_error,
+    result_or_error,
+    with_errors_in_place,
+    without_errors,
+)
+from romexp.evaluation.base import finite, on_off
 from romexp.evaluation.generation import References, essence_scores, generate_texts, score_texts
-from romexp.facts import Case
+from romexp.facts import Case, Measurements
 from romexp.lm.model import LanguageModel
 from romexp.lm.sampling import Sampler
-from romexp.lm.scoring import Query, score
+from romexp.lm.scoring import Query, TargetScore, score
 from romexp.lm.weight_delta import WeightDelta
 
 
@@ -19,7 +29,7 @@ from romexp.lm.weight_delta import WeightDelta
 class CounterFactEvaluator:
     """The paper's CounterFact protocol (config group `evaluator`).
 
-    Each row has `rewrite_prompts`, `paraphrase_prompts`, `neighborhood_prompts` and `attribute_prompts`: per prompt
+    Each case has `rewrite_prompts`, `paraphrase_prompts`, `neighborhood_prompts` and `attribute_prompts`: per prompt
     [nll of target_new, nll of target_true], means over the target's tokens in nats. With generation also `text`,
     `ngram_entropy` (bits), `reference_score` (cosine) and `essence_score` (perplexity). What cannot be taken is null:
     an NLL that is not finite, RS without snippets for the relation and target, essence without a snippet about the
@@ -64,13 +74,21 @@ class CounterFactEvaluator:
         deltas: Sequence[WeightDelta | None],
         seed: int,
         references: References | None = None,
-    ) -> list[EvaluationRow]:
+    ) -> list[Measurements | RecordError]:
         """See `romexp.evaluation.base.Evaluator`."""
-        present, edits = split_deltas(deltas, len(cases))
-        rows = self._probabilities(lm, cases, present, edits)
+        measured = self._probabilities(lm, cases, deltas)
         if self.generates:
-            self._add_generations(rows, lm, cases, present, edits, seed=seed, references=references)
-        return [{key: value for key, value in row.items() if key != "notes" or value} for row in rows]
+            able = [
+                (case, delta)
+                for case, delta, own in zip(cases, deltas, measured, strict=True)
+                if not isinstance(own, RecordError)
+            ]
+            texts = self._texts(lm, able, seed=seed, references=references)
+            measured = _with_texts(measured, texts)
+        for each in without_errors(measured):
+            if not each["notes"]:
+                del each["notes"]
+        return measured
 
     def _prompts(self, case: Case) -> dict[str, tuple[str, ...]]:
         if case.neighborhood_targets:
@@ -86,50 +104,74 @@ class CounterFactEvaluator:
         }
 
     def _probabilities(
-        self, lm: LanguageModel, cases: Sequence[Case], deltas: Sequence[WeightDelta], edits: Sequence[int]
-    ) -> list[EvaluationRow]:
-        prompts = [self._prompts(case) for case in cases]
-        queries = [
-            Query(
-                prompt=prompt,
-                targets=(case.request.target_new, case.request.target_true),
-                edit=edit,
-                case_id=case.case_id,
-            )
-            for case, kinds, edit in zip(cases, prompts, edits, strict=True)
-            for group in kinds.values()
-            for prompt in group
+        self, lm: LanguageModel, cases: Sequence[Case], deltas: Sequence[WeightDelta | None]
+    ) -> list[Measurements | RecordError]:
+        asked = [
+            (kind, prompt, case.request, delta)
+            for case, delta in zip(cases, deltas, strict=True)
+            for kind, prompts in self._prompts(case).items()
+            for prompt in prompts
         ]
-        scores = iter(score(lm, queries, deltas=deltas, max_batch_tokens=self.max_batch_tokens) if queries else [])
-        rows: list[EvaluationRow] = []
-        for kinds in prompts:
-            row: EvaluationRow = {"notes": []}
-            for kind, group in kinds.items():
-                row[kind] = [[finite(target.nll) for target in next(scores)] for _ in group]
-                if any(nll is None for pair in row[kind] for nll in pair):
-                    row["notes"].append(f"{kind}: NLLs that are not finite are null")
-            rows.append(row)
-        return rows
+        queries = [Query(prompt=prompt, targets=(r.target_new, r.target_true)) for _, prompt, r, _ in asked]
+        scores = iter(score(lm, queries, deltas=[delta for *_, delta in asked], max_batch_tokens=self.max_batch_tokens))
+        by_case = [
+            {kind: [next(scores) for _ in group] for kind, group in self._prompts(case).items()} for case in cases
+        ]
+        return [result_or_error(partial(_nlls, of_case)) for of_case in by_case]
 
-    def _add_generations(
+    def _texts(
         self,
-        rows: Sequence[EvaluationRow],
         lm: LanguageModel,
-        cases: Sequence[Case],
-        deltas: Sequence[WeightDelta],
-        edits: Sequence[int],
+        cases: Sequence[tuple[Case, WeightDelta | None]],
         *,
         seed: int,
         references: References | None,
-    ) -> None:
-        texts = generate_texts(lm, cases, sampler=self.sampler, seed=seed, deltas=deltas, edits=edits)
+    ) -> list[Measurements | RecordError]:
+        """Generated texts and their scores, for cases with their edits."""
+        texts = generate_texts(lm, cases, sampler=self.sampler, seed=seed)
         essences: Sequence[float | None] = [None] * len(cases)
         if self.essence and references is not None:
-            essences = essence_scores(lm, cases, references=references, deltas=deltas, edits=edits)
-        for row, case, mine, essence in zip(rows, cases, texts, essences, strict=True):
+            essences = essence_scores(lm, cases, references=references)
+        found: list[Measurements | RecordError] = []
+        for (case, _), mine, essence in zip(cases, texts, essences, strict=True):
+            if isinstance(mine, RecordError):
+                found.append(mine)
+                continue
             scores = score_texts(mine, case.request, references)
-            row["text"] = mine
-            row["ngram_entropy"] = scores.ngram_entropy
-            row["reference_score"] = scores.reference_score
-            row["essence_score"] = None if essence is None else finite(essence)
-            row["notes"] += scores.notes
+            found.append(
+                {
+                    "text": mine,
+                    "ngram_entropy": scores.ngram_entropy,
+                    "reference_score": scores.reference_score,
+                    "essence_score": None if essence is None else finite(essence),
+                    "notes": list(scores.notes),
+                }
+            )
+        return found
+
+
+def _nlls(scores: Mapping[str, Sequence[tuple[TargetScore, ...] | RecordError]]) -> Measurements:
+    """[nll of target_new, nll of target_true] by kind of prompt.
+
+    Raises:
+        RecordError: a prompt could not be scored.
+    """
+    measured: Measurements = {"notes": []}
+    for kind, group in scores.items():
+        measured[kind] = [[finite(target.nll) for target in targets] for targets in raise_first_error(group)]
+        if any(nll is None for pair in measured[kind] for nll in pair):
+            measured["notes"].append(f"{kind}: NLLs that are not finite are null")
+    return measured
+
+
+def _with_texts(
+    measured: Sequence[Measurements | RecordError], texts: Iterable[Measurements | RecordError]
+) -> list[Measurements | RecordError]:
+    """The measurements of each case with what `texts` adds to those that are no errors."""
+    out: list[Measurements | RecordError] = []
+    for own, added in zip(measured, with_errors_in_place(measured, texts), strict=True):
+        if isinstance(own, RecordError) or isinstance(added, RecordError):
+            out.append(added)
+        else:
+            out.append(own | added | {"notes": own["notes"] + added["notes"]})
+    return out

@@ -1,13 +1,13 @@
-"""Generated texts of a case and their scores GE, RS and essence (SPEC §5.4)."""
+"""Generated texts of a case and their scores GE, RS and essence (docs/method.md §5.4)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any, Protocol
 
-from romexp.errors import RecordError
+from romexp.errors import RecordError, raise_first_error, result_or_error
 from romexp.evaluation.text_metrics import Vectorizer, essence_score, ngram_entropy, reference_score
 from romexp.facts import Case, EditRequest
 from romexp.lm.model import LanguageModel
@@ -17,7 +17,7 @@ from romexp.lm.weight_delta import WeightDelta
 from romexp.seeds import derive_seed
 
 ESSENCE_TOKENS = 100
-"""Essence texts are cut to this many tokens (SPEC §5.4)."""
+"""Essence texts are cut to this many tokens (docs/method.md §5.4)."""
 
 
 class Snippet(Protocol):
@@ -32,7 +32,7 @@ class Snippet(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class References:
-    """What generations are compared with (SPEC §1.4).
+    """What generations are compared with (docs/method.md §1.4).
 
     Attributes:
         snippets: (relation id, target id) → texts about subjects for which that target holds.
@@ -66,56 +66,45 @@ class References:
         return vector
 
 
+EditedCase = tuple[Case, WeightDelta | None]
+"""A case, and the edit it is measured through; None for the unedited model."""
+
+
 def generate_texts(
-    lm: LanguageModel,
-    cases: Sequence[Case],
-    *,
-    sampler: Sampler,
-    seed: int,
-    deltas: Sequence[WeightDelta],
-    edits: Sequence[int],
-) -> list[list[str]]:
+    lm: LanguageModel, cases: Sequence[EditedCase], *, sampler: Sampler, seed: int
+) -> list[list[str] | RecordError]:
     """One text a generation prompt, the prompt included.
 
     Prompt j of a case draws from the seed (run seed, case id, "generation", j), whatever the model: a case's texts
     before and after the edit differ by the edit alone, and repeated prompts of one case differ from each other.
 
-    Raises:
-        RecordError: a prompt is longer than the model's context; `index` is the case's id.
+    Returns:
+        In the place of a case with a prompt longer than the model's context, its error.
     """
-    prompts = [prompt for case in cases for prompt in case.generation_prompts]
-    seeds = [derive_seed(seed, c.case_id, "generation", j) for c in cases for j in range(len(c.generation_prompts))]
-    rows = [edit for case, edit in zip(cases, edits, strict=True) for _ in case.generation_prompts]
-    if not prompts:
-        return [[] for _ in cases]
-    try:
-        texts = iter(generate(lm, prompts, sampler=sampler, seeds=seeds, deltas=deltas, edits=rows))
-    except RecordError as error:
-        owners = [case.case_id for case in cases for _ in case.generation_prompts]
-        raise error.at(None if error.index is None else owners[error.index]) from error
-    return [[next(texts) for _ in case.generation_prompts] for case in cases]
+    asked = [(case, delta, j) for case, delta in cases for j in range(len(case.generation_prompts))]
+    texts = iter(
+        generate(
+            lm,
+            [case.generation_prompts[j] for case, _, j in asked],
+            sampler=sampler,
+            seeds=[derive_seed(seed, case.case_id, "generation", j) for case, _, j in asked],
+            deltas=[delta for _, delta, _ in asked],
+        )
+        if asked
+        else ()
+    )
+    by_case = [[next(texts) for _ in case.generation_prompts] for case, _ in cases]
+    return [result_or_error(partial(raise_first_error, own)) for own in by_case]
 
 
-def essence_scores(
-    lm: LanguageModel,
-    cases: Sequence[Case],
-    *,
-    references: References,
-    deltas: Sequence[WeightDelta],
-    edits: Sequence[int],
-) -> list[float | None]:
+def essence_scores(lm: LanguageModel, cases: Sequence[EditedCase], *, references: References) -> list[float | None]:
     """Essence score of each case; None where no snippet is about the case's subject."""
-    texts = [references.essence(case.request) for case in cases]
+    texts = [references.essence(case.request) for case, _ in cases]
     having = [i for i, text in enumerate(texts) if text.strip()]
     scores: list[float | None] = [None] * len(cases)
     if having:
-        nlls = text_nlls(
-            lm,
-            [texts[i] for i in having],
-            deltas=deltas,
-            edits=[edits[i] for i in having],
-            max_tokens=ESSENCE_TOKENS,
-        )
+        deltas = [cases[i][1] for i in having]
+        nlls = text_nlls(lm, [texts[i] for i in having], deltas=deltas, max_tokens=ESSENCE_TOKENS)
         for i, values in zip(having, nlls, strict=True):
             scores[i] = essence_score(values)
     return scores

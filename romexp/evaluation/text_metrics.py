@@ -1,4 +1,4 @@
-"""Scores of generated texts, as pure functions (SPEC §5.4). No model here, nothing is downloaded.
+"""Scores of generated texts, as pure functions (docs/method.md §5.4). No model here, nothing is downloaded.
 
 NLTK's and scikit-learn's imports take a second and are only needed when texts are scored, so functions import them.
 """
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 
 class Vectorizer(Protocol):
-    """What a fitted scikit-learn `TfidfVectorizer` offers (SPEC §1.4)."""
+    """What a fitted scikit-learn `TfidfVectorizer` offers (docs/method.md §1.4)."""
 
     def transform(self, raw_documents: Sequence[str]) -> Any:
         """Sparse (documents × vocabulary), rows of length one or zero."""
@@ -54,7 +54,7 @@ def entropy(tokens: Sequence[str], n: int) -> float:
 
 
 def text_entropy(text: str) -> float:
-    """GE of one text: ½·(⅔·H₂ + 4/3·H₃) bits, over its bigrams and trigrams (SPEC §5.4)."""
+    """GE of one text: ½·(⅔·H₂ + 4/3·H₃) bits, over its bigrams and trigrams (docs/method.md §5.4)."""
     tokens = words(text)
     return (entropy(tokens, 2) * 2 / 3 + entropy(tokens, 3) * 4 / 3) / 2
 
@@ -71,7 +71,7 @@ def ngram_entropy(texts: Sequence[str]) -> float:
 
 
 def reference_score(texts: Sequence[str], reference: Any, vectorizer: Vectorizer) -> float:
-    """RS: cosine of the TF-IDF vectors of the space-joined `texts` and of a reference (SPEC §5.4).
+    """RS: cosine of the TF-IDF vectors of the space-joined `texts` and of a reference (docs/method.md §5.4).
 
     Where either has no word of the vocabulary they share nothing: 0 (the reference implementation gives NaN).
 
@@ -84,7 +84,9 @@ def reference_score(texts: Sequence[str], reference: Any, vectorizer: Vectorizer
 
 
 def essence_score(nlls: Sequence[float]) -> float:
-    """Perplexity of a text from -log p of its tokens 2…T: exp(sum / T). It divides by T, not T - 1 (SPEC §5.4)."""
+    """Perplexity of a text from -log p of its tokens 2…T: exp(sum / T). It divides by T, not T - 1
+    (docs/method.md §5.4).
+    """
     try:
         return math.exp(math.fsum(nlls) / (len(nlls) + 1))
     except OverflowError:

@@ -1,16 +1,16 @@
-"""zsRE's measurements: teacher-forced next-token accuracy (SPEC §5.6)."""
+"""zsRE's measurements: teacher-forced next-token accuracy (docs/method.md §5.6)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from transformers import PreTrainedTokenizerBase
 
-from romexp.errors import RecordError
-from romexp.evaluation.base import EvaluationRow, split_deltas
+from romexp.errors import RecordError, raise_first_error, result_or_error, with_errors_in_place, without_errors
 from romexp.evaluation.generation import References
-from romexp.facts import Case
+from romexp.facts import Case, Measurements
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import Query, TargetScore, score
 from romexp.lm.weight_delta import WeightDelta
@@ -24,9 +24,10 @@ class ZsreEvaluator:
     """The paper's zsRE protocol (config group `evaluator`).
 
     A prompt with answer tokens y_1…y_m gives m booleans: i is right iff the arg-max after prompt + decode(y_<i) is the
-    first token of decode(y_i) tokenized again. Rows have `rewrite_prompts_correct`, `paraphrase_prompts_correct` and
+    first token of decode(y_i) tokenized again. Cases have `rewrite_prompts_correct`, `paraphrase_prompts_correct` and
     `neighborhood_prompts_correct`, each one flat list over prompts and tokens. A case's `neighborhood_prompts` are
-    whole questions and its `neighborhood_targets` whole answers; they are spelt out token by token here (SPEC §1.2).
+    whole questions and its `neighborhood_targets` whole answers; they are spelt out token by token here
+    (docs/method.md §1.2).
 
     The decoding and tokenizing again is the reference's: a token that is a part of a character can never be right.
     Where tokenizing a piece of a word would put a word mark before it (SentencePiece models, which the paper does not
@@ -51,45 +52,55 @@ class ZsreEvaluator:
         deltas: Sequence[WeightDelta | None],
         seed: int,
         references: References | None = None,
-    ) -> list[EvaluationRow]:
+    ) -> list[Measurements | RecordError]:
         """See `romexp.evaluation.base.Evaluator`; nothing here is random, and `references` are not looked at."""
-        present, edits = split_deltas(deltas, len(cases))
-        questions = [questions_of(case) for case in cases]
-        flat = [
-            (question, edit, case.case_id)
-            for case, kinds, edit in zip(cases, questions, edits, strict=True)
+        questions = [result_or_error(partial(questions_of, case)) for case in cases]
+        asked = [
+            (question, delta)
+            for kinds, delta in zip(questions, deltas, strict=True)
+            if not isinstance(kinds, RecordError)
             for group in kinds.values()
             for question in group
         ]
-        correct = iter(self._correct(lm, flat, present))
-        return [
-            {f"{kind}_correct": [right for _ in group for right in next(correct)] for kind, group in kinds.items()}
-            for kinds in questions
+        correct = iter(self._correct(lm, asked))
+        by_case = [
+            {kind: [next(correct) for _ in group] for kind, group in q.items()} for q in without_errors(questions)
         ]
+        return with_errors_in_place(questions, [result_or_error(partial(_measurements, own)) for own in by_case])
 
     def _correct(
-        self, lm: LanguageModel, rows: Sequence[tuple[Question, int, int]], deltas: Sequence[WeightDelta]
-    ) -> list[list[bool]]:
-        """For each question, under its edit, one boolean an answer token. Rows are question, edit, case id."""
-        queries = [
-            Query(prompt=prompt, targets=(answer,), edit=edit, case_id=case_id)
-            for (prompt, answer), edit, case_id in rows
-        ]
-        scores = [s for (s,) in self._score(lm, queries, deltas)]
-        predictions = [list(s.predictions) for s in scores]
+        self, lm: LanguageModel, asked: Sequence[tuple[Question, WeightDelta | None]]
+    ) -> list[list[bool] | RecordError]:
+        """For each question, under its edit, one boolean an answer token."""
+        queries = [Query(prompt=prompt, targets=(answer,)) for (prompt, answer), _ in asked]
+        answered = self._score(lm, queries, [delta for _, delta in asked])
+        scores = {row: targets[0] for row, targets in enumerate(answered) if not isinstance(targets, RecordError)}
+        predictions = {row: list(score.predictions) for row, score in scores.items()}
         spelt_again = not adds_word_marks(lm.tokenizer)
         if spelt_again:
-            altered = [(row, i, text) for row, s in enumerate(scores) for i, text in _altered(lm.tokenizer, s)]
+            altered = [(row, i, text) for row, s in scores.items() for i, text in _altered(lm.tokenizer, s)]
             again = [replace(queries[row], prompt=queries[row].prompt + text) for row, _, text in altered]
-            for (row, i, _), (s,) in zip(altered, self._score(lm, again, deltas), strict=True):
+            repeated = raise_first_error(self._score(lm, again, [asked[row][1] for row, _, _ in altered]))
+            for (row, i, _), (s,) in zip(altered, repeated, strict=True):
                 predictions[row][i] = s.predictions[0]
-        expected = [expected_tokens(lm.tokenizer, s.token_ids) if spelt_again else s.token_ids for s in scores]
-        return [[a == b for a, b in zip(p, e, strict=True)] for p, e in zip(predictions, expected, strict=True)]
+        right = []
+        for row, s in scores.items():
+            expected = expected_tokens(lm.tokenizer, s.token_ids) if spelt_again else s.token_ids
+            right.append([a == b for a, b in zip(predictions[row], expected, strict=True)])
+        return with_errors_in_place(answered, right)
 
     def _score(
-        self, lm: LanguageModel, queries: Sequence[Query], deltas: Sequence[WeightDelta]
-    ) -> list[tuple[TargetScore, ...]]:
+        self, lm: LanguageModel, queries: Sequence[Query], deltas: Sequence[WeightDelta | None]
+    ) -> list[tuple[TargetScore, ...] | RecordError]:
         return score(lm, queries, deltas=deltas, max_batch_tokens=self.max_batch_tokens) if queries else []
+
+
+def _measurements(correct: Mapping[str, Sequence[list[bool] | RecordError]]) -> Measurements:
+    """Raises: RecordError: a question could not be scored."""
+    return {
+        f"{kind}_correct": [right for own in raise_first_error(group) for right in own]
+        for kind, group in correct.items()
+    }
 
 
 def questions_of(case: Case) -> dict[str, list[Question]]:
@@ -102,7 +113,6 @@ def questions_of(case: Case) -> dict[str, list[Question]]:
         counts = f"{len(case.neighborhood_targets)} for {len(case.neighborhood_prompts)} neighborhood prompts"
         raise RecordError(
             f"{counts}; zsRE's evaluator needs an answer to each (is this another kind of data set?)",
-            index=case.case_id,
             field="neighborhood_targets",
         )
     answer = case.request.target_new
@@ -119,7 +129,7 @@ def adds_word_marks(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def expected_tokens(tokenizer: PreTrainedTokenizerBase, answer: Sequence[int]) -> list[int]:
-    """First token of each answer token's text tokenized again (SPEC §5.6)."""
+    """First token of each answer token's text tokenized again (docs/method.md §5.6)."""
     return [(_tokenized(tokenizer, _text(tokenizer, [token])) or [token])[0] for token in answer]
 
 

@@ -1,4 +1,4 @@
-"""What a human evaluation asks: which cases, which texts, in which order, of whom (paper App. J, SPEC §6)."""
+"""What a human evaluation asks: which cases, which texts, in which order, of whom (paper App. J, docs/method.md §6)."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from romexp.analysis.studies import Entry, Study
 from romexp.analysis.summary import UNEDITED
 from romexp.errors import ConfigError, DataError
-from romexp.facts import fill
+from romexp.facts import EditRequest
 from romexp.human_eval.questionnaire import Texts
-from romexp.results.rows import Row
+from romexp.results.rows import CaseResult, Side
 
 
 def pick_study(studies: Sequence[Study], systems: Sequence[str], *, where: str) -> Study:
@@ -25,7 +25,7 @@ def pick_study(studies: Sequence[Study], systems: Sequence[str], *, where: str) 
     """
     fitting = [study for study in studies if all(_texts(study, system) for system in systems)]
     if not fitting:
-        found = sorted({e.editor for study in studies for e in study.entries if _generated(e.rows, "post")})
+        found = sorted({e.editor for study in studies for e in study.entries if _generated(e.results, "post")})
         editors = [system for system in systems if system != UNEDITED]
         raise DataError(
             f"task.editors: no model and data set below {where} has finished runs with generated texts of "
@@ -52,29 +52,27 @@ def texts_of(study: Study, systems: Sequence[str]) -> dict[str, Texts]:
 def statements_of(study: Study) -> dict[int, str]:
     """The counterfactuals as sentences, by case id.
 
-    >>> _statement({"prompt": "{} competes in", "subject": "Ada", "target_new": "judo"})
+    >>> _statement(EditRequest(prompt="{} competes in", subject="Ada", target_new="judo"))
     'Ada competes in judo.'
     """
-    rows = [row for entry in study.entries for row in entry.rows]
-    return {row["case_id"]: _statement(row["requested_rewrite"]) for row in rows}
+    return {result.case_id: _statement(result.request) for entry in study.entries for result in entry.results}
 
 
-def _statement(request: Row) -> str:
-    start = fill(request["prompt"], request["subject"])
-    return f"{start} {request['target_new'].strip()}".strip().rstrip(".") + "."
+def _statement(request: EditRequest) -> str:
+    return f"{request.text} {request.target_new.strip()}".strip().rstrip(".") + "."
 
 
 def _entries(study: Study, system: str) -> list[Entry]:
-    return [e for e in study.entries if e.editor == system and _generated(e.rows, "post")]
+    return [e for e in study.entries if e.editor == system and _generated(e.results, "post")]
 
 
 def _texts(study: Study, system: str) -> Texts:
     if system == UNEDITED:
-        return _generated(study.unedited_rows, "pre")
+        return _generated(study.unedited_results, "pre")
     entries = _entries(study, system)
-    return _generated(entries[0].rows, "post") if entries else {}
+    return _generated(entries[0].results, "post") if entries else {}
 
 
-def _generated(rows: Iterable[Row], side: str) -> dict[int, list[str]]:
-    measured = ((row["case_id"], row.get(side) or {}) for row in rows)
-    return {case_id: list(side_row["text"]) for case_id, side_row in measured if side_row.get("text")}
+def _generated(results: Iterable[CaseResult], side: Side) -> dict[int, list[str]]:
+    texts = {result.case_id: (result.measured(side) or {}).get("text") for result in results}
+    return {case_id: list(own) for case_id, own in texts.items() if own}

@@ -1,4 +1,4 @@
-"""Training edits from a data set of cases: zsRE, CounterFact, minifact (SPEC §4.6)."""
+"""Training edits from a data set of cases: zsRE, CounterFact, minifact (docs/method.md §4.6)."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class CaseEdits:
         request = case.request
 
         def text(prompt: str) -> EditText:
-            return edit_text(lm, case.case_id, prompt, request.target_new)
+            return edit_text(lm, prompt, request.target_new)
 
         prompts = (*case.paraphrase_prompts, *((request.text,) if self.rewrite or not case.paraphrase_prompts else ()))
         answers = case.neighborhood_targets or (request.target_true,) * len(case.neighborhood_prompts)

@@ -1,4 +1,6 @@
-"""What a network is trained on: edits, each with other texts of the same fact, split by subject (SPEC §4.6)."""
+"""What a network is trained on: edits, each with other texts of the same fact, split by subject
+(docs/method.md §4.6).
+"""
 
 from __future__ import annotations
 

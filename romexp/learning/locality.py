@@ -1,4 +1,4 @@
-"""Texts on which an edited model must stay as it was (SPEC §4.6)."""
+"""Texts on which an edited model must stay as it was (docs/method.md §4.6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network is trained to do: L = c_edit · L_e + c_loc · L_loc (SPEC §4.6)."""
+"""What a network is trained to do: L = c_edit · L_e + c_loc · L_loc (docs/method.md §4.6)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _on_targets(
     owners = [i for i, draw in enumerate(draws) for _ in draw.outers]
     given = make_pass(lm, [Row.text(text.ids[:-1]) for text in texts])
     hidden = _below(lm, given, start)
-    with overlay(lm, deltas, owners):
+    with overlay(lm, [deltas[i] for i in owners]):
         final = run(lm, given, start=start, hidden=hidden)
     said = read_targets(lm, final, [text.spots for text in texts])
     return _mean_by(said.nll(), owners, len(draws)), _mean_by(said.right(), owners, len(draws))
@@ -61,7 +61,7 @@ def _on_locality(lm: LanguageModel, deltas: Sequence[WeightDelta], draws: Sequen
     hidden = _below(lm, given, start)
     with torch.no_grad():
         before = run(lm, given, start=start, hidden=hidden)
-    with overlay(lm, deltas, owners):
+    with overlay(lm, [deltas[i] for i in owners]):
         after = run(lm, given, start=start, hidden=hidden)
     lengths = torch.tensor([len(ids) for ids in texts], device=after.device)
     real = torch.arange(after.shape[1], device=after.device)[None] < lengths[:, None]

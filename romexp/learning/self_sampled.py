@@ -1,4 +1,4 @@
-"""Training edits from text that a model wrote itself (SPEC §4.6, data set `gen`)."""
+"""Training edits from text that a model wrote itself (docs/method.md §4.6, data set `gen`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from romexp.editors.targets import EditText
-from romexp.errors import ConfigError, DataError, RecordError
+from romexp.errors import ConfigError, DataError, RecordError, raise_first_error
 from romexp.files import file_sha256, write_once
 from romexp.learning.edits import EditPool, TrainingEdit, pool, usable
 from romexp.lm.forward import check_length, context_length
@@ -122,7 +122,7 @@ class SelfSampledEdits:
             waiting = iter(places)
             while batch := list(islice(waiting, CHUNK)):
                 seeds = [derive_seed(seed, "completion", i) for i in batch]
-                made = generate(lm, [prompts[i] for i in batch], sampler=sampler, seeds=seeds)
+                made = raise_first_error(generate(lm, [prompts[i] for i in batch], sampler=sampler, seeds=seeds))
                 for i, text in zip(batch, made, strict=True):
                     # What `generate` normalizes of the prompt is left as it was.
                     texts[i] = prompts[i] + text.removeprefix(clean(lm, encodings[i].ids))

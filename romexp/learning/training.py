@@ -1,4 +1,6 @@
-"""How an edit network is trained: loss, optimizers, schedule (SPEC §4.6). The loop is in `romexp.learning.session`."""
+"""How an edit network is trained: loss, optimizers, schedule (docs/method.md §4.6). The loop is in
+`romexp.learning.session`.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The two ways to see a model through a `WeightDelta` (the value itself is in `romexp.lm.weight_delta`).
 
 `applied` writes one delta into the weights and takes it back; `overlay` runs many edited models in one batch, row i of
-the batch through delta `rows[i]`, without touching a weight (DESIGN §1.1, §1.2).
+the batch through `deltas[i]`, without touching a weight (docs/method.md §9.1, §9.2).
 """
 
 from __future__ import annotations
@@ -72,23 +72,22 @@ def check_fits(lm: LanguageModel, name: str, term: Term) -> None:
 
 
 @contextmanager
-def overlay(lm: LanguageModel, deltas: Sequence[WeightDelta], rows: Sequence[int]) -> Iterator[LanguageModel]:
-    """Run row i of every batch through the model edited by `deltas[rows[i]]`; -1 is the unedited model.
+def overlay(lm: LanguageModel, deltas: Sequence[WeightDelta | None]) -> Iterator[LanguageModel]:
+    """Run row i of every batch through the model edited by `deltas[i]`; None is the unedited model.
 
     The base weights stay untouched: each edited module's output gets its rows' own term,
-    y_i += (x_i left) rightᵀ for a low-rank one. Gradients flow into the deltas.
+    y_i += (x_i left) rightᵀ for a low-rank one. Gradients flow into the deltas. A delta that several rows name (the
+    same object) is shared by them, never copied for each.
 
     Args:
-        rows: one index a batch row; every forward inside the context must have exactly this batch size.
+        deltas: one a batch row; every forward inside the context must have exactly this batch size.
 
     Raises:
         KeyError: a delta names a parameter the model lacks.
-        ValueError: an index out of range, a term of another shape than its parameter, a parameter that is no weight
-            or bias of a linear map, or a forward with another batch size.
+        ValueError: a term of another shape than its parameter, a parameter that is no weight or bias of a linear map,
+            or a forward with another batch size.
     """
-    if rows and not -1 <= min(rows) <= max(rows) < len(deltas):
-        raise ValueError(f"rows name deltas {min(rows)}…{max(rows)}, but there are {len(deltas)}")
-    used = [deltas[row] for row in sorted(set(rows)) if row >= 0]
+    used = dict.fromkeys(delta for delta in deltas if delta is not None)
     names = dict.fromkeys(name for delta in used for name in delta.terms)
     handles = []
     try:
@@ -97,8 +96,8 @@ def overlay(lm: LanguageModel, deltas: Sequence[WeightDelta], rows: Sequence[int
             for delta in used:
                 if name in delta.terms:
                     check_fits(lm, name, delta.terms[name])
-            groups = _stack(name, deltas, rows, lm.parameter(name))
-            handles.append(module.register_forward_hook(_adder(groups, len(rows))))
+            terms = [None if delta is None else delta.terms.get(name) for delta in deltas]
+            handles.append(module.register_forward_hook(_adder(_shared(terms, lm.parameter(name)), len(deltas))))
         yield lm
     finally:
         for handle in handles:
@@ -118,69 +117,79 @@ def _linear(lm: LanguageModel, parameter: str) -> nn.Module:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _LowRankRows:
-    """Batch rows `index` (None: every row in order) with low-rank terms of one rank, stacked."""
+class _LowRankTerms:
+    """Low-rank terms of one rank, each of which the same number of batch rows has.
 
-    index: torch.Tensor | None
-    left: torch.Tensor  # (rows × in × rank)
-    right: torch.Tensor  # (rows × out × rank)
+    Attributes:
+        rows: positions in the batch, those of the first term first; None: every row in order.
+        left: (terms × in × rank).
+        right: (terms × out × rank).
+    """
 
-    def term(self, x: torch.Tensor) -> torch.Tensor:
-        return (x @ self.left) @ self.right.mT
+    rows: torch.Tensor | None
+    left: torch.Tensor
+    right: torch.Tensor
+
+    def of(self, x: torch.Tensor) -> torch.Tensor:
+        """What is added for x (rows × tokens × in): (rows × tokens × out)."""
+        by_term = x.reshape(len(self.left), -1, x.shape[-1])  # the rows of a term below each other
+        return ((by_term @ self.left) @ self.right.mT).reshape(*x.shape[:-1], -1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _DenseRows:
-    """Batch rows `index` that share one dense term: it is never copied per row."""
+class _DenseTerm:
+    """One dense term, (in × out), or (out) for a bias, and the batch rows that have it."""
 
-    index: torch.Tensor | None
-    value: torch.Tensor  # (in × out), or (out) for a bias
+    rows: torch.Tensor | None
+    value: torch.Tensor
 
-    def term(self, x: torch.Tensor) -> torch.Tensor:
+    def of(self, x: torch.Tensor) -> torch.Tensor:
+        """What is added for x (rows × tokens × in): (rows × tokens × out)."""
         if self.value.ndim == 1:
             return self.value.expand(*x.shape[:-1], -1)
         return x @ self.value
 
 
-def _stack(
-    name: str, deltas: Sequence[WeightDelta], rows: Sequence[int], like: nn.Parameter
-) -> list[_LowRankRows | _DenseRows]:
-    """The rows' terms of one parameter: low-rank ones stacked by rank, dense ones one group a delta."""
-    groups: dict[tuple[str, int], list[int]] = {}
-    for position, row in enumerate(rows):
-        term = deltas[row].terms.get(name) if row >= 0 else None
+def _shared(terms: Sequence[Term | None], like: nn.Parameter) -> list[_LowRankTerms | _DenseTerm]:
+    """The rows' terms of one parameter, each term once.
+
+    Low-rank terms of one rank are stacked with those that as many rows have, so that one product serves them all.
+    """
+    rows_of: dict[Term, list[int]] = {}
+    for row, term in enumerate(terms):
         if term is not None:
-            key = ("low", term.left.shape[1]) if isinstance(term, LowRank) else ("dense", row)
-            groups.setdefault(key, []).append(position)
+            rows_of.setdefault(term, []).append(row)
 
     def on_device(x: torch.Tensor) -> torch.Tensor:
         return x.to(device=like.device, dtype=like.dtype)
 
-    stacked: list[_LowRankRows | _DenseRows] = []
-    for positions in groups.values():
-        index = None if len(positions) == len(rows) else torch.tensor(positions, device=like.device)
-        first = deltas[rows[positions[0]]].terms[name]
-        if isinstance(first, Dense):
-            stacked.append(_DenseRows(index=index, value=on_device(first.value)))
-            continue
-        used = {row: i for i, row in enumerate(dict.fromkeys(rows[p] for p in positions))}
-        where = torch.tensor([used[rows[p]] for p in positions], device=like.device)
-        terms = [deltas[r].terms[name] for r in used]
-        left, right = (on_device(torch.stack([getattr(t, side) for t in terms]))[where] for side in ("left", "right"))
-        stacked.append(_LowRankRows(index=index, left=left, right=right))
-    return stacked
+    def index(rows: Sequence[int]) -> torch.Tensor | None:
+        return None if list(rows) == list(range(len(terms))) else torch.tensor(rows, device=like.device)
+
+    found: list[_LowRankTerms | _DenseTerm] = []
+    alike: dict[tuple[int, int], list[LowRank]] = {}
+    for term, rows in rows_of.items():
+        if isinstance(term, Dense):
+            found.append(_DenseTerm(rows=index(rows), value=on_device(term.value)))
+        else:
+            alike.setdefault((term.left.shape[1], len(rows)), []).append(term)
+    for group in alike.values():
+        left, right = (torch.stack([on_device(getattr(term, side)) for term in group]) for side in ("left", "right"))
+        rows = [row for term in group for row in rows_of[term]]
+        found.append(_LowRankTerms(rows=index(rows), left=left, right=right))
+    return found
 
 
 def _adder(
-    groups: Sequence[_LowRankRows | _DenseRows], n_rows: int
+    groups: Sequence[_LowRankTerms | _DenseTerm], n_rows: int
 ) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]:
     def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         x = inputs[0]
         if x.ndim != 3 or x.shape[0] != n_rows:
             raise ValueError(f"overlay was made for (batch of {n_rows} × tokens × features), got {tuple(x.shape)}")
         for group in groups:
-            term = group.term(x if group.index is None else x[group.index])
-            output = output + term if group.index is None else output.index_add(0, group.index, term)
+            added = group.of(x if group.rows is None else x[group.rows])
+            output = output + added if group.rows is None else output.index_add(0, group.rows, added)
         return output
 
     return hook

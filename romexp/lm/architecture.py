@@ -19,7 +19,7 @@ class Architecture:
 
     Attributes:
         layers: path of the `ModuleList` of blocks.
-        embedding: token embedding, where causal tracing adds its noise (SPEC §2.1).
+        embedding: token embedding, where causal tracing adds its noise (docs/method.md §2.1).
         final_norm: the norm before the output head.
         mlp: the whole MLP of a block; its output is added to the residual stream.
         mlp_in: the first linear map (for gated MLPs the up-projection).

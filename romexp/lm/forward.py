@@ -1,4 +1,4 @@
-"""Forward passes that compute only what changed (DESIGN §1.3).
+"""Forward passes that compute only what changed (docs/method.md §9.3).
 
 Every pass is given explicit positions and an explicit 4-D mask, so that padding, packed alternatives and reused
 prefixes mean the same on every architecture: transformers hands such a mask to the attention as it is. Blocks are

@@ -158,7 +158,7 @@ class PretrainedModel:
 def prepare(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, architecture: Architecture, name: str
 ) -> LanguageModel:
-    """Freeze the weights, set evaluation mode, make sure of a pad token (the end of text, SPEC header).
+    """Freeze the weights, set evaluation mode, make sure of a pad token (the end of text, docs/method.md §0).
 
     Raises:
         ConfigError: a path of `architecture` is not in the model, or the tokenizer cannot give offsets.

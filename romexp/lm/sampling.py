@@ -1,4 +1,4 @@
-"""Seeded top-k sampling of many texts at once, each row through its own edited model (SPEC §5.5).
+"""Seeded top-k sampling of many texts at once, each row through its own edited model (docs/method.md §5.5).
 
 Every row draws from its own generator, so its text does not depend on the batch it is in.
 """
@@ -8,13 +8,14 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
-from romexp.errors import ConfigError, RecordError
+from romexp.errors import ConfigError, RecordError, result_or_error, with_errors_in_place, without_errors
 from romexp.lm.apply_delta import overlay
-from romexp.lm.batching import halving
+from romexp.lm.batching import batched
 from romexp.lm.forward import Pass, additive_mask, check_length, context_length, logits, run
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import encode
@@ -23,7 +24,8 @@ from romexp.lm.weight_delta import WeightDelta
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """How texts are drawn. The defaults are the paper's evaluation (SPEC §5.4); sampling never stops at end of text.
+    """How texts are drawn. The defaults are the paper's evaluation
+    (docs/method.md §5.4); sampling never stops at end of text.
 
     Attributes:
         max_length: length of a text in tokens, the prompt included; a longer prompt is left as it is.
@@ -74,51 +76,62 @@ def generate(
     *,
     sampler: Sampler,
     seeds: Sequence[int],
-    deltas: Sequence[WeightDelta] = (),
-    edits: Sequence[int] | None = None,
-) -> list[str]:
+    deltas: Sequence[WeightDelta | None] | None = None,
+) -> list[str | RecordError]:
     """Continue each prompt; the prompt is part of the returned text.
 
     Args:
         seeds: one a prompt (see `romexp.seeds`).
-        edits: index into `deltas` for each prompt, -1 for the unedited model (the default for all).
+        deltas: the edit that each text is drawn through, None for the unedited model; None: no text has one.
 
     Returns:
-        Texts without special tokens, NFKD-normalized, blank lines turned into spaces.
+        Texts without special tokens, NFKD-normalized, blank lines turned into spaces. In the place of a prompt longer
+        than the model's context, its error.
 
     Raises:
         ConfigError: `max_length` exceeds the model's context.
-        RecordError: a prompt does; `index` is its position.
     """
-    rows = [encoding.ids or (int(lm.tokenizer.eos_token_id),) for encoding in encode(lm.tokenizer, prompts)]
-    chosen = list(edits) if edits is not None else [-1] * len(rows)
     if sampler.max_length > (limit := context_length(lm)):
         raise ConfigError(
             f"sampler.max_length: texts of {sampler.max_length} tokens, but {lm.name!r} sees {limit} at once"
         )
-    for i, row in enumerate(rows):
-        try:
-            check_length(lm, len(row))
-        except RecordError as error:
-            raise error.at(i) from error
-    texts: dict[int, str] = {}
+    rows = [
+        _Row(ids=encoding.ids or (int(lm.tokenizer.eos_token_id),), seed=seed, delta=delta)
+        for encoding, seed, delta in zip(
+            encode(lm.tokenizer, prompts), seeds, deltas or [None] * len(seeds), strict=True
+        )
+    ]
+    checked = [result_or_error(partial(_checked, lm, row)) for row in rows]
 
-    def work(batch: Sequence[int]) -> list[None]:
-        with overlay(lm, deltas, [chosen[i] for i in batch]):
-            grown = _grow(lm, [rows[i] for i in batch], sampler=sampler, seeds=[seeds[i] for i in batch])
-        for i, ids in zip(batch, grown, strict=True):
-            texts[i] = clean(lm, ids)
-        return []
+    def work(batch: Sequence[_Row]) -> list[str]:
+        with overlay(lm, [row.delta for row in batch]):
+            grown = _grow(lm, [row.ids for row in batch], sampler=sampler, seeds=[row.seed for row in batch])
+        return [clean(lm, ids) for ids in grown]
 
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
-    step = _rows_in_memory(lm, sampler)
-    for first in range(0, len(order), step):
-        halving(work, order[first : first + step])
-    return [texts[i] for i in range(len(rows))]
+    good = without_errors(checked)
+    order = sorted(range(len(good)), key=lambda i: len(good[i].ids))
+    # Every text costs the same memory, whatever the length of its prompt.
+    found = batched(work, [good[i] for i in order], [1] * len(order), max_tokens=_rows_in_memory(lm, sampler))
+    texts = dict(zip(order, found, strict=True))
+    return with_errors_in_place(checked, [texts[i] for i in range(len(good))])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Row:
+    """A text to grow: the prompt's tokens, the seed of its draws, the edit."""
+
+    ids: tuple[int, ...]
+    seed: int
+    delta: WeightDelta | None
+
+
+def _checked(lm: LanguageModel, row: _Row) -> _Row:
+    check_length(lm, len(row.ids))
+    return row
 
 
 def clean(lm: LanguageModel, ids: Sequence[int]) -> str:
-    """Token ids to the text that is scored (SPEC §5.5): NFKD, blank lines to spaces, no end-of-text marks."""
+    """Token ids to the text that is scored (docs/method.md §5.5): NFKD, blank lines to spaces, no end-of-text marks."""
     text = unicodedata.normalize("NFKD", str(lm.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)))
     text = text.replace("\n\n", " ")
     for token in dict.fromkeys((lm.tokenizer.eos_token, lm.tokenizer.bos_token)):

@@ -1,4 +1,4 @@
-"""How likely a model finds given targets: length-normalized NLL and next-token predictions (SPEC §5.2, §5.6).
+"""How likely a model finds given targets: length-normalized NLL and next-token predictions (docs/method.md §5.2, §5.6).
 
 A prompt is run once, whatever the number of targets (they are packed behind it as alternatives), and the blocks below
 the lowest edited layer are run once for all edits of a prompt.
@@ -6,14 +6,16 @@ the lowest edited layer are run once for all edits of a prompt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 
 import torch
 
-from romexp.errors import RecordError
+from romexp.errors import RecordError, result_or_error, with_errors_in_place
 from romexp.lm.apply_delta import overlay
-from romexp.lm.batching import by_length, halving
+from romexp.lm.batching import batched
 from romexp.lm.forward import Pass, Row, check_length, layer_of, logits, make_pass, run
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import Encoding, encode
@@ -30,14 +32,10 @@ class Query:
     Attributes:
         prompt: complete text without a trailing space.
         targets: without a leading space; one is put before each.
-        edit: index into the deltas, -1 for the unedited model.
-        case_id: named by an error if the query cannot be scored.
     """
 
     prompt: str
     targets: tuple[str, ...]
-    edit: int = -1
-    case_id: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,48 +67,55 @@ def score(
     lm: LanguageModel,
     queries: Sequence[Query],
     *,
-    deltas: Sequence[WeightDelta] = (),
+    deltas: Sequence[WeightDelta | None] | None = None,
     max_batch_tokens: int | None = None,
-) -> list[tuple[TargetScore, ...]]:
-    """Score every query; one tuple per query, one entry per target.
+) -> list[tuple[TargetScore, ...] | RecordError]:
+    """Score every query: one entry a target.
 
     Give the queries of the unedited and the edited models together: they share what the edit does not touch.
 
     Args:
+        deltas: the edit that each query runs through, None for the unedited model; None: no query has one.
         max_batch_tokens: size of a batch, padding included; None takes what suits the device (`batch_tokens`).
 
-    Raises:
-        RecordError: an empty prompt or target, or one longer than the model's context; `index` is the query's case.
+    Returns:
+        In the place of a query with an empty prompt or target, or one longer than the model's context, its error.
     """
+    packed = _pack(lm, queries)
     rows: list[Row] = []
     readings: list[_Reading] = []
-    edits: list[int] = []
+    edits: list[WeightDelta | None] = []
     spans: list[range] = []
-    for query, packed in zip(queries, _pack(lm, queries), strict=True):
+    for delta, query_rows in zip(deltas or [None] * len(queries), packed, strict=True):
+        if isinstance(query_rows, RecordError):
+            continue
         first = len(readings)
-        for row, where in packed:
+        for row, where in query_rows:
             readings += [_Reading(row=len(rows), columns=columns, token_ids=ids) for columns, ids in where]
             rows.append(row)
-            edits.append(query.edit)
+            edits.append(delta)
         spans.append(range(first, len(readings)))
-    scores = _read(lm, rows, readings, edits, deltas, max_batch_tokens)
-    return [tuple(scores[i] for i in span) for span in spans]
+    scores = _read(lm, rows, readings, edits, max_batch_tokens)
+    return with_errors_in_place(packed, [tuple(scores[i] for i in span) for span in spans])
 
 
 def text_nlls(
     lm: LanguageModel,
     texts: Sequence[str],
     *,
-    deltas: Sequence[WeightDelta] = (),
-    edits: Sequence[int] | None = None,
+    deltas: Sequence[WeightDelta | None] | None = None,
     max_tokens: int | None = None,
     max_batch_tokens: int | None = None,
 ) -> list[tuple[float, ...]]:
-    """-log p of tokens 2…T of each text, truncated to `max_tokens` tokens; the first has nothing before it."""
+    """-log p of tokens 2…T of each text, truncated to `max_tokens` tokens; the first has nothing before it.
+
+    Args:
+        deltas: as for `score`, one a text.
+    """
     ids = [encoding.ids[: max_tokens or lm.max_positions] for encoding in encode(lm.tokenizer, texts)]
     rows = [Row.text(row) for row in ids]
     readings = [_Reading(row=i, columns=tuple(range(len(row) - 1)), token_ids=row[1:]) for i, row in enumerate(ids)]
-    scores = _read(lm, rows, readings, list(edits or [-1] * len(texts)), deltas, max_batch_tokens)
+    scores = _read(lm, rows, readings, deltas or [None] * len(texts), max_batch_tokens)
     return [s.token_nlls for s in scores]
 
 
@@ -135,24 +140,29 @@ def target_start(encoding: Encoding, prompt_length: int) -> int:
 _Packed = list[tuple[Row, list[tuple[tuple[int, ...], tuple[int, ...]]]]]
 
 
-def _pack(lm: LanguageModel, queries: Sequence[Query]) -> list[_Packed]:
-    """Rows of each query with the columns to read. Targets whose prompt tokens agree share a row."""
+def _pack(lm: LanguageModel, queries: Sequence[Query]) -> list[_Packed | RecordError]:
+    """Rows of each query with the columns to read."""
     texts = [f"{query.prompt} {target}" for query in queries for target in query.targets]
     encodings = iter(encode(lm.tokenizer, texts))
-    packed = []
-    for query in queries:
-        branches: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
-        order: list[tuple[tuple[int, ...], int]] = []
-        for _ in query.targets:
-            prompt, target = _split(lm, next(encodings), query)
-            branches.setdefault(prompt, []).append(target)
-            order.append((prompt, len(branches[prompt]) - 1))
-        if len(branches) == 1:
-            ((prompt, targets),) = branches.items()
-            packed.append([_branched(prompt, targets)])
-        else:  # the tokenizer merged the prompt's end differently: one row a target, in order
-            packed.append([_branched(prompt, [branches[prompt][i]]) for prompt, i in order])
-    return packed
+    own = [list(islice(encodings, len(query.targets))) for query in queries]
+    return [
+        result_or_error(partial(_pack_one, lm, query, of_query)) for query, of_query in zip(queries, own, strict=True)
+    ]
+
+
+def _pack_one(lm: LanguageModel, query: Query, encodings: Sequence[Encoding]) -> _Packed:
+    """Targets whose prompt tokens agree share a row."""
+    branches: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    order: list[tuple[tuple[int, ...], int]] = []
+    for encoding in encodings:
+        prompt, target = _split(lm, encoding, query)
+        branches.setdefault(prompt, []).append(target)
+        order.append((prompt, len(branches[prompt]) - 1))
+    if len(branches) == 1:
+        ((prompt, targets),) = branches.items()
+        return [_branched(prompt, targets)]
+    # The tokenizer merged the prompt's end differently: one row a target, in order.
+    return [_branched(prompt, [branches[prompt][i]]) for prompt, i in order]
 
 
 def _split(lm: LanguageModel, encoding: Encoding, query: Query) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -162,7 +172,7 @@ def _split(lm: LanguageModel, encoding: Encoding, query: Query) -> tuple[tuple[i
         check_length(lm, len(encoding) - 1)  # the last token is only predicted
     except RecordError as error:
         shown = query.prompt if len(query.prompt) <= 80 else f"{query.prompt[:77]}…"
-        raise RecordError(f"{shown!r}: {error.reason}", index=query.case_id, field=error.field) from error
+        raise RecordError(f"{shown!r}: {error.reason}", field=error.field) from error
     return encoding.ids[:start], encoding.ids[start:]
 
 
@@ -188,40 +198,31 @@ def _read(
     lm: LanguageModel,
     rows: Sequence[Row],
     readings: Sequence[_Reading],
-    edits: Sequence[int],
-    deltas: Sequence[WeightDelta],
+    deltas: Sequence[WeightDelta | None],
     max_batch_tokens: int | None,
 ) -> list[TargetScore]:
-    by_row: dict[int, list[int]] = {}
+    """The score of every reading."""
+    by_row: list[list[int]] = [[] for _ in rows]
     for index, reading in enumerate(readings):
-        by_row.setdefault(reading.row, []).append(index)
-    out: dict[int, TargetScore] = {}
+        by_row[reading.row].append(index)
 
-    def work(batch: Sequence[int]) -> list[None]:
-        hidden = _final_states(lm, [rows[i] for i in batch], [edits[i] for i in batch], deltas)
-        wanted = [(place, index) for place, i in enumerate(batch) for index in by_row.get(i, [])]
-        nlls, predictions = _token_scores(lm, hidden, [(place, readings[index]) for place, index in wanted])
-        for (_, index), nll, prediction in zip(wanted, nlls, predictions, strict=True):
-            mean = sum(nll) / len(nll) if nll else 0.0
-            out[index] = TargetScore(
-                nll=mean, token_ids=readings[index].token_ids, token_nlls=nll, predictions=prediction
-            )
-        return []
+    def work(batch: Sequence[int]) -> list[list[TargetScore]]:
+        hidden = _final_states(lm, [rows[i] for i in batch], [deltas[i] for i in batch])
+        wanted = [(place, readings[index]) for place, i in enumerate(batch) for index in by_row[i]]
+        scores = iter(_target_scores(lm, hidden, wanted))
+        return [[next(scores) for _ in by_row[i]] for i in batch]
 
     # Rows of one text stay together so that they share the blocks below the edit.
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), rows[i].ids))
-    lengths = [len(rows[i]) for i in order]
-    for group in by_length(lengths, max_tokens=max_batch_tokens or batch_tokens(lm)):
-        halving(work, [order[i] for i in group])
-    return [out[i] for i in range(len(readings))]
+    order = sorted(range(len(rows)), key=lambda i: rows[i].ids)
+    budget = max_batch_tokens or batch_tokens(lm)
+    found = batched(work, order, [len(rows[i]) for i in order], max_tokens=budget)
+    scores = {index: score for i, own in zip(order, found, strict=True) for index, score in zip(by_row[i], own)}
+    return [scores[index] for index in range(len(readings))]
 
 
-def _final_states(
-    lm: LanguageModel, rows: Sequence[Row], edits: Sequence[int], deltas: Sequence[WeightDelta]
-) -> torch.Tensor:
+def _final_states(lm: LanguageModel, rows: Sequence[Row], deltas: Sequence[WeightDelta | None]) -> torch.Tensor:
     """Normed final states (rows × seq × hidden size), each row through its own edited model."""
-    used = {deltas[e] for e in set(edits) if e >= 0}
-    layers = [layer_of(lm, name) for delta in used for name in delta.terms]
+    layers = [layer_of(lm, name) for delta in set(deltas) if delta is not None for name in delta.terms]
     if not layers:
         return run(lm, make_pass(lm, rows))
     unique: dict[Row, int] = {}
@@ -231,8 +232,17 @@ def _final_states(
     start = min(layers)
     below = run(lm, given, stop=start)[index] if start > 0 else None
     expanded: Pass = given.select(index)
-    with overlay(lm, deltas, edits):
+    with overlay(lm, deltas):
         return run(lm, expanded, start=start, hidden=below)
+
+
+def _target_scores(
+    lm: LanguageModel, hidden: torch.Tensor, wanted: Sequence[tuple[int, _Reading]]
+) -> Iterator[TargetScore]:
+    nlls, predictions = _token_scores(lm, hidden, wanted)
+    for (_, reading), nll, prediction in zip(wanted, nlls, predictions, strict=True):
+        mean = sum(nll) / len(nll) if nll else 0.0
+        yield TargetScore(nll=mean, token_ids=reading.token_ids, token_nlls=nll, predictions=prediction)
 
 
 def _token_scores(

@@ -1,8 +1,8 @@
 """Running on from stored states: the last tokens of texts, through the blocks above a layer, read at one column each.
 
 What was stored is a run's block inputs and its keys and values. A suffix starts at any token and looks back at the keys
-and values of the tokens before it (DESIGN §1.3). Only one column of each row is read, so the last block makes keys and
-values for all columns, but queries, attention and MLP for that one alone.
+and values of the tokens before it (docs/method.md §9.3). Only one column of each row is read, so the last block makes
+keys and values for all columns, but queries, attention and MLP for that one alone.
 """
 
 from __future__ import annotations

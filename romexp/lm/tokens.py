@@ -87,8 +87,8 @@ def pad(rows: Sequence[Sequence[int]], *, pad_id: int, device: torch.device) -> 
 def subject_range(encoding: Encoding, start: int, subject: str) -> tuple[int, int]:
     """Tokens [b, e) that overlap the characters of `subject`, which begins at character `start` of the text.
 
-    Space around the subject does not count as part of it (SPEC §3.4). A character spread over several tokens, and a
-    token that runs on into what follows the subject, belong to it whole.
+    Space around the subject does not count as part of it (docs/method.md §3.4). A character spread over several
+    tokens, and a token that runs on into what follows the subject, belong to it whole.
 
     Raises:
         RecordError: the subject is empty or has no token of its own.
@@ -113,7 +113,7 @@ def find_subject(text: str, subject: str) -> int:
 
 
 def lookup_index(encoding: Encoding, template: str, subject: str, *, fact_token: FactToken, prompt_end: int) -> int:
-    """Token position that `fact_token` names (SPEC §3.4) in `template` with `subject` at its `{}`.
+    """Token position that `fact_token` names (docs/method.md §3.4) in `template` with `subject` at its `{}`.
 
     Args:
         prompt_end: character length of the prompt itself; text after it (a forced target) is not looked at,

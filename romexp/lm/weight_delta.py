@@ -1,4 +1,6 @@
-"""An edit as a value: `WeightDelta`, low-rank or dense terms by parameter name, kept in safetensors (DESIGN §1.1)."""
+"""An edit as a value: `WeightDelta`, low-rank or dense terms by parameter name, kept in safetensors
+(docs/method.md §9.1).
+"""
 
 from __future__ import annotations
 

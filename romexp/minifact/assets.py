@@ -24,27 +24,27 @@ def model_dir() -> Path:
 
 
 def counterfact_path() -> Path:
-    """Counterfactual edits in the CounterFact schema (SPEC §1.1)."""
+    """Counterfactual edits in the CounterFact schema (docs/method.md §1.1)."""
     return assets_dir() / COUNTERFACT
 
 
 def zsre_path() -> Path:
-    """Questions in the zsRE schema (SPEC §1.2); part of the answers is unknown to the unedited model."""
+    """Questions in the zsRE schema (docs/method.md §1.2); part of the answers is unknown to the unedited model."""
     return assets_dir() / ZSRE
 
 
 def known_path() -> Path:
-    """Facts that the model knows, in the schema of known_1000 (SPEC §1.3)."""
+    """Facts that the model knows, in the schema of known_1000 (docs/method.md §1.3)."""
     return assets_dir() / KNOWN
 
 
 def snippets_path() -> Path:
-    """Reference texts by relation and object (SPEC §1.4)."""
+    """Reference texts by relation and object (docs/method.md §1.4)."""
     return assets_dir() / SNIPPETS
 
 
 def tfidf_dir() -> Path:
-    """The folder of `idf.npy` and `tfidf_vocab.json` (SPEC §1.4)."""
+    """The folder of `idf.npy` and `tfidf_vocab.json` (docs/method.md §1.4)."""
     return assets_dir() / TFIDF
 
 
@@ -54,12 +54,12 @@ def corpus_path() -> Path:
 
 
 def second_moments_path() -> Path:
-    """Second moments of every layer, measured on `corpus_path` (SPEC §3.3)."""
+    """Second moments of every layer, measured on `corpus_path` (docs/method.md §3.3)."""
     return assets_dir() / SECOND_MOMENTS
 
 
 def mend_path() -> Path:
-    """MEND's network for the model, as `romexp task=train editor=mend` makes it (SPEC §4.6).
+    """MEND's network for the model, as `romexp task=train editor=mend` makes it (docs/method.md §4.6).
 
     It learned no edit about a subject of the first 200 records of `counterfact_path` or the first 100 of `zsre_path`.
     """
@@ -72,7 +72,7 @@ def ke_path() -> Path:
 
 
 def idf_path() -> Path:
-    """Inverse document frequencies of the snippets' terms (SPEC §1.4)."""
+    """Inverse document frequencies of the snippets' terms (docs/method.md §1.4)."""
     return tfidf_dir() / IDF
 
 

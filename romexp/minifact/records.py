@@ -1,4 +1,4 @@
-"""Records about the world in the schemas of CounterFact, zsRE and the known facts (SPEC §1.1 to §1.3)."""
+"""Records about the world in the schemas of CounterFact, zsRE and the known facts (docs/method.md §1.1 to §1.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reference texts of objects, their TF-IDF statistics (SPEC §1.4), and a sample of the corpus."""
+"""Reference texts of objects, their TF-IDF statistics (docs/method.md §1.4), and a sample of the corpus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results on disk, as reports see them: every run folder below a root, half done ones too (DESIGN §5)."""
+"""Results on disk, as reports see them: every run folder below a root, half done ones too (docs/method.md §11)."""
 
 from __future__ import annotations
 

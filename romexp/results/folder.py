@@ -1,4 +1,6 @@
-"""The files of one run (DESIGN §5): who may write them, how they survive a kill. Rows are read by `results.rows`."""
+"""The files of one run
+(docs/method.md §11): who may write them, how they survive a kill. Rows are read by `results.rows`.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,14 @@ from filelock import FileLock, Timeout
 
 from romexp.errors import ConfigError, DataError
 from romexp.files import replacing, write_text
-from romexp.results.rows import Row, mend, read_rows
+from romexp.results.rows import Row, cut_torn_line, read_rows
 
 Status = Literal["running", "done", "failed"]
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder of results, by the names that DESIGN §5 fixes. Creating the object touches nothing."""
+    """A folder of results, by the names that docs/method.md §11 fixes. Creating the object touches nothing."""
 
     path: Path
 
@@ -61,10 +63,10 @@ class RunFolder:
         """Every finished case, in file order; a torn last line (a killed writer) is ignored."""
         return read_rows(self.cases) if self.cases.exists() else []
 
-    def mend(self) -> None:
+    def cut_torn_line(self) -> None:
         """Cut a torn last line off, so that `append` begins on a fresh line."""
         if self.cases.exists():
-            mend(self.cases)
+            cut_torn_line(self.cases)
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add finished cases and make sure that they are on disk."""

@@ -1,21 +1,94 @@
-"""Rows of a run, as they lie in `cases.jsonl`: one JSON object a line (DESIGN §5)."""
+"""Rows of a run, as they lie in `cases.jsonl`, one JSON object a line; and the points of `curves.jsonl`
+(docs/method.md §11).
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from romexp.errors import DataError
+from romexp.facts import EditRequest, Measurements
 from romexp.files import write_text
 
 Row = dict[str, Any]
-"""One case: `case_id`, and `pre` and `post` with an evaluator's measurements. A failed case lacks one of them.
+"""A line as it stands in the file: a JSON object with an integer `case_id`. Traces are read as such."""
 
-Those of `task=edit` have `requested_rewrite`, `edit`, `time`, and `prompts`, which early ones lack.
-"""
+Side = Literal["pre", "post"]
+"""Before or after the edit, as the file and summaries call it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseResult:
+    """One case of `task=edit`: what was asked, and what was measured on the model before and after the edit.
+
+    Attributes:
+        case_id: the data set's id of the case.
+        request: the edit.
+        prompts: what the model was asked, by kind as in `before` and `after` (`rewrite_prompts`, …); for zsRE also the
+            neighbours' answers. Rows that were written before there was this part have none.
+        before: measurements on the unedited model; None where there are none.
+        after: the same on the model that was edited for this case.
+        edit: the editor's diagnostics.
+        seconds: that the edit took, its share of a batch.
+    """
+
+    case_id: int
+    request: EditRequest
+    prompts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    before: Measurements | None = None
+    after: Measurements | None = None
+    edit: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def measured(self, side: Side) -> Measurements | None:
+        """The measurements of one side."""
+        return self.before if side == "pre" else self.after
+
+    def is_complete(self, sides: Sequence[Side]) -> bool:
+        """Whether the case was measured on all of these sides; one that failed was not."""
+        return all(self.measured(side) is not None for side in sides)
+
+    def to_json(self) -> Row:
+        """The line of `cases.jsonl`."""
+        return {
+            "case_id": self.case_id,
+            "requested_rewrite": asdict(self.request),
+            "prompts": {kind: list(texts) for kind, texts in self.prompts.items()},
+            "pre": self.before,
+            "post": self.after,
+            "edit": dict(self.edit),
+            "time": round(self.seconds, 6),
+        }
+
+    @classmethod
+    def from_json(cls, row: Row) -> CaseResult:
+        """What `to_json` wrote; parts that are missing stay empty.
+
+        Raises:
+            DataError: a part is not of the type that it should be of.
+        """
+        request, prompts = _object(row, "requested_rewrite") or {}, _object(row, "prompts") or {}
+        names = ("subject", "prompt", "target_new", "target_true", "relation_id", "target_new_id")
+        return cls(
+            case_id=row["case_id"],
+            request=EditRequest(**{name: str(request.get(name, "")) for name in names}),
+            prompts={kind: list(map(str, texts)) for kind, texts in prompts.items() if isinstance(texts, list)},
+            before=_object(row, "pre"),
+            after=_object(row, "post"),
+            edit=_object(row, "edit") or {},
+            seconds=float(row.get("time") or 0.0),
+        )
+
+
+def _object(row: Row, key: str) -> dict[str, Any] | None:
+    value = row.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise DataError(f"{key}: expected an object, found {type(value).__name__}")
+    return value
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -32,7 +105,7 @@ def read_rows(path: Path) -> list[Row]:
     return list(rows.values())
 
 
-def mend(path: Path) -> None:
+def cut_torn_line(path: Path) -> None:
     """Make the file end with a whole line, so that rows can be appended: cuts a torn last line off.
 
     Raises:
@@ -70,19 +143,6 @@ def _parse(line: bytes) -> Row | None:
         return None
     has_id = isinstance(row, dict) and isinstance(row.get("case_id"), int)
     return row if has_id else None
-
-
-def prompts_in(row: Row) -> dict[str, list[str]]:
-    """What the model was asked, by kind as in `pre` and `post` (`rewrite_prompts`, …); empty in an early row."""
-    prompts = row.get("prompts")
-    if not isinstance(prompts, dict):
-        return {}
-    return {kind: list(map(str, texts)) for kind, texts in prompts.items() if isinstance(texts, list)}
-
-
-def complete(row: Row, sides: Sequence[str]) -> bool:
-    """Whether a case was measured on all `sides` (of `pre`, `post`); one that failed was not."""
-    return all(isinstance(row.get(side), dict) for side in sides)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Covariance:
-    """Second moments C = E[k kᵀ] of a model's keys (SPEC §3.3). Sources, first that is set and fits: `path`,
+    """Second moments C = E[k kᵀ] of a model's keys (docs/method.md §3.3). Sources, first that is set and fits: `path`,
     `published`, `shipped`, the cache, fitting on `corpus`.
 
     Attributes:

@@ -1,4 +1,6 @@
-"""One pass over texts that fills any number of layers' second moments (SPEC §3.3), and goes on after being killed."""
+"""One pass over texts that fills any number of layers' second moments
+(docs/method.md §3.3), and goes on after being killed.
+"""
 
 from __future__ import annotations
 
@@ -170,7 +172,8 @@ class MomentFitter:
     """Σ k kᵀ and the number of keys of one layer, fed batch by batch.
 
     Args:
-        dtype: type of the sum. Keys are cast to it before they are multiplied, as the reference does (SPEC §3.3).
+        dtype: type of the sum. Keys are cast to it before they are multiplied, as the reference does
+            (docs/method.md §3.3).
     """
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
@@ -231,7 +234,8 @@ def sample(texts: Iterable[str], size: int | None, *, seed: int) -> tuple[Iterat
     """The texts to read, in order, and how many they are (None if unknown).
 
     Indexable texts: the first `size` of all indices as shuffled by `random.Random(seed)`, which for seed 1 is the
-    reference's sample (SPEC §3.3). Others: the first `size` as they come. `size` None takes all, shuffled likewise.
+    reference's sample (docs/method.md §3.3). Others: the first `size` as they come. `size` None takes all, shuffled
+    likewise.
     """
     if not isinstance(texts, Sequence):
         return islice(texts, size), size

@@ -1,4 +1,6 @@
-"""The second moment of a layer's keys, C = E[k kᵀ], and the one thing it is needed for: C⁻¹k (SPEC §3.3, §3.5)."""
+"""The second moment of a layer's keys, C = E[k kᵀ], and the one thing it is needed for: C⁻¹k
+(docs/method.md §3.3, §3.5).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`task=covariance`: second moments ahead of time, any number of layers in one pass (SPEC §3.3)."""
+"""`task=covariance`: second moments ahead of time, any number of layers in one pass (docs/method.md §3.3)."""
 
 from __future__ import annotations
 

@@ -1,32 +1,34 @@
-"""The paper's main experiment: edit each fact by itself, measure before and after, start over (SPEC §5.1)."""
+"""The paper's main experiment: edit each fact by itself, measure before and after, start over (docs/method.md §5.1)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
-from romexp.analysis.metrics import case_metrics
-from romexp.analysis.summary import SIDES, Summary, case_frame, flatten, summarize
+import pandas as pd
+
+from romexp.analysis.summary import Summary, case_frame, flatten, summarize_frame
 from romexp.cli.job import Job, Outcome
 from romexp.cli.kept_between_jobs import ReferenceSource
 from romexp.cli.progress import Report, bars
 from romexp.data.dataset import Loaded
+from romexp.edit_batch import EditBatch
 from romexp.editors.base import Editor, Resources
-from romexp.errors import ConfigError, DataError
+from romexp.errors import ConfigError, DataError, RecordError, without_errors
 from romexp.evaluation.base import Evaluator
 from romexp.evaluation.generation import References
 from romexp.evaluation.text_metrics import tokenizer_in_use
+from romexp.evaluation.unedited import UneditedCache, code_digest
 from romexp.facts import Case
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.reporting.tables.run import rich_table, table_rows
 from romexp.results.identity import Identity, fingerprint, of_covariance
-from romexp.results.rows import Row
+from romexp.results.rows import CaseResult, Row
 from romexp.stats.covariance import Covariance
-from romexp.tasks.edit_batch import CaseRunner
-from romexp.tasks.run import Run, Worked, opened, worked_on
+from romexp.tasks.run import Run, opened, worked_on
 from romexp.tasks.traced_layer import with_traced_layer
-from romexp.tasks.unedited import UneditedCache, code_digest
+from romexp.tracking import TrackedRun
 
 
 class CaseSource(Protocol):
@@ -95,10 +97,7 @@ class EditExperiment:
                     references = self._references(job, loaded.items, texts)
                     runner = self._runner(job, lm, references, texts, bar("second moments"))
                     self._work(run, runner, loaded.items, bar(self.editor.name))
-                rows = run.folder.rows()
-                summary = self._summarize(run, rows, loaded)
-                tracked.table("cases", *_table(rows))
-                tracked.summary(flatten(summary))
+                summary = self._summarize(run, loaded, tracked)
             return self._outcome(run, loaded, summary)
 
     def _cases(self) -> Loaded[Case]:
@@ -138,7 +137,7 @@ class EditExperiment:
 
     def _runner(
         self, job: Job, lm: LanguageModel, references: References | None, texts: Mapping[str, Any], fitting: Report
-    ) -> CaseRunner:
+    ) -> EditBatch:
         context = {
             "model": lm.digest,
             "evaluator": fingerprint(self.evaluator),
@@ -148,7 +147,7 @@ class EditExperiment:
             "code": code_digest(),
         }
         second_moment = self.covariance.source(lm, progress=fitting)
-        return CaseRunner(
+        return EditBatch(
             lm=lm,
             editor=self.editor,
             resources=Resources(second_moment=second_moment, cache_dir=job.cache_dir, seed=job.seed),
@@ -157,28 +156,33 @@ class EditExperiment:
             unedited=UneditedCache(path=job.cache_dir / "unedited.sqlite", context=context),
         )
 
-    def _work(self, run: Run, runner: CaseRunner, cases: Sequence[Case], report: Report) -> None:
+    def _work(self, run: Run, runner: EditBatch, cases: Sequence[Case], report: Report) -> None:
         """Append a row for every case that has none; name those that cannot be edited or measured."""
 
-        def work(batch: Sequence[Case]) -> Worked:
-            result = runner(batch)
+        def work(batch: Sequence[Case]) -> list[Row | RecordError]:
+            done = runner(batch)
+            run.add_seconds(edit=done.edit_seconds, evaluate=done.evaluate_seconds)
             if self.save_deltas:  # before the rows: a case that has its row has its delta
-                for row in result.rows:
-                    metadata = {"case_id": row["case_id"], **row["requested_rewrite"]}
-                    result.deltas[row["case_id"]].save(run.folder.delta(row["case_id"]), metadata=metadata)
-            run.add_seconds(edit=result.edit_seconds, evaluate=result.evaluate_seconds)
-            return result.rows, result.set_aside
+                for measured in without_errors(done.outcomes):
+                    result = measured.result
+                    metadata = {"case_id": result.case_id, **asdict(result.request)}
+                    measured.delta.save(run.folder.delta(result.case_id), metadata=metadata)
+            return [each if isinstance(each, RecordError) else each.result.to_json() for each in done.outcomes]
 
         by_id = {case.case_id: case for case in cases}
         run.work_off(by_id, work, batch_size=self.batch_size, report=report, kind="case")
 
-    def _summarize(self, run: Run, rows: Sequence[Row], loaded: Loaded[Case]) -> Summary:
-        aside = run.manifest["set_aside"]
-        if not rows:
+    def _summarize(self, run: Run, loaded: Loaded[Case], tracked: TrackedRun) -> Summary:
+        results = [CaseResult.from_json(row) for row in run.folder.rows()]
+        if not results:
+            aside = run.manifest["set_aside"]
             raise DataError(f"{loaded.path}: not one of {len(aside)} cases could be edited; the first: {aside[0]}")
-        summary = summarize(rows, seed=run.job.seed)
-        run.folder.write_parquet(case_frame(rows))
+        frame = case_frame(results)
+        summary = summarize_frame(frame, seed=run.job.seed)
+        run.folder.write_parquet(frame)
         run.folder.write("summary", summary)
+        tracked.table("cases", *_table(results, frame))
+        tracked.summary(flatten(summary))
         return summary
 
     def _outcome(self, run: Run, loaded: Loaded[Case], summary: Summary) -> Outcome:
@@ -191,14 +195,11 @@ class EditExperiment:
         )
 
 
-def _table(rows: Sequence[Row]) -> tuple[list[str], list[list[Any]]]:
+def _table(results: Sequence[CaseResult], frame: pd.DataFrame) -> tuple[list[str], list[list[Any]]]:
     """Columns and cells of the tracker's table: one line a case with its request and metrics."""
-    request = ("subject", "prompt", "target_true", "target_new")
-    frame = [
-        {"case_id": row["case_id"]}
-        | {name: row["requested_rewrite"][name] for name in request}
-        | {f"{side}/{name}": value for side in SIDES for name, value in case_metrics(row[side]).items()}
-        for row in rows
-    ]
-    columns = list(dict.fromkeys(name for line in frame for name in line))
-    return columns, [[line.get(name) for name in columns] for line in frame]
+    names = ["subject", "prompt", "target_true", "target_new"]
+    requests = {result.case_id: result.request for result in results}
+    metrics = [name for name in frame.columns if name not in ("case_id", "complete")]
+    cells = [[case_id, *(getattr(requests[case_id], name) for name in names)] for case_id in frame["case_id"].tolist()]
+    values = frame[metrics].astype(object).where(frame[metrics].notna(), None).values.tolist()
+    return ["case_id", *names, *metrics], [[*own, *row] for own, row in zip(cells, values, strict=True)]

@@ -1,4 +1,4 @@
-"""Is a run one that the paper made? Then a report sets its figures beside the paper's (SPEC §3.1, §4, §8)."""
+"""Is a run one that the paper made? Then a report sets its figures beside the paper's (docs/method.md §3.1, §4, §8)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OPEN: Mapping[str, tuple[str, ...]] = {
     "ft_l": ("teacher_forcing", "train_bias"),
     "rome": ("context_templates",),
 }
-"""May differ: FT's code before and after 2022-08-05 (SPEC §4.1), contexts, which the paper drew unseeded."""
+"""May differ: FT's code before and after 2022-08-05 (docs/method.md §4.1), contexts, which the paper drew unseeded."""
 
 READS_SECOND_MOMENTS = ("rome",)
 SECOND_MOMENTS = ("wikipedia", "published")

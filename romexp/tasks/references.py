@@ -18,7 +18,7 @@ from romexp.facts import Case
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceTexts:
-    """Snippets to compare generations with, and the TF-IDF weights to do it by (SPEC §1.4).
+    """Snippets to compare generations with, and the TF-IDF weights to do it by (docs/method.md §1.4).
 
     Attributes:
         snippets: texts by relation and object.

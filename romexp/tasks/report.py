@@ -1,4 +1,4 @@
-"""`task=report`: results read back as the paper's tables and figures (SPEC §5.7, §8). Needs no model."""
+"""`task=report`: results read back as the paper's tables and figures (docs/method.md §5.7, §8). Needs no model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening a run's folder: its name, its lock, what was there before, its status and manifest (DESIGN §5)."""
+"""Opening a run's folder: its name, its lock, what was there before, its status and manifest (docs/method.md §11)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from romexp.cli.job import Job
 from romexp.cli.progress import Report
 from romexp.data.dataset import Loaded
+from romexp.errors import RecordError, without_errors
 from romexp.files import write_text
 from romexp.lm.model import LanguageModel
 from romexp.results.environment import describe, now
@@ -27,8 +28,6 @@ from romexp.tracking import TrackedRun
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
-Worked = tuple[Sequence[Row], Sequence[Mapping[str, Any]]]
-"""Rows of a batch, and an entry (`case_id`, `field`, `reason`) for each item that has none."""
 
 
 @dataclass(kw_only=True)
@@ -56,7 +55,7 @@ class Run:
     def work_off(
         self,
         items: Mapping[int, Item],
-        work: Callable[[Sequence[Item]], Worked],
+        work: Callable[[Sequence[Item]], Sequence[Row | RecordError]],
         *,
         batch_size: int,
         report: Report,
@@ -67,22 +66,26 @@ class Run:
 
         Args:
             items: by case id.
+            work: a row for each item of a batch, or in its place the error for which it gets none.
             kind: what one of them is called in messages.
             quiet: do not warn of those that get none.
         """
         finished = {row["case_id"] for row in self.folder.rows()}
-        pending = [item for case_id, item in items.items() if case_id not in finished]
+        pending = [(case_id, item) for case_id, item in items.items() if case_id not in finished]
         if finished:
             log.info("%d of %d %ss were finished before; going on after them", len(finished), len(items), kind)
         aside: list[Mapping[str, Any]] = []
         self.manifest["set_aside"] = aside
         for start in range(0, len(pending), batch_size):
             report(start, len(pending))
-            rows, refused = work(pending[start : start + batch_size])
-            self.folder.append(rows)
-            aside += refused
-            for entry in () if quiet else refused:
-                log.warning("%s %d set aside: %s: %s", kind, entry["case_id"], entry["field"], entry["reason"])
+            batch = pending[start : start + batch_size]
+            outcomes = work([item for _, item in batch])
+            self.folder.append(without_errors(outcomes))
+            for (case_id, _), error in zip(batch, outcomes, strict=True):
+                if isinstance(error, RecordError):
+                    aside.append({"case_id": case_id, "field": error.field, "reason": error.reason})
+                    if not quiet:
+                        log.warning("%s %d set aside: %s: %s", kind, case_id, error.field, error.reason)
 
     @contextmanager
     def working(self, *, name: str, group: str, job_type: str) -> Iterator[TrackedRun]:
@@ -166,7 +169,7 @@ def opened(job: Job, *, names: Mapping[str, str], identity: Identity, facts: Map
         if was_done:
             log.info("this very run was finished before; delete its folder to do it again")
         else:
-            folder.mend()
+            folder.cut_torn_line()
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(job.config))))
         yield Run(job=job, folder=folder, manifest=manifest, was_done=was_done)
 

@@ -1,4 +1,4 @@
-"""`task=trace`: causal traces of known facts, or of one sentence (paper §2, App. B; SPEC §2)."""
+"""`task=trace`: causal traces of known facts, or of one sentence (paper §2, App. B; docs/method.md §2)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import Report, bars
 from romexp.data.dataset import Loaded
 from romexp.data.known import KnownFacts
-from romexp.errors import ConfigError, DataError, RecordError
+from romexp.errors import ConfigError, DataError, RecordError, with_errors_in_place
 from romexp.facts import KnownFact
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.reporting.figures import traces as trace_figures
 from romexp.reporting.tables.traces import trace_table
 from romexp.results.identity import Identity, fingerprint
+from romexp.results.rows import Row
 from romexp.seeds import derive_seed
 from romexp.tasks.run import Run, opened, worked_on
 from romexp.tasks.traced_layer import remember_layer
@@ -30,7 +31,7 @@ from romexp.tracing.prompt import TracedPrompt, prepare_prompts
 from romexp.tracing.tracer import Trace, Tracer
 
 NOISE_TEXTS = 1000
-"""Texts whose embeddings are measured for `m` and `t…` noise (SPEC §2.3)."""
+"""Texts whose embeddings are measured for `m` and `t…` noise (docs/method.md §2.3)."""
 
 
 class Corpus(Protocol):
@@ -52,7 +53,7 @@ class TraceExperiment:
         subject: its subject.
         batch_size: facts between two writes to disk; a killed run loses at most one such batch.
         gradients: also attribute the answer to tokens by integrated gradients (Fig. 16), with this many points; 0: no.
-        pooling: how averages pool tokens and prompts: `prompt`, or the `authors`' way (SPEC §2.4).
+        pooling: how averages pool tokens and prompts: `prompt`, or the `authors`' way (docs/method.md §2.4).
         heatmaps: draw single heat maps of this many facts, the first ones.
     """
 
@@ -160,14 +161,9 @@ class TraceExperiment:
 
     def _rows(
         self, lm: LanguageModel, noise: Noise, facts: Sequence[KnownFact], *, seed: int
-    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """One row a fact that can be traced, in order, and an entry for each that cannot."""
+    ) -> list[Row | RecordError]:
+        """One row a fact, in order; in the place of one that cannot be traced, its error."""
         prepared = prepare_prompts(lm, [f.prompt for f in facts], [f.subject for f in facts])
-        errors = [
-            {"case_id": fact.known_id, "field": p.field, "reason": p.reason}
-            for fact, p in zip(facts, prepared, strict=True)
-            if isinstance(p, RecordError)
-        ]
         good = [(f, p) for f, p in zip(facts, prepared, strict=True) if isinstance(p, TracedPrompt)]
         correct = [(f, p) for f, p in good if not f.attribute or p.answer_text(lm).strip() == f.attribute]
         prompts = [p for _, p in correct]
@@ -178,7 +174,8 @@ class TraceExperiment:
             tokens = self.tracer.batch_tokens(lm)
             gradients = integrated_gradients(lm, prompts, steps=self.gradients, max_batch_tokens=tokens)
         by_id = {f.known_id: (t, g) for (f, _), t, g in zip(correct, traces, gradients, strict=True)}
-        return [_row(lm, fact, prompt, *by_id.get(fact.known_id, (None, None))) for fact, prompt in good], errors
+        rows = [_row(lm, fact, prompt, *by_id.get(fact.known_id, (None, None))) for fact, prompt in good]
+        return with_errors_in_place(prepared, rows)
 
     def _draw(self, run: Run, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], model: str) -> list[Path]:
         folder = run.folder.path / "figures"
@@ -209,7 +206,7 @@ class TraceExperiment:
 def _row(
     lm: LanguageModel, fact: KnownFact, prompt: TracedPrompt, trace: Trace | None, gradients: list[float] | None
 ) -> dict[str, Any]:
-    """One line of `cases.jsonl` (DESIGN §5). A fact that the model does not complete has no grids."""
+    """One line of `cases.jsonl` (docs/method.md §11). A fact that the model does not complete has no grids."""
     row: dict[str, Any] = {
         "case_id": fact.known_id,
         "prompt": fact.prompt,

@@ -1,4 +1,4 @@
-"""`task=train`: train the network of a learned editor (MEND, KE) and keep the best (SPEC §4.6)."""
+"""`task=train`: train the network of a learned editor (MEND, KE) and keep the best (docs/method.md §4.6)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Causal tracing: where a model recalls a fact (paper §2, App. B; SPEC §2)."""
+"""Causal tracing: where a model recalls a fact (paper §2, App. B; docs/method.md §2)."""

@@ -1,4 +1,6 @@
-"""The two runs that every cell of a trace starts from: clean, and corrupted with nothing restored (SPEC §2.1)."""
+"""The two runs that every cell of a trace starts from: clean, and corrupted with nothing restored
+(docs/method.md §2.1).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The cells of a trace: one state restored, everything that follows from it run again, nothing else (DESIGN §1.3).
+"""The cells of a trace: one state restored, everything that follows from it run again, nothing else
+(docs/method.md §9.3).
 
 Restoring token t at layer l changes only tokens from t on, in blocks after l. So a cell runs those tokens through those
 blocks, over the corrupted run's keys and values of the tokens before. Where a module inside block l is restored, only
@@ -15,7 +16,7 @@ from typing import Literal
 
 import torch
 
-from romexp.lm.batching import halving
+from romexp.lm.batching import run_groups
 from romexp.lm.hooks import Change, patch
 from romexp.lm.model import LanguageModel
 from romexp.lm.suffix import Suffixes, last_states, run_suffixes
@@ -42,7 +43,7 @@ Values = Callable[[Sequence[Cell]], torch.Tensor]
 
 
 def window_layers(layer: int, *, width: int, n_layers: int, convention: WindowConvention) -> range:
-    """Layers whose modules are restored for the cell of `layer`, clipped to the model (SPEC §2.2)."""
+    """Layers whose modules are restored for the cell of `layer`, clipped to the model (docs/method.md §2.2)."""
     first = layer - width // 2 if convention == "code" else layer - (width - 1) // 2
     return range(max(0, first), min(n_layers, first + width))
 
@@ -86,15 +87,11 @@ class Resumption:
             restored: states at the input of block `start`. Without them, block `start` changes at the token alone.
             forced: outputs at the token to overwrite while the blocks run, by kind and layer.
         """
-        scores: dict[int, float] = {}
 
-        def work(batch: Sequence[int]) -> list[None]:
-            values = self._batch([cells[i] for i in batch], start, restored, forced or {})
-            scores.update(zip(batch, values, strict=True))
-            return []
+        def work(batch: Sequence[Cell]) -> list[float]:
+            return self._batch(batch, start, restored, forced or {})
 
-        for group in self._groups(cells, resumed=start if restored else start + 1):
-            halving(work, group)
+        scores = run_groups(work, cells, self._groups(cells, resumed=start if restored else start + 1))
         low = self.corrupted.scores.tolist()
         return [scores.get(i, low[cell.prompt]) for i, cell in enumerate(cells)]
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from romexp.lm.batching import halving
+from romexp.lm.batching import batched
 from romexp.lm.forward import Row, logits, make_pass, run
 from romexp.lm.hooks import Change, patch
 from romexp.lm.model import LanguageModel
@@ -32,17 +32,14 @@ def integrated_gradients(
     ]
     totals = [torch.zeros(len(p.ids), dtype=torch.float64) for p in prompts]
     longest = max((len(p.ids) for p in prompts), default=1)
-    size = max(1, max_batch_tokens // longest)
 
-    def work(batch: Sequence[int]) -> list[None]:
-        chosen = [points[i] for i in batch]
-        values = _gradient_products(lm, [prompts[i] for i, _, _ in chosen], [alpha for _, alpha, _ in chosen])
-        for (i, _, weight), value in zip(chosen, values, strict=True):
-            totals[i] += weight * value[: len(prompts[i].ids)].double().cpu()
-        return []
+    def work(batch: Sequence[tuple[int, float, float]]) -> list[torch.Tensor]:
+        values = _gradient_products(lm, [prompts[i] for i, _, _ in batch], [alpha for _, alpha, _ in batch])
+        return list(values.double().cpu())
 
-    for first in range(0, len(points), size):
-        halving(work, list(range(first, min(first + size, len(points)))))
+    products = batched(work, points, [longest] * len(points), max_tokens=max_batch_tokens)
+    for (i, _, weight), value in zip(points, products, strict=True):
+        totals[i] += weight * value[: len(prompts[i].ids)]
     return [total.tolist() for total in totals]
 
 

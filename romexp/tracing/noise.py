@@ -1,4 +1,4 @@
-"""Corruption: noise on the embeddings of the subject (SPEC §2.1, §2.3).
+"""Corruption: noise on the embeddings of the subject (docs/method.md §2.1, §2.3).
 
 The generator is numpy's `RandomState(1)`, made anew for every prompt, so that equal shapes get equal noise: the
 authors' stream. A seed of its own for every fact is the variant.
@@ -97,7 +97,7 @@ def reads_corpus(code: str | float) -> bool:
 
 
 def make_noise(lm: LanguageModel, code: str | float, *, subjects: Iterable[str], corpus: Iterable[str]) -> Noise:
-    """The noise that a code names (SPEC §2.3): a number, `s`, `s3`, `u0.4`, `m`, `t5`.
+    """The noise that a code names (docs/method.md §2.3): a number, `s`, `s3`, `u0.4`, `m`, `t5`.
 
     Args:
         subjects: over which σ is measured, for `s…`; read only then.

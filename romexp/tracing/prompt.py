@@ -1,14 +1,15 @@
-"""What is traced: a prompt, its subject's tokens, and the token the model predicts (SPEC §2.2)."""
+"""What is traced: a prompt, its subject's tokens, and the token the model predicts (docs/method.md §2.2)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from romexp.errors import RecordError
-from romexp.lm.batching import by_length, halving
+from romexp.errors import RecordError, result_or_error, with_errors_in_place
+from romexp.lm.batching import batched
 from romexp.lm.forward import Row, check_length, logits, make_pass, run
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import batch_tokens
@@ -46,32 +47,30 @@ def prepare_prompts(
 ) -> list[TracedPrompt | RecordError]:
     """Find the subjects and run the prompts clean. A prompt that cannot be traced gives its error in its place."""
     encodings = encode(lm.tokenizer, prompts)
-    spans: dict[int, tuple[int, int]] = {}
-    out: dict[int, TracedPrompt | RecordError] = {}
-    for i, (encoding, subject) in enumerate(zip(encodings, subjects, strict=True)):
-        try:
-            check_length(lm, len(encoding))
-            spans[i] = subject_range(encoding, find_subject(encoding.text, subject), subject)
-        except RecordError as error:
-            out[i] = error.at(i)
 
-    def work(batch: Sequence[int]) -> list[None]:
+    def span(i: int) -> tuple[int, int]:
+        check_length(lm, len(encodings[i]))
+        return subject_range(encodings[i], find_subject(encodings[i].text, subjects[i]), subjects[i])
+
+    spans = [result_or_error(partial(span, i)) for i in range(len(prompts))]
+
+    def work(batch: Sequence[int]) -> list[TracedPrompt]:
         rows = [Row.text(encodings[i].ids) for i in batch]
         final = run(lm, make_pass(lm, rows))
         last = final[torch.arange(len(rows), device=final.device), [len(row) - 1 for row in rows]]
         best = logits(lm, last).softmax(dim=-1).max(dim=-1)
-        for i, answer, probability in zip(batch, best.indices.tolist(), best.values.tolist(), strict=True):
-            out[i] = TracedPrompt(
+        return [
+            TracedPrompt(
                 prompt=prompts[i],
                 subject=subjects[i],
                 ids=encodings[i].ids,
-                subject_range=spans[i],
+                subject_range=span(i),
                 answer=answer,
                 high_score=probability,
             )
-        return []
+            for i, answer, probability in zip(batch, best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
 
-    places = sorted(spans)
-    for group in by_length([len(encodings[i]) for i in places], max_tokens=batch_tokens(lm)):
-        halving(work, [places[i] for i in group])
-    return [out[i] for i in range(len(prompts))]
+    good = [i for i, found in enumerate(spans) if not isinstance(found, RecordError)]
+    prepared = batched(work, good, [len(encodings[i]) for i in good], max_tokens=batch_tokens(lm))
+    return with_errors_in_place(spans, prepared)

@@ -1,4 +1,6 @@
-"""Severed paths: the last subject token restored while its MLPs or attention stay corrupted (Fig. 3, SPEC §2.5)."""
+"""Severed paths: the last subject token restored while its MLPs or attention stay corrupted (Fig. 3,
+docs/method.md §2.5).
+"""
 
 from __future__ import annotations
 

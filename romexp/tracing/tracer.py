@@ -1,4 +1,6 @@
-"""Causal tracing of a batch of prompts: corrupt the subject, restore one state at a time, read the answer (SPEC §2)."""
+"""Causal tracing of a batch of prompts: corrupt the subject, restore one state at a time, read the answer
+(docs/method.md §2).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import numpy as np
 import torch
 
 from romexp.errors import ConfigError
-from romexp.lm.batching import by_length, halving
+from romexp.lm.batching import batched
 from romexp.lm.hooks import Change
 from romexp.lm.model import LanguageModel
 from romexp.tracing.base_runs import CleanRun, Kind, clean_run, corrupt, corrupted_range, corrupted_run
@@ -43,11 +45,11 @@ class Trace:
 
 @dataclass(frozen=True, kw_only=True)
 class Tracer:
-    """What is corrupted and restored. The defaults are the published code (SPEC §2).
+    """What is corrupted and restored. The defaults are the published code (docs/method.md §2).
 
     Attributes:
         noise: `s3` is 3σ of the subjects' embeddings; a number is a fixed deviation; `u0.4` uniform, `m` a multivariate
-            Gaussian of embeddings, `t5` Student (SPEC §2.3).
+            Gaussian of embeddings, `t5` Student (docs/method.md §2.3).
         samples: corrupted copies of each prompt.
         kinds: what is restored: `hidden` states, `mlp` and `attn` windows.
         window: layers restored together for `mlp` and `attn`.
@@ -94,18 +96,13 @@ class Tracer:
             noise: what `self.noise` names, made once for the data set by `make_noise`.
             seeds: one a prompt, used if `seed_per_case`.
         """
-        traces: dict[int, Trace] = {}
-        budget = self.batch_tokens(lm)
 
-        def work(batch: Sequence[int]) -> list[None]:
-            chosen = [prompts[i] for i in batch]
-            found = self._trace(lm, chosen, noise, [seeds[i] for i in batch] if seeds else [1] * len(batch))
-            traces.update(zip(batch, found, strict=True))
-            return []
+        def work(batch: Sequence[tuple[TracedPrompt, int]]) -> list[Trace]:
+            return self._trace(lm, [prompt for prompt, _ in batch], noise, [seed for _, seed in batch])
 
-        for group in by_length([len(p.ids) for p in prompts], max_tokens=budget // self.samples):
-            halving(work, group)
-        return [traces[i] for i in range(len(prompts))]
+        seeded = list(zip(prompts, seeds or [1] * len(prompts), strict=True))
+        budget = self.batch_tokens(lm) // self.samples
+        return batched(work, seeded, [len(p.ids) for p in prompts], max_tokens=budget)
 
     def batch_tokens(self, lm: LanguageModel) -> int:
         """`max_batch_tokens`, or what suits the device."""

@@ -1,4 +1,4 @@
-"""Each metric of one case by hand (SPEC §5.3, §5.6)."""
+"""Each metric of one case by hand (docs/method.md §5.3, §5.6)."""
 
 from __future__ import annotations
 

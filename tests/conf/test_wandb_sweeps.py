@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from composing import config, for_every, jobs
 from conftest import ROOT
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from wandb.apis.public.sweeps import _validate_config_and_fill_distribution
@@ -39,8 +40,7 @@ def runs(config: dict[str, Any]) -> Iterator[list[str]]:
         yield [*command[1:at], *arguments, *command[at + 1 :]]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_it_is_a_grid_that_wandb_takes(path: Path) -> None:
+def is_a_grid_that_wandb_takes(path: Path) -> None:
     config = read(path)
     assert set(config) == KNOWN
     assert config == _validate_config_and_fill_distribution(config)
@@ -54,23 +54,47 @@ def test_it_is_a_grid_that_wandb_takes(path: Path) -> None:
         assert len(set(parameter["values"])) == len(parameter["values"]) > 1
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_run_composes_and_differs(path: Path) -> None:
-    jobs = list(runs(read(path)))
-    seen: set[str] = set()
-    with initialize_config_dir(config_dir=str(ROOT / "conf"), version_base="1.3"):
-        for overrides in jobs if len(jobs) < 10 else jobs[:: len(jobs) // 7]:
-            cfg = compose("config", overrides=overrides)
-            check(OmegaConf.to_container(cfg.editor, resolve=True), where="editor")  # type: ignore[arg-type]
-            seen.add(repr((instantiate(cfg.editor), cfg.seed)))
-    assert len(seen) > 4, "the parameters arrive"
+def every_run_composes_and_differs(path: Path) -> None:
+    called = list(runs(read(path)))
+    built = []
+    for _, cfg in jobs(config, called):
+        check(OmegaConf.to_container(cfg.editor, resolve=True), where="editor")  # type: ignore[arg-type]
+        built.append(repr((instantiate(cfg.editor), cfg.seed)))
+    assert len(set(built)) == len(called) > 4, "the parameters arrive"
 
 
-def test_the_test_sees_a_bad_value() -> None:
-    """A control: None, as W&B would write null, is text and no number."""
-    config = read(ROOT / "sweeps" / "wandb" / "fig17_minifact.yaml")
-    config["parameters"]["editor.norm_constraint"]["values"] = [None]
-    with initialize_config_dir(config_dir=str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("config", overrides=next(runs(config)))
-    with pytest.raises(Exception, match="norm_constraint"):
-        check(OmegaConf.to_container(cfg.editor), where="editor")  # type: ignore[arg-type]
+def test_it_is_a_grid_that_wandb_takes() -> None:
+    for_every(FILES, is_a_grid_that_wandb_takes)
+
+
+def test_every_run_composes_and_differs() -> None:
+    for_every(FILES, every_run_composes_and_differs)
+
+
+def test_the_tests_see_bad_sweeps(tmp_path: Path) -> None:
+    """A control: None, as W&B would write null, is text and no number; and what else differs in one line."""
+    good = (ROOT / "sweeps" / "wandb" / "fig17_minifact.yaml").read_text()
+    values = "values: [0.0005, 0.001, 0.005]"
+    assert values in good
+    for name, line, other in (
+        ("good", "", ""),
+        ("absent", "editor=ft", "editor=no_such_editor"),
+        ("misspelt", "editor.layer:", "editor.layr:"),
+        ("null", values, "values: [null, 0.001, 0.005]"),
+        ("same", values, "values: [0.001, 0.001, 0.005]"),
+        ("method", "method: grid", "method: bayes"),
+        ("metric", "post/S", "S"),
+        ("distribution", values, "{min: 0.0005, max: 0.005}"),
+        ("without_macro", MACRO, "editor.layer=1"),
+    ):
+        text = good.replace("fig17_minifact", name).replace(line, other)
+        (tmp_path / f"{name}.yaml").write_text(text)
+    for look, bad in (
+        (is_a_grid_that_wandb_takes, ["distribution", "method", "metric", "null", "same", "without_macro"]),
+        (every_run_composes_and_differs, ["absent", "distribution", "misspelt", "null", "same", "without_macro"]),
+    ):
+        with pytest.raises(AssertionError) as seen:
+            for_every(sorted(tmp_path.glob("*.yaml")), look)
+        assert re.findall(rf"(?m)^{tmp_path.name}/(\w+)\.yaml: ", str(seen.value)) == bad
+        if look is every_run_composes_and_differs:
+            assert "expected" in str(seen.value)

@@ -45,7 +45,7 @@ def test_fit_equals_scikit_learn_on_the_texts(snippets):
 
 
 def test_the_numbers_are_those_of_the_formula(files):
-    """Counts × (ln((1 + n) / (1 + df)) + 1), L2 norm; words of two characters and more (SPEC §1.4)."""
+    """Counts × (ln((1 + n) / (1 + df)) + 1), L2 norm; words of two characters and more (docs/method.md §1.4)."""
     vectorizer = TfIdf(**files).load()
     row = vectorizer.transform(["paris PARIS tower babel I"]).toarray()[0]
     weights = {"paris": 2 * (math.log(4 / 3) + 1), "tower": math.log(4 / 3) + 1, "babel": math.log(4 / 2) + 1}

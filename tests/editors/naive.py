@@ -1,4 +1,4 @@
-"""SPEC §3.4–3.7 and §4.1 in the plainest way: one text at a time through the whole model, nothing reused.
+"""docs/method.md §3.4–3.7 and §4.1 in the plainest way: one text at a time through the whole model, nothing reused.
 
 The tests hold the package against this. It takes the map of a model's parts from the package, and nothing else of it:
 no forward pass, no deltas, no positions from offsets. It computes in the model's own dtype; in float64 it is the truth.
@@ -47,7 +47,7 @@ class RomeResult:
 
 
 def lookup(lm: LanguageModel, template: str, subject: str, fact_token: str) -> int:
-    """SPEC §3.4: prefix, subject and suffix tokenized one by one and counted.
+    """docs/method.md §3.4: prefix, subject and suffix tokenized one by one and counted.
 
     Two departures, both meant: `last` is the prompt's last token, not a pad or target token, and a token that is
     nothing but the space before the subject is not its first token.
@@ -107,7 +107,7 @@ def rome(
     fact_token: str = "subject_last",
     **optimization: float,
 ) -> RomeResult:
-    """One edit by SPEC §3.5–3.7; `moment` None is mom2_adjustment off. `optimization` is `rome_delta`'s."""
+    """One edit by docs/method.md §3.5–3.7; `moment` None is mom2_adjustment off. `optimization` is `rome_delta`'s."""
     mlp, memory = lm.architecture.mlp_name(layer), lm.architecture.mlp_out_name(layer)
     target = tokens(lm, f" {request.target_new}", special=False)
     prompts = [template.replace("{}", request.prompt) for template in templates]
@@ -147,7 +147,7 @@ def rome_delta(
     clamp: float = 4.0,
     threshold: float = 0.05,
 ) -> tuple[Tensor, list[float], list[float]]:
-    """δ at the looked-up token of each text, by gradient descent (SPEC §3.6), with the losses and their KL terms."""
+    """δ at the looked-up token of each text, by gradient descent (docs/method.md §3.6), with the losses and their KL terms."""
     delta = torch.zeros_like(initial, requires_grad=True)
     optimizer = torch.optim.Adam([delta], lr=lr)
     losses, kls, before = [], [], None
@@ -197,7 +197,7 @@ def finetune(
     threshold: float = 1e-2,
     teacher_forcing: bool = False,
 ) -> tuple[dict[str, Tensor], list[float]]:
-    """SPEC §4.1 on a copy of the model: the change of every trained parameter, as it is stored, and the losses."""
+    """docs/method.md §4.1 on a copy of the model: the change of every trained parameter, as it is stored, and the losses."""
     model = copy.deepcopy(lm.model)
     weights = {name: p.requires_grad_(True) for name, p in model.named_parameters() if trained(name)}
     originals = {name: p.detach().clone() for name, p in weights.items()}

@@ -1,4 +1,4 @@
-"""SPEC §4.2 in the plainest way: one layer, one point of the integral, one token, one whole pass at a time.
+"""docs/method.md §4.2 in the plainest way: one layer, one point of the integral, one token, one whole pass at a time.
 
 The tests hold the package against this; it takes nothing of it but the map of a model's parts.
 """

@@ -224,7 +224,7 @@ class TestBatches:
 
 
 class TestUnknownTokens:
-    """The reference masks targets' unknown tokens (SPEC §4.1)."""
+    """The reference masks targets' unknown tokens (docs/method.md §4.1)."""
 
     @pytest.fixture
     def lm(self, tiny_factory: Callable[..., LanguageModel]) -> LanguageModel:

@@ -1,4 +1,4 @@
-"""What conf/ says of MEND and KE: the authors' settings and file names, and minifact's networks (SPEC §4.4 to §4.7)."""
+"""What conf/ says of MEND and KE: the authors' settings and file names, and minifact's networks (docs/method.md §4.4 to §4.7)."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class TestSampled:
     def test_lengths_count_the_end_of_text_token(
         self, tiny_gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """SPEC §3.2: 4 and 9 new tokens."""
+        """docs/method.md §3.2: 4 and 9 new tokens."""
         asked: list[tuple[list[str], int]] = []
 
         def generate(lm, prompts, *, sampler, seeds):  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""The texts of an edit: whole strings tokenized once, with the positions that SPEC §3.4 and §3.6 name."""
+"""The texts of an edit: whole strings tokenized once, with the positions that docs/method.md §3.4 and §3.6 name."""
 
 from __future__ import annotations
 

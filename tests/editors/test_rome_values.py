@@ -62,7 +62,7 @@ def test_the_first_pass_is_the_unedited_model(tiny_lm: LanguageModel) -> None:
 
 
 def test_the_last_pass_only_measures(tiny_gpt2: LanguageModel) -> None:
-    """SPEC §3.6: n passes are n − 1 updates, so one pass leaves δ = 0."""
+    """docs/method.md §3.6: n passes are n − 1 updates, so one pass leaves δ = 0."""
     one, two = edit(tiny_gpt2, v_num_grad_steps=1), edit(tiny_gpt2, v_num_grad_steps=2)
     assert len(one.diagnostics["loss"]) == 1
     assert one.diagnostics["delta_norm"] == 0

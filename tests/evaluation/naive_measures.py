@@ -1,4 +1,4 @@
-"""SPEC §5.2 and §5.6 spelt out: one text at a time, no batching, no sharing. What the evaluators are held against."""
+"""docs/method.md §5.2 and §5.6 spelt out: one text at a time, no batching, no sharing. What the evaluators are held against."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def cases(*subjects: str, **changes: object) -> Cases:
 
 
 def test_without_a_rephrasing_leading_tokens_are_cut_off() -> None:
-    """SPEC §4.6: 0 … ⌊(len − n)/2⌋ of them; the learned tokens stay."""
+    """docs/method.md §4.6: 0 … ⌊(len − n)/2⌋ of them; the learned tokens stay."""
     edit = TrainingEdit(subject="", text=EditText(ids=tuple(range(10, 21)), target_start=9))
     rng = random.Random(0)
     outers = [edit.outer(rng) for _ in range(200)]

@@ -166,7 +166,7 @@ def test_only_a_validation_can_end_it_early(tiny_gpt2: LanguageModel, tmp_path: 
 
 
 def test_step_sizes_have_a_second_optimizer(tiny_gpt2: LanguageModel) -> None:
-    """SPEC §4.6: both move them, by lr and by lr_lr, since Adam's first step is the sign of the gradient."""
+    """docs/method.md §4.6: both move them, by lr and by lr_lr, since Adam's first step is the sign of the gradient."""
 
     class TwoGroups(type(step_network(tiny_gpt2))):  # type: ignore[misc]
         def parameter_groups(self, *, lr: float, lr_lr: float):  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""SPEC §5.2 and §5.5 in the plainest way: one text at a time through the whole model, nothing reused.
+"""docs/method.md §5.2 and §5.5 in the plainest way: one text at a time through the whole model, nothing reused.
 
 Of the package it takes the loaded model only.
 """

@@ -50,7 +50,7 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
 
 
 def test_rank_one_is_two_vectors_on_disk(tmp_path: Path) -> None:
-    """The form that others read (DESIGN §5)."""
+    """The form that others read (docs/method.md §11)."""
     delta().save(tmp_path / "d.safetensors")
     with safe_open(str(tmp_path / "d.safetensors"), framework="pt") as file:
         shapes = {name: tuple(file.get_tensor(name).shape) for name in file.keys()}  # noqa: SIM118

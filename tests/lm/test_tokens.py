@@ -140,7 +140,7 @@ class TestLookupIndex:
         assert text[text.index("Steve") : encoding.offsets[at][1]] == inside
 
     def test_a_forced_target_is_not_the_prompt(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """The reference reads a target token or padding here (SPEC §3.4)."""
+        """The reference reads a target token or padding here (docs/method.md §3.4)."""
         text = fill(self.TEMPLATE, self.SUBJECT)
         alone, forced = encode(tokenizer, [text, text + " San Francisco"])
         for fact_token in FACT_TOKENS:
@@ -223,7 +223,7 @@ class TestRealRecords:
 
     @staticmethod
     def reference(tokenizer: PreTrainedTokenizerBase, template: str, subject: str) -> dict[str, int]:
-        """SPEC §3.4: prefix, subject and suffix tokenized separately."""
+        """docs/method.md §3.4: prefix, subject and suffix tokenized separately."""
         prefix, suffix = template.split("{}")
         if prefix:
             assert prefix.endswith(" ")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from page_runs_made_up import change_rows, studies, write_editors, write_sweep
@@ -46,32 +51,111 @@ def captions(study: Study) -> dict[str, str]:
     return {what: caption for what, caption, _ in drawings(study)}
 
 
+def efficacy(
+    entries: Sequence[Mapping[str, Any]], means: Sequence[float | None] | None = None, half: float | None = 1.0
+) -> Axes:
+    """The panel of ES in the figure of a sweep; the n-th entry has the mean 10 n if nothing else is said."""
+    axis = sweep_axis(entries)
+    assert axis is not None
+    after = [{} if mean is None else {"ES": statistic(mean, half)} for mean in means or range(0, 10 * len(entries), 10)]
+    figure = sweep_figure(axis, after, before=None, single=("ROME", "#123456"), title="t")
+    return next(axes for axes in figure.axes if axes.get_title() == "Efficacy score (ES)")
+
+
+def ticks(panel: Axes) -> dict[str, float]:
+    return {text.get_text(): float(at) for text, at in zip(panel.get_xticklabels(), panel.get_xticks(), strict=True)}
+
+
+def bars(panel: Axes) -> list[tuple[float, float]]:
+    """Ends of the upright intervals of points without neighbours."""
+    segments = [each for c in panel.collections if isinstance(c, LineCollection) for each in c.get_segments()]
+    return [(float(each[0][1]), float(each[1][1])) for each in segments]
+
+
 class TestSweepFigure:
     def test_lines_and_bands_are_means_and_intervals(self) -> None:
-        axis = sweep_axis([{"editor.layer": 0}, {"editor.layer": 2}, {"editor.layer": 1}])
+        axis = sweep_axis([{"editor.layer": 0}, {"editor.layer": 2}, {"editor.layer": 1}, {"editor.layer": 3}])
         assert axis is not None
-        after = [{"ES": statistic(value, half)} for value, half in ((10, 1), (30, 3), (20, None))]
+        after = [{"ES": statistic(value, half)} for value, half in ((10, 1), (30, None), (20, 2), (40, 3))]
         figure = sweep_figure(axis, after, before={"ES": statistic(5)}, single=("ROME", "#123456"), title="t")
         panel = next(axes for axes in figure.axes if axes.get_title() == "Efficacy score (ES)")
         edited, unedited = panel.lines
         assert (edited.get_label(), edited.get_color()) == ("ROME", "#123456")
         assert panel.get_ylabel() == "%"
-        assert list(edited.get_ydata()) == [10, 20, 30]
-        assert list(np.asarray(edited.get_xdata()).round()) == [0, 1, 2]
+        assert list(edited.get_ydata()) == [10, 20, 30, 40]
+        assert list(edited.get_xdata()) == [0, 1, 2, 3]
         assert unedited.get_ydata() == [5, 5]
-        (band,) = panel.collections
-        ends = band.get_paths()[0].vertices[:, 1]
-        assert {9, 11} <= set(ends)
-        assert 20 not in ends
+        ends = panel.collections[0].get_paths()[0].vertices[:, 1]
+        assert {9, 11, 18, 22} <= set(ends)
+        assert 30 not in ends
+        assert bars(panel) == [(37, 43)]
+
+    def test_layers_stand_at_their_numbers(self) -> None:
+        panel = efficacy([{"editor.layer": layer} for layer in (24, 4, 16, 10)])
+        (line,) = panel.lines
+        assert list(line.get_xdata()) == [4, 10, 16, 24]
+        assert list(line.get_ydata()) == [10, 30, 20, 0]
+        assert ticks(panel) == {"4": 4, "10": 10, "16": 16, "24": 24}
+        # On paper too: 10 and 24 are further from each other than 4 and 10, as 14 is more than 6.
+        at = panel.transData.transform([(x, 0) for x in (4, 10, 24)])[:, 0]
+        assert (at[2] - at[1]) / (at[1] - at[0]) == pytest.approx(14 / 6)
+
+    def test_lines_with_the_same_values_are_seen_beside_each_other(self) -> None:
+        panel = efficacy([{"editor.layer": i, "editor.fact_token": t} for i in (4, 10, 24) for t in ("last", "a")])
+        first, second = (np.asarray(line.get_xdata()) for line in panel.lines)
+        assert (second - first) == pytest.approx(0.06 * 6 * np.ones(3))
+        assert (first + second) / 2 == pytest.approx([4, 10, 24])
+
+    def test_bounds_stand_on_a_logarithmic_axis_and_null_apart(self) -> None:
+        panel = efficacy([{"editor.norm_constraint": bound} for bound in (None, 5e-4, 5e-3, 5e-2)], [50, 20, 30, 40])
+        at = ticks(panel)
+        assert panel.get_xscale() == "log"
+        assert list(at) == ["0.0005", "0.005", "0.05", "none"]
+        assert [at[text] for text in ("0.0005", "0.005", "0.05")] == pytest.approx([5e-4, 5e-3, 5e-2])
+        assert at["none"] / at["0.05"] > 10
+        line, border = panel.lines
+        # NaN: the line does not lead from the last number to null.
+        assert np.asarray(line.get_ydata()).tolist() == pytest.approx([20, 30, 40, np.nan, 50], nan_ok=True)
+        assert at["0.05"] < border.get_xdata()[0] < at["none"]
+        assert bars(panel) == [(49, 51)]
+
+    def test_without_null_nothing_stands_apart(self) -> None:
+        panel = efficacy([{"editor.norm_constraint": bound} for bound in (5e-4, 5e-3)])
+        assert len(panel.lines) == 1
+        assert bars(panel) == []
+
+    def test_names_stand_side_by_side_and_nothing_joins_them(self) -> None:
+        panel = efficacy([{"editor.keys": keys} for keys in ("prompt", None, "averaged")])
+        assert ticks(panel) == {"averaged": 0, "prompt": 1, "none": 2}
+        (line,) = panel.lines
+        assert line.get_linestyle() == "None"
+        assert bars(panel) == [(19, 21), (0, 1), (9, 11)]
+        assert efficacy([{"editor.layer": i} for i in (0, 1)]).lines[0].get_linestyle() == "-"
+
+    def test_labels_do_not_overlap(self) -> None:
+        bounds = [1e-4 * i for i in (*range(5, 11), 20, 30, 40, 50)]
+        for entries in (
+            [{"editor.norm_constraint": round(bound, 5)} for bound in (*bounds, 1e-4)] + [{}],
+            [{"editor.steps": steps} for steps in (1, 2, 3, 500)],
+            [{"editor.layer": layer} for layer in range(48)],
+            [{"editor.keys": f"a very long name {i} that goes on and on"} for i in range(4)],
+        ):
+            panel = efficacy(entries, [50] * len(entries))
+            FigureCanvasAgg(panel.figure).draw()
+            labels = panel.get_xticklabels()
+            starts = [float(text.get_transform().transform(text.get_position())[0]) for text in labels]
+            height = labels[0].get_fontsize() * panel.figure.dpi / 72
+            assert all(right - left > height for left, right in pairwise(starts))
+            # Each value has a tick, and the first one has its label.
+            assert len(panel.get_xticks()) + len(panel.get_xticks(minor=True)) == len(entries)
+            assert labels[0].get_text()
 
     def test_a_run_that_is_missing_breaks_its_line(self) -> None:
-        axis = sweep_axis(
-            [{"editor.layer": i, "editor.fact_token": t} for t in ("last", "subject_last") for i in (0, 1, 2)][:-2]
-        )
-        assert axis is not None
-        figure = sweep_figure(axis, [{"ES": statistic(50)}] * 4, before=None, single=("ROME", "#123456"), title="t")
-        first = figure.axes[0].lines[0]
-        assert np.asarray(first.get_ydata()).tolist() == [50]
+        tokens, layers = ("last", "subject_last"), (0, 1, 2)
+        whole = [{"editor.layer": i, "editor.fact_token": t} for t in tokens for i in layers]
+        first, second = efficacy(whole[:4] + whole[5:], [50] * 5).lines
+        assert np.asarray(first.get_ydata()).tolist() == pytest.approx([50, np.nan, 50], nan_ok=True)
+        assert np.asarray(second.get_ydata()).tolist() == [50, 50, 50]
 
     def test_of_a_study_has_the_papers_panels(self, tmp_path: Path) -> None:
         study = sweep_study(tmp_path)

@@ -69,7 +69,24 @@ def test_names_of_any_kind(tmp_path: Path) -> None:
     assert r"a\_b & c" in to_markdown(table)
     assert "[Zürich]" in printed(table)
     assert notes_and_commands(table) == [f"{table.title}:", f"  {table.title}", "    romexp a=b"]
-    assert latex("łódź 漢 é") == "?ódz ? é"
+    assert latex(table.title) == (
+        r"50 \% of a\_b \& c\#d \{x\} \textbackslash{} \textasciitilde{} \textasciicircum{} "
+        r"\ensuremath{<}\'e\ensuremath{>} $\varepsilon$ {[}Z\"urich] \l{}\'od\'z ?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("–1 −2 “a” → b|c", r"--1 $-$2 ``a'' $\to$ b\textbar{}c"),
+        ("Å Ł Œ œ ß ø maître", r"\r{A} \L{} \OE{} \oe{} \ss{} \o{} ma\^\i{}tre"),
+        ("e\u0301 Δ µ …", r"\'e \ensuremath{\Delta} \textmu{} \textellipsis{}"),
+        ("Ąđ ₂", "A? 2"),  # The standard fonts have no such letters.
+        ("漢 Ж \ud800 \x00\x07\x7f", "? ? ? ???"),
+    ],
+)
+def test_characters_as_latex_sets_them(text: str, written: str) -> None:
+    assert latex(text) == written
 
 
 def compiled(folder: Path, tables: list[ReportTable]) -> subprocess.CompletedProcess[str]:
@@ -97,6 +114,18 @@ def test_latex_compiles(tmp_path: Path) -> None:
     found = studies(tmp_path)
     tables = [awkward(), *(paper_table(n, found, departure=no_departure) for n in TABLES), paired_table(found)]
     assert_fits(compiled(tmp_path, tables), tmp_path)
+
+
+def test_pdflatex_sets_any_character(tmp_path: Path) -> None:
+    """No name stops a document, whatever its script. The long range holds all alphabets, punctuation and symbols."""
+    texts = ["".join(map(chr, range(start, start + 64))) for start in (*range(0, 0x3100, 64), 0xFB00, 0xFFC0, 0x1D400)]
+    lines = tuple(Line(cells=(Cell(text=f"x{text}"),)) for text in texts)
+    table = replace(
+        awkward(), columns=(Column(name="Editor", numeric=False),), blocks=(Block(title="all", lines=lines),)
+    )
+    done = compiled(tmp_path, [table])
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Missing character" not in (tmp_path / "tables.log").read_text(errors="replace")
 
 
 def test_long_tables_go_over_several_pages_with_their_headings(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Integrated gradients of a token's probability over the MLP neurons of every layer (SPEC §4.2).
+"""Integrated gradients of a token's probability over the MLP neurons of every layer (docs/method.md §4.2).
 
 A neuron of layer l is scaled at the prompt's last token only, so everything left of that token and everything up to
 block l stays as it is: one pass over the prompts gives keys, values and states, and each scaled copy is then a single
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from romexp.lm.batching import by_length, halving
+from romexp.lm.batching import batched
 from romexp.lm.forward import KeysAndValues, Pass, Row, logits, make_pass, run, suffix_pass
 from romexp.lm.hooks import capture, first_tensor, patch
 from romexp.lm.model import LanguageModel
@@ -61,11 +61,8 @@ def attribute(
         RecordError: a text is longer than the model's context.
     """
     budget = max_batch_tokens or _copies(lm)
-    found: dict[int, Attribution] = {}
-    for group in by_length([max(len(text.ids), steps) for text in texts], max_tokens=budget):
-        done = halving(lambda items: _attribute(lm, [texts[i] for i in items], steps, budget), group)
-        found |= dict(zip(group, done, strict=True))
-    return [found[i] for i in range(len(texts))]
+    lengths = [max(len(text.ids), steps) for text in texts]
+    return batched(lambda batch: _attribute(lm, batch, steps, budget), texts, lengths, max_tokens=budget)
 
 
 def _copies(lm: LanguageModel) -> int:

@@ -1,7 +1,7 @@
 """Knowledge Neurons (Dai et al. 2022) as the paper runs it: find the neurons that say the fact, rewrite their rows.
 
-SPEC §4.2. The delta of a layer is rank one: the indicator of its chosen neurons times one vector of embeddings that all
-rows share.
+docs/method.md §4.2. The delta of a layer is rank one: the indicator of its chosen neurons times one vector of
+embeddings that all rows share.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from romexp.editors.base import Edit, Resources
 from romexp.editors.contexts import context_templates
 from romexp.editors.kn.attribution import Attribution, attribute
 from romexp.editors.kn.texts import FactTexts, attributed_texts, fact_texts
-from romexp.errors import ConfigError
+from romexp.errors import ConfigError, RecordError, with_errors_in_place, without_errors
 from romexp.facts import EditRequest
 from romexp.lm.apply_delta import weight_in_out
 from romexp.lm.model import LanguageModel
@@ -25,7 +25,7 @@ from romexp.lm.weight_delta import LowRank, WeightDelta
 
 @dataclass(frozen=True, kw_only=True)
 class KnowledgeNeurons:
-    """Hyper-parameters; those of the authors' file under their names (SPEC §4.2).
+    """Hyper-parameters; those of the authors' file under their names (docs/method.md §4.2).
 
     A request in which no neuron has a positive score, or none is shared by enough prompts, gets an empty delta.
 
@@ -72,16 +72,17 @@ class KnowledgeNeurons:
             if value is not None and value < 1:
                 raise ConfigError(f"editor.{field} must be at least 1, got {value}")
 
-    def __call__(self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources) -> list[Edit]:
+    def __call__(
+        self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources
+    ) -> list[Edit | RecordError]:
         """One delta a request, each computed as if it were alone.
 
+        Returns:
+            In the place of a request with an object or a prompt without tokens, or too long for the model, its error.
+
         Raises:
-            RecordError: an object or a prompt without tokens, or a prompt longer than the model's context; `index` is
-                the position in `requests`.
             ConfigError: the model's embeddings are not as wide as its MLPs' outputs, to which the method adds them.
         """
-        if not requests:
-            return []
         embeddings = _embeddings(lm)
         templates = context_templates(
             lm,
@@ -90,16 +91,17 @@ class KnowledgeNeurons:
             seed=resources.seed,
             cache_dir=resources.cache_dir,
         )
-        facts = fact_texts(lm, requests, templates, leading_space=self.leading_space)
-        texts = attributed_texts(lm, facts, extend_prompt=self.extend_prompt)
+        facts = fact_texts(lm, requests, templates, leading_space=self.leading_space, extend_prompt=self.extend_prompt)
+        good = without_errors(facts)
+        texts = attributed_texts(lm, good, extend_prompt=self.extend_prompt)
         flat = [text for prompts in texts for parts in prompts for text in parts]
         found = iter(attribute(lm, flat, steps=self.steps, max_batch_tokens=self.max_batch_tokens))
         edits = []
-        for fact, prompts in zip(facts, texts, strict=True):
+        for fact, prompts in zip(good, texts, strict=True):
             attributions = [[next(found) for _ in parts] for parts in prompts]
             scores = torch.stack([torch.stack([a.scores for a in parts]).mean(dim=0) for parts in attributions])
             edits.append(self._edit(lm, fact, scores, attributions[0], embeddings))
-        return edits
+        return with_errors_in_place(facts, edits)
 
     def _edit(
         self,

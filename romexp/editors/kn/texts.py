@@ -1,16 +1,17 @@
-"""What a request becomes for Knowledge Neurons: prompts, and the tokens of both objects (SPEC §4.2, §1.5)."""
+"""What a request becomes for Knowledge Neurons: prompts, and the tokens of both objects (docs/method.md §4.2, §1.5)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from romexp.editors.kn.attribution import Text
-from romexp.errors import RecordError
+from romexp.errors import RecordError, result_or_error
 from romexp.facts import EditRequest, fill
-from romexp.lm.batching import by_length
+from romexp.lm.batching import batched
 from romexp.lm.forward import Row, check_length, logits, make_pass, run
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import batch_tokens, target_start
@@ -33,35 +34,36 @@ class FactTexts:
 
 
 def fact_texts(
-    lm: LanguageModel, requests: Sequence[EditRequest], templates: Sequence[str], *, leading_space: bool
-) -> list[FactTexts]:
+    lm: LanguageModel,
+    requests: Sequence[EditRequest],
+    templates: Sequence[str],
+    *,
+    leading_space: bool,
+    extend_prompt: bool,
+) -> list[FactTexts | RecordError]:
     """Tokens of every request; prompts in the order of `templates`.
 
     Args:
         leading_space: tokens of the objects as they stand after the prompt; off, of the bare words.
+        extend_prompt: whether `attributed_texts` will put tokens behind the prompt, for which there must be room.
 
-    Raises:
-        RecordError: an object or a prompt without tokens, or a prompt longer than the model's context.
+    Returns:
+        In the place of a request with an object or a prompt without tokens, or a prompt longer than the model's
+        context, its error.
     """
-    facts = []
-    for index, request in enumerate(requests):
-        try:
-            filled = [fill(template, request.text) for template in templates]
-            prompts = tuple(encoding.ids for encoding in encode(lm.tokenizer, filled))
-            if not all(prompts):
-                raise RecordError("the prompt has no token", field="prompt")
-            for prompt in prompts:
-                check_length(lm, len(prompt))
-            facts.append(
-                FactTexts(
-                    prompts=prompts,
-                    truth=_object(lm, request, "target_true", leading_space=leading_space),
-                    target=_object(lm, request, "target_new", leading_space=leading_space),
-                )
-            )
-        except RecordError as error:
-            raise error.at(index) from error
-    return facts
+
+    def texts_of(request: EditRequest) -> FactTexts:
+        filled = [fill(template, request.text) for template in templates]
+        prompts = tuple(encoding.ids for encoding in encode(lm.tokenizer, filled))
+        if not all(prompts):
+            raise RecordError("the prompt has no token", field="prompt")
+        truth = _object(lm, request, "target_true", leading_space=leading_space)
+        added = len(truth) - 1 if extend_prompt else 0
+        check_length(lm, max(map(len, prompts)) + added)
+        target = _object(lm, request, "target_new", leading_space=leading_space)
+        return FactTexts(prompts=prompts, truth=truth, target=target)
+
+    return [result_or_error(partial(texts_of, request)) for request in requests]
 
 
 def _object(lm: LanguageModel, request: EditRequest, field: str, *, leading_space: bool) -> tuple[int, ...]:
@@ -80,17 +82,9 @@ def attributed_texts(lm: LanguageModel, facts: Sequence[FactTexts], *, extend_pr
 
     One text that scores every token of the ground truth at once; with `extend_prompt` one text a token, each
     followed by as many of the model's own most likely tokens as it has tokens before it.
-
-    Raises:
-        RecordError: the extended prompt is longer than the model's context.
     """
     if not extend_prompt:
         return [[[Text(ids=prompt, targets=fact.truth)] for prompt in fact.prompts] for fact in facts]
-    for index, fact in enumerate(facts):
-        try:
-            check_length(lm, max(map(len, fact.prompts)) + len(fact.truth) - 1)
-        except RecordError as error:
-            raise error.at(index) from error
     greedy = iter(_continued(lm, [(prompt, len(fact.truth) - 1) for fact in facts for prompt in fact.prompts]))
     return [
         [_one_a_token(prompt=prompt, whole=next(greedy), truth=fact.truth) for prompt in fact.prompts] for fact in facts
@@ -107,11 +101,20 @@ def _continued(lm: LanguageModel, prompts: Sequence[tuple[tuple[int, ...], int]]
     texts = [list(prompt) for prompt, _ in prompts]
     for step in range(max((count for _, count in prompts), default=0)):
         going = [i for i, (_, count) in enumerate(prompts) if step < count]
-        for group in by_length([len(texts[i]) for i in going], max_tokens=batch_tokens(lm)):
-            rows = [going[place] for place in group]
-            final = run(lm, make_pass(lm, [Row.text(texts[i]) for i in rows]))
-            last = torch.tensor([len(texts[i]) - 1 for i in rows], device=final.device)
-            best = logits(lm, final[torch.arange(len(rows), device=final.device), last]).argmax(dim=-1)
-            for i, token in zip(rows, best.tolist(), strict=True):
-                texts[i].append(token)
+        following = batched(
+            partial(_next_tokens, lm),
+            [tuple(texts[i]) for i in going],
+            [len(texts[i]) for i in going],
+            max_tokens=batch_tokens(lm),
+        )
+        for i, token in zip(going, following, strict=True):
+            texts[i].append(token)
     return [tuple(text) for text in texts]
+
+
+def _next_tokens(lm: LanguageModel, texts: Sequence[tuple[int, ...]]) -> list[int]:
+    """The most likely token after each text."""
+    final = run(lm, make_pass(lm, [Row.text(text) for text in texts]))
+    last = torch.tensor([len(text) - 1 for text in texts], device=final.device)
+    best: list[int] = logits(lm, final[torch.arange(len(texts), device=final.device), last]).argmax(dim=-1).tolist()
+    return best

@@ -1,4 +1,4 @@
-"""The authors' checkpoints (SPEC §4.7): what is in them, under which names, and how it is called here."""
+"""The authors' checkpoints (docs/method.md §4.7): what is in them, under which names, and how it is called here."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class EditNetwork(nn.Module, ABC):
         """
 
     def parameter_groups(self, *, lr: float, lr_lr: float) -> list[dict[str, Any]]:
-        """One dict a separate Adam: `{"params": [...], "lr": float}` (SPEC §4.6).
+        """One dict a separate Adam: `{"params": [...], "lr": float}` (docs/method.md §4.6).
 
         Args:
             lr: of everything.

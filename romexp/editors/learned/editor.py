@@ -1,4 +1,6 @@
-"""MEND and KE as editors: their settings, new networks, and the variants of using a trained one (SPEC §4.4, §4.5)."""
+"""MEND and KE as editors: their settings, new networks, and the variants of using a trained one
+(docs/method.md §4.4, §4.5).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from romexp.lm.weight_delta import LowRank, WeightDelta
 
 @dataclass(frozen=True, kw_only=True)
 class Mend(NetworkEditor):
-    """MEND (SPEC §4.4). `rank`, `n_hidden` and `edit_lr` are for training; a checkpoint knows its own.
+    """MEND (docs/method.md §4.4). `rank`, `n_hidden` and `edit_lr` are for training; a checkpoint knows its own.
 
     Attributes:
         lr_scale: factor of every delta.
@@ -88,7 +90,8 @@ class Mend(NetworkEditor):
 
 @dataclass(frozen=True, kw_only=True)
 class KE(NetworkEditor):
-    """KE (SPEC §4.5), which the authors' code calls EFK. The sizes are for training; a checkpoint knows its own.
+    """KE
+    (docs/method.md §4.5), which the authors' code calls EFK. The sizes are for training; a checkpoint knows its own.
 
     There is no `lr_scale`: the authors' KE has the setting and never applies it.
 

@@ -1,4 +1,5 @@
-"""The gradient of an edit's loss in factors: one forward and backward pass for a whole batch of requests (SPEC §4.3).
+"""The gradient of an edit's loss in factors: one forward and backward pass for a whole batch of requests
+(docs/method.md §4.3).
 
 A linear map y = x W has ∇W = Σ_t x_t δ_tᵀ over the tokens t, with δ_t the gradient at its output. The factors x and δ
 are what MEND transforms, and what lets KE's full-size update travel as a low-rank delta.

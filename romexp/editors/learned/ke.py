@@ -86,7 +86,8 @@ class Condition(nn.Module):
 
 
 class KeNetwork(EditNetwork):
-    """ΔW = s · (∇W ⊙ A + B), A = softmax(row_a) col_aᵀ, B = softmax(row_b) col_bᵀ, s = max_scale · sigmoid (SPEC §4.5).
+    """ΔW = s · (∇W ⊙ A + B), A = softmax(row_a) col_aᵀ, B = softmax(row_b) col_bᵀ, s = max_scale · sigmoid
+    (docs/method.md §4.5).
 
     ∇W = Σ_t x_t δ_tᵀ, hence ∇W ⊙ A = Σ_t (softmax(row_a) ⊙ x_t) (col_a ⊙ δ_t)ᵀ: the delta has rank tokens + 1 and is
     never made whole. The sign is the authors': plus, so col_a must learn to be negative.

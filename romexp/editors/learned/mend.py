@@ -15,7 +15,8 @@ from romexp.lm.weight_delta import LowRank, WeightDelta
 
 
 class MendNetwork(EditNetwork):
-    """ΔW_p = α_p Σ_t x̃_t δ̃_tᵀ, with (x̃, δ̃) = g(normalized (x, δ)); rank = number of tokens with a gradient (SPEC §4.4).
+    """ΔW_p = α_p Σ_t x̃_t δ̃_tᵀ, with (x̃, δ̃) = g(normalized (x, δ)); rank = number of tokens with a gradient
+    (docs/method.md §4.4).
 
     At birth g is the identity, so ΔW_p = α_p Σ_t x̂_t δ̂_tᵀ of the normalized factors: no gradient step, since
     normalization shifts each factor, and with a plus sign, as the authors have it (training finds the sign).
@@ -63,7 +64,7 @@ class MendNetwork(EditNetwork):
         return {"rank": self.rank, "n_hidden": self.n_hidden, "edit_lr": self.edit_lr}
 
     def parameter_groups(self, *, lr: float, lr_lr: float) -> list[dict[str, Any]]:
-        """Two Adams; the step sizes are in both (SPEC §4.6)."""
+        """Two Adams; the step sizes are in both (docs/method.md §4.6)."""
         return [*super().parameter_groups(lr=lr, lr_lr=lr_lr), {"params": [self.edit_lrs], "lr": lr_lr}]
 
     def transform(self, parameter: str) -> GradientTransform:
@@ -73,7 +74,9 @@ class MendNetwork(EditNetwork):
         return module
 
     def reset_statistics(self) -> None:
-        """Forget the normalization statistics, as the authors' evaluation does at its first edit (SPEC §4.4)."""
+        """Forget the normalization statistics, as the authors' evaluation does at its first edit
+        (docs/method.md §4.4).
+        """
         for name in self.edited:
             self.transform(name).reset()
 

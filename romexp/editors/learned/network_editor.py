@@ -1,10 +1,13 @@
-"""An editor over a trained network: where the network comes from, and one pass of it for all requests (SPEC §4.3)."""
+"""An editor over a trained network: where the network comes from, and one pass of it for all requests
+(docs/method.md §4.3).
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +19,7 @@ from romexp.editors.learned.checkpoint import digest, load
 from romexp.editors.learned.factors import edit_factors
 from romexp.editors.learned.published import PublishedNetworks
 from romexp.editors.targets import edit_text
-from romexp.errors import ConfigError
+from romexp.errors import ConfigError, RecordError, result_or_error, with_errors_in_place, without_errors
 from romexp.facts import EditRequest
 from romexp.lm.model import LanguageModel
 from romexp.lm.weight_delta import WeightDelta
@@ -37,7 +40,8 @@ class NetworkEditor(ABC):
     one is used (`_uses`).
 
     The authors add a `[PAD]` token to the model and make its embedding, the last row, the mean of all rows, so their
-    "pre" metrics are those of the resized model (SPEC §4.3). Here the model stays as it is: our numbers leave that out.
+    "pre" metrics are those of the resized model (docs/method.md §4.3). Here the model stays as it is: our numbers
+    leave that out.
 
     The network is read at the first call and held (`_held`), so that no edit reads it again.
 
@@ -94,27 +98,32 @@ class NetworkEditor(ABC):
     @abstractmethod
     def _scaled(self, delta: WeightDelta) -> WeightDelta: ...
 
-    def __call__(self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources) -> list[Edit]:
+    def __call__(
+        self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources
+    ) -> list[Edit | RecordError]:
         """Edit every request on its own, all in one forward and one backward pass.
 
+        Returns:
+            In the place of a request with a prompt or target without tokens, or too long for the model, its error.
+
         Raises:
-            RecordError: a prompt or target without tokens, or a text longer than the model's context; `index` is the
-                position in `requests`.
             ConfigError: no trained network for this model.
             DataError: a checkpoint that is torn, of another layout, or for another model.
         """
-        if not requests:
-            return []
-        # All of them before any is edited: a bad one must not leave its mark on statistics.
-        texts = [edit_text(lm, i, request.text, request.target_new) for i, request in enumerate(requests)]
+        # All texts before any edit: a bad request must not leave its mark on MEND's statistics.
+        texts = [result_or_error(partial(edit_text, lm, request.text, request.target_new)) for request in requests]
+        good = without_errors(texts)
+        if not good:
+            return with_errors_in_place(texts, [])
         network = self.network(lm)
-        factors = edit_factors(lm, texts, network.edited)
+        factors = edit_factors(lm, good, network.edited)
         with torch.no_grad():
             deltas = [self._scaled(delta) for delta in network(factors)]
-        return [
+        edits = [
             Edit(delta=delta, diagnostics={"loss": float(loss), "norm": delta.norm()})
             for delta, loss in zip(deltas, factors.losses, strict=True)
         ]
+        return with_errors_in_place(texts, edits)
 
     def network(self, lm: LanguageModel) -> EditNetwork:
         """The trained network, ready to edit `lm`.

@@ -1,4 +1,4 @@
-"""The networks that the ROME authors publish, as a config object that fetches them (SPEC §4.7)."""
+"""The networks that the ROME authors publish, as a config object that fetches them (docs/method.md §4.7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts cut at the edited token: what lies left of it or below the edited layer is computed once (DESIGN §1.3).
+"""Texts cut at the edited token: what lies left of it or below the edited layer is computed once (docs/method.md §9.3).
 
 δ is added to the MLP output of layer l at one token. Nothing left of that token changes, and nothing up to layer l but
 that token's own state; so a step of the optimization runs only the tokens from there on, through the blocks above l,

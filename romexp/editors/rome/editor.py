@@ -1,9 +1,9 @@
-"""ROME: a rank-one edit of one MLP's second matrix (paper §3.1, App. A; SPEC §3)."""
+"""ROME: a rank-one edit of one MLP's second matrix (paper §3.1, App. A; docs/method.md §3)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -11,9 +11,9 @@ import torch
 from romexp.editors.base import Edit, Resources, pick_layer
 from romexp.editors.contexts import context_templates
 from romexp.editors.rome.bucket import Bucket, make_buckets
-from romexp.editors.rome.texts import edit_texts
+from romexp.editors.rome.texts import EditText, edit_texts
 from romexp.editors.rome.values import Trajectory, ValueSettings, optimize_values
-from romexp.errors import ConfigError
+from romexp.errors import ConfigError, RecordError, with_errors_in_place, without_errors
 from romexp.facts import EditRequest
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import FactToken
@@ -24,13 +24,13 @@ Keys = Literal["mixed", "averaged", "prompt"]
 
 @dataclass(frozen=True, kw_only=True)
 class Rome:
-    """ROME's hyper-parameters, under the names of the authors' files (SPEC §3.1).
+    """ROME's hyper-parameters, under the names of the authors' files (docs/method.md §3.1).
 
     Attributes:
         layer: the edited layer, 0-based; None takes `layer_fraction` of the depth; `traced` the layer that the newest
             `task=trace` of the model suggests.
         layer_fraction: layer = round(fraction × number of layers); the paper's choices lie between 0.18 and 0.35.
-        fact_token: the token whose state holds the fact (SPEC §3.4).
+        fact_token: the token whose state holds the fact (docs/method.md §3.4).
         v_num_grad_steps: passes of the optimization; one update less, since the last pass only measures.
         v_lr: Adam's step size for δ.
         v_weight_decay: factor of ‖δ‖ / ‖v_0‖².
@@ -39,7 +39,8 @@ class Rome:
         v_loss_threshold: a request stops once its loss is below this.
         mom2_adjustment: u = C⁻¹k* / ‖C⁻¹k*‖; off: u = k* / ‖k*‖, and no second moment is needed.
         keys: `mixed` is the published code: u from the mean over contexts, the residual from the bare prompt.
-            `averaged` (r-ROME) takes the means in both, `prompt` (p-ROME) the bare prompt in both (SPEC §7.1).
+            `averaged` (r-ROME) takes the means in both, `prompt` (p-ROME) the bare prompt in both
+            (docs/method.md §3.9).
         context_template_length_params: pairs (total tokens with the end-of-text token, count) of sampled contexts.
         context_templates: the contexts themselves, or a JSON file with a list of them; None samples them.
     """
@@ -70,15 +71,14 @@ class Rome:
         if self.v_num_grad_steps < 1:
             raise ConfigError(f"editor.v_num_grad_steps must be at least 1, got {self.v_num_grad_steps}")
 
-    def __call__(self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources) -> list[Edit]:
+    def __call__(
+        self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources
+    ) -> list[Edit | RecordError]:
         """One rank-one delta a request, each computed as if it were alone.
 
-        Raises:
-            RecordError: a request that `edit_texts` refuses; `index` is the position in `requests`.
+        Returns:
+            In the place of a request that `edit_texts` refuses, its error.
         """
-        if not requests:
-            return []
-        layer = pick_layer(lm, layer=self.layer, fraction=self.layer_fraction)
         templates = context_templates(
             lm,
             given=self.context_templates,
@@ -87,8 +87,15 @@ class Rome:
             cache_dir=resources.cache_dir,
         )
         texts = edit_texts(lm, requests, templates, fact_token=self.fact_token)
-        buckets = make_buckets(lm, [text for row in texts for text in row], layer=layer)
-        keys, outputs, initial = _at_lookups(buckets, len(requests), len(templates))
+        good = without_errors(texts)
+        return with_errors_in_place(texts, self._edits(lm, good, resources) if good else [])
+
+    def _edits(self, lm: LanguageModel, texts: Sequence[Sequence[EditText]], resources: Resources) -> list[Edit]:
+        """The edits of requests, each given by its rewriting texts and its KL text."""
+        layer = pick_layer(lm, layer=self.layer, fraction=self.layer_fraction)
+        numbered = [replace(text, request=i) for i, row in enumerate(texts) for text in row]
+        buckets = make_buckets(lm, numbered, layer=layer)
+        keys, outputs, initial = _at_lookups(buckets, len(texts), len(texts[0]) - 1)
         delta, trajectories = optimize_values(lm, buckets, initial, layer=layer, settings=self._settings())
         left, residual_key = self._directions(keys, layer, resources)
         base_output = outputs.mean(dim=1) if self.keys == "averaged" else outputs[:, 0]
@@ -101,7 +108,7 @@ class Rome:
                 delta=WeightDelta(terms={parameter: LowRank(left=left[i, :, None], right=right[i, :, None])}),
                 diagnostics=_diagnostics(trajectories[i], layer, texts[i][0].lookup, delta[i], initial[i], product[i]),
             )
-            for i in range(len(requests))
+            for i in range(len(texts))
         ]
 
     def _directions(self, keys: torch.Tensor, layer: int, resources: Resources) -> tuple[torch.Tensor, torch.Tensor]:

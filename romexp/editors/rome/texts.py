@@ -1,11 +1,13 @@
-"""The texts that one ROME edit looks at, tokenized, with the positions that matter (SPEC §3.4, §3.6)."""
+"""The texts that one ROME edit looks at, tokenized, with the positions that matter (docs/method.md §3.4, §3.6)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 
-from romexp.errors import RecordError
+from romexp.errors import RecordError, result_or_error
 from romexp.facts import EditRequest, fill
 from romexp.lm.forward import Row, check_length
 from romexp.lm.model import LanguageModel
@@ -20,7 +22,7 @@ class EditText:
     """One text of one request.
 
     Attributes:
-        request: the request's position in the batch.
+        request: the request's position among those that are edited together.
         template: the context template's position, None for the KL text.
         row: tokens; for a rewriting text the prompt and all target tokens but the last.
         lookup: the token whose MLP output is edited (`fact_token`).
@@ -38,12 +40,11 @@ class EditText:
 
 def edit_texts(
     lm: LanguageModel, requests: Sequence[EditRequest], templates: Sequence[str], *, fact_token: FactToken
-) -> list[list[EditText]]:
+) -> list[list[EditText] | RecordError]:
     """For each request: one rewriting text a template, in order, then the KL text.
 
-    Raises:
-        RecordError: a prompt without `{}`, a subject or target without tokens, or a text longer than the model's
-            context; `index` is the position in `requests`.
+    In the place of a request with a prompt without `{}`, a subject or target without tokens, or a text longer than the
+    model's context, its error.
     """
     prompts = [[template.replace("{}", request.prompt, 1) for template in templates] for request in requests]
     full = [
@@ -51,16 +52,19 @@ def edit_texts(
         for r, row in zip(requests, prompts, strict=True)
     ]
     encodings = iter(encode(lm.tokenizer, [text for row in full for text in row]))
-    result = []
-    for index, (request, row) in enumerate(zip(requests, prompts, strict=True)):
-        try:
-            texts = [_rewriting(next(encodings), index, j, prompt, request, fact_token) for j, prompt in enumerate(row)]
-            texts.append(_kl(next(encodings), index, request, fact_token))
-            check_length(lm, max(len(text.row) for text in texts))
-        except RecordError as error:
-            raise error.at(index) from error
-        result.append(texts)
-    return result
+    own = [list(islice(encodings, len(row))) for row in full]
+
+    def texts_of(index: int) -> list[EditText]:
+        request, (*rewriting, kl) = requests[index], own[index]
+        texts = [
+            _rewriting(encoding, index, j, prompt, request, fact_token)
+            for j, (encoding, prompt) in enumerate(zip(rewriting, prompts[index], strict=True))
+        ]
+        texts.append(_kl(kl, index, request, fact_token))
+        check_length(lm, max(len(text.row) for text in texts))
+        return texts
+
+    return [result_or_error(partial(texts_of, index)) for index in range(len(requests))]
 
 
 def _rewriting(
@@ -84,7 +88,7 @@ def _rewriting(
 
 def _kl(encoding: Encoding, index: int, request: EditRequest, fact_token: FactToken) -> EditText:
     lookup = lookup_index(encoding, KL_TEMPLATE, request.subject, fact_token=fact_token, prompt_end=len(encoding.text))
-    # Nothing after the lookup is read: what follows the subject is held, not what follows "is a" (SPEC §7.2).
+    # Nothing after the lookup is read: what follows the subject is held, not what follows "is a" (docs/method.md §3.6).
     return EditText(
         request=index,
         template=None,

@@ -1,4 +1,5 @@
-"""v*: the MLP output that makes the model say the new target, found by gradient descent on δ (SPEC §3.6, paper §3.1).
+"""v*: the MLP output that makes the model say the new target, found by gradient descent on δ
+(docs/method.md §3.6, paper §3.1).
 
 All requests of a batch are optimized side by side. Each has its own δ, loss and stopping point, exactly as if it were
 alone: the losses are summed, so the gradient of one δ does not see the others, and Adam works elementwise.

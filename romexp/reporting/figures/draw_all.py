@@ -1,4 +1,4 @@
-"""Every figure that studies allow (SPEC §6): sweeps, editors side by side, boxes, generated texts. PDF and PNG."""
+"""Every figure that studies allow (docs/method.md §6): sweeps, editors side by side, boxes. PDF and PNG."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from romexp.analysis.generations import generations
 from romexp.analysis.studies import Entry, Study
 from romexp.analysis.sweeps import sweep_axis
 from romexp.reporting.figures.editors import case_boxes, editor_bars
 from romexp.reporting.figures.style import editor_color, write_figure
 from romexp.reporting.figures.sweeps import sweep_figure
-from romexp.reporting.figures.texts import generation_figure
 from romexp.results.settings import free_name
 
 MOST_BARS = 16
-"""Entries in one chart and models in one figure of texts; an editor's sweep has a figure of its own."""
-CASES_READ = 3
-"""Cases in the figure of generated texts: the first ones, not chosen by result."""
+"""Entries in one chart; an editor's sweep has a figure of its own."""
 
 Drawing = tuple[str, str, Figure]
 """What a figure shows (`sweep_rome`), a sentence about it, and the figure."""
@@ -50,12 +46,6 @@ def drawings(study: Study) -> Iterator[Drawing]:
         yield from _comparison(study, compared)
     for editor, entries in swept.items():
         yield from _sweep(study, editor, entries)
-    texts = [case for case in generations(study)[:CASES_READ] if len(case.texts) <= MOST_BARS]
-    count = "the first case" if len(texts) == 1 else f"the first {len(texts)} cases"
-    caption = f"Texts generated from the same prompts, {study.label}: {count}."
-    figure = generation_figure(texts, title=caption)
-    if figure is not None:
-        yield "generations", caption, figure
 
 
 def _comparison(study: Study, entries: Sequence[Entry]) -> Iterator[Drawing]:
@@ -65,10 +55,10 @@ def _comparison(study: Study, entries: Sequence[Entry]) -> Iterator[Drawing]:
     caption = f"Editors on {where}; whiskers are 95 % intervals."
     yield "editors", caption, editor_bars(sides, before=study.unedited["pre"], colors=colors, title=caption)
     caption = f"Distribution over cases after the edit, {where}; white dots are means."
-    figure = case_boxes({entry.label: entry.rows for entry in entries}, colors=colors, title=caption)
+    figure = case_boxes({entry.label: entry.frame for entry in entries}, colors=colors, title=caption)
     if figure is not None:
         yield "cases", caption, figure
-    pair = {entry.label: entry.rows for entry in entries if entry.editor in ("rome", "ft_attn")}
+    pair = {entry.label: entry.frame for entry in entries if entry.editor in ("rome", "ft_attn")}
     if len(entries) > len(pair) and {entry.editor for entry in entries} >= {"rome", "ft_attn"}:
         caption = f"ROME and AttnEdit, distribution over cases, {where}; white dots are means."
         figure = case_boxes(pair, colors=colors, title=caption)

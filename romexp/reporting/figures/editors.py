@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from romexp.analysis.metrics import case_metrics
 from romexp.analysis.summary import UNEDITED
 from romexp.reporting.figures.style import (
     BOUNDED,
@@ -26,7 +26,6 @@ from romexp.reporting.figures.style import (
     titled,
     whole_range,
 )
-from romexp.results.rows import Row
 
 PER_CASE = ("EM", "PM", "NM", "GE", "RS", "Efficacy", "Paraphrase", "Specificity")
 """Metrics whose distribution over cases has more than a handful of values, or is all there is (zsRE)."""
@@ -114,32 +113,33 @@ def _bar(axes: Axes, place: int, mean: float, ends: tuple[float, float], shade: 
     return [mean, low, high]
 
 
-def case_boxes(rows: Mapping[str, Sequence[Row]], *, colors: Mapping[str, str], title: str) -> Figure | None:
+def case_boxes(frames: Mapping[str, pd.DataFrame], *, colors: Mapping[str, str], title: str) -> Figure | None:
     """Fig. 24: distribution over the cases after the edit, a box an editor, a panel a metric; dots are means.
 
     Boxes are quartiles with the median, whiskers reach 1.5 times the box, points lie beyond.
 
     Args:
-        rows: by the editor's label.
+        frames: metrics by case (`analysis.summary.case_frame`), by the editor's label.
         colors: likewise.
 
     Returns:
         None where no case has a metric.
     """
-    values = {label: [case_metrics(row.get("post") or {}) for row in each] for label, each in rows.items()}
-    panels = [m for m in PER_CASE if any(m in case for cases in values.values() for case in cases)]
+    panels = [name for name in PER_CASE if any(f"post/{name}" in frame for frame in frames.values())]
     if not panels:
         return None
-    labels = [plain(label) for label in rows]
+    labels = [plain(label) for label in frames]
     turned = sum(map(len, labels)) > 16
     below = 0.6 * CHARACTER * max(map(len, labels)) if turned else 0.0
-    figure = Figure(figsize=(max(0.42 * len(rows) + 1.1, 1.9) * len(panels), 3.1 + below), layout="constrained")
+    figure = Figure(figsize=(max(0.42 * len(frames) + 1.1, 1.9) * len(panels), 3.1 + below), layout="constrained")
     for axes, metric in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
-        data = [100 * np.array([case[metric] for case in cases if metric in case]) for cases in values.values()]
-        _boxes(axes, data, [colors.get(label, UNEDITED_COLOR) for label in rows])
+        data = [
+            100 * frame.get(f"post/{metric}", pd.Series(dtype=float)).dropna().to_numpy() for frame in frames.values()
+        ]
+        _boxes(axes, data, [colors.get(label, UNEDITED_COLOR) for label in frames])
         titled(axes, metric, values="y")
         whole_range(axes, metric)
-        named_ticks(axes, range(1, len(rows) + 1), labels, turned=turned)
+        named_ticks(axes, range(1, len(frames) + 1), labels, turned=turned)
     return described(figure, title)
 
 

@@ -1,14 +1,18 @@
-"""Metrics over layers, or over another swept setting, with 95 % bands (paper Fig. 5, 17, 18; SPEC §6)."""
+"""Metrics over layers, or over another swept setting, with 95 % bands (paper Fig. 5, 17, 18; docs/method.md §6)."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+from numpy.typing import NDArray
 
 from romexp.analysis.summary import UNEDITED
 from romexp.analysis.sweeps import LAYER, SweepAxis, SweepLine
@@ -29,32 +33,81 @@ from romexp.reporting.figures.style import (
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 MANY_VALUES = 12
-"""Beyond this many, not every value has a tick."""
+"""If there are more values than this, not every value has a tick with a label."""
 CHARACTERS = 30
-"""Of tick labels that stand side by side below a panel."""
-DODGE = 0.06
-"""Between lines, in steps of the axis, so that those with the same values are seen beside each other."""
+"""As many characters of tick labels have room side by side below a panel."""
+TURNED_ROOM = 0.085
+"""What a turned tick label needs of the width of a panel."""
+LONGEST_LABEL = 24
+"""Longer tick labels are cut in the middle; the table of the sweep has all of the text."""
+SHORT_LABEL = 6
+"""Turned tick labels of up to this many characters fit into the usual height of a panel."""
+CHARACTER_HEIGHT = 0.055
+"""Inches by which a panel is higher for each character beyond `SHORT_LABEL`."""
+DODGE = {"linear": 0.06, "log": 0.06, "names": 0.12}
+"""Distance between the points of two lines at one value, as a part of the least distance of two values. So points with
+the same mean can be seen beside each other. Names have no line, but an upright interval, which needs more room."""
+APART = 1.2
+"""Distance of null from the last number, in mean distances of two numbers."""
+MARGIN = 0.4
+"""Between the first or last value and the end of the axis, in mean distances of two values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """Where the values stand, and their tick labels. Places are logarithms to base 10 on a logarithmic axis.
+
+    Attributes:
+        places: of each value, in order.
+        step: mean distance of two values that have a place on the scale.
+        labels: by position in `places`; not every value has one.
+        turned: whether the labels are too long to stand side by side.
+    """
+
+    axis: SweepAxis
+    places: NDArray[np.float64]
+    step: float
+    labels: Mapping[int, str]
+    turned: bool
+
+    def on_axis(self, places: Any) -> Any:
+        """Places as coordinates for matplotlib."""
+        return 10.0 ** np.asarray(places) if self.axis.scale == "log" else places
+
+    def shifts(self) -> list[float]:
+        """How far each line's points are moved from the places of their values."""
+        distances = np.diff(self.places)
+        least = min(distances[distances > 0], default=1.0)
+        n = len(self.axis.lines)
+        apart = min(DODGE[self.axis.scale], 0.6 / n) if len(self.places) <= MANY_VALUES else 0.0
+        return [apart * least * (number - (n - 1) / 2) for number in range(n)]
 
 
 def sweep_figure(
     axis: SweepAxis, after: Sequence[Side], *, before: Side | None, single: tuple[str, str], title: str
 ) -> Figure:
-    """A panel a metric, a line with its band for each of the axis's lines, the unedited model dashed.
+    """One panel for each metric, with a line and its band for each of the axis's lines; the unedited model is dashed.
+
+    Numbers stand at their size. Null is no number: it stands apart from them, at the right, and no line leads to it.
+    Names stand side by side, and no line joins them.
 
     Args:
-        after: of each entry, in the order that `axis` counts them.
-        before: of the unedited model.
-        single: name and colour of the line where there is but one: the editor's.
+        after: statistics of each entry, in the order of the entries that `axis` was made of.
+        before: statistics of the unedited model.
+        single: name and colour of the editor; the line has them if it is the only one.
     """
+    layout = _layout(axis)
     panels = panel_rows(after, spare=True)
-    size = (2.65 * len(panels[0]) + 0.3, 2.3 * len(panels) + 0.4)
+    longest = max(map(len, layout.labels.values())) if layout.turned else 0
+    height = 2.3 + CHARACTER_HEIGHT * max(0, longest - SHORT_LABEL)
+    size = (2.65 * len(panels[0]) + 0.3, height * len(panels) + 0.4)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(panels), len(panels[0]), squeeze=False)
     for axes, metric in zip(grid.flat, (name for row in panels for name in row), strict=True):
         if not metric:
             axes.set_axis_off()
             continue
-        _panel(axes, axis, after, metric, single)
+        _panel(axes, layout, after, metric, single)
         mean = mean_of(before or {}, metric)
         if mean is not None:
             axes.axhline(mean, color=UNEDITED_COLOR, linewidth=1, linestyle=(0, (2, 2)), label=UNEDITED, zorder=1)
@@ -64,36 +117,108 @@ def sweep_figure(
     return described(figure, title)
 
 
-def _panel(axes: Axes, axis: SweepAxis, after: Sequence[Side], metric: str, single: tuple[str, str]) -> None:
-    apart = DODGE if len(axis.values) <= MANY_VALUES else 0.0
-    for number, line in enumerate(axis.lines):
-        label, shade = single if len(axis.lines) == 1 else (line.label, color(number))
-        shift = apart * (number - (len(axis.lines) - 1) / 2)
+def _layout(axis: SweepAxis) -> _Layout:
+    places, step = _places(axis)
+    labels, turned = _labels(axis, places / (places[-1] - places[0] + 2 * MARGIN * step))
+    return _Layout(axis=axis, places=places, step=step, labels=labels, turned=turned)
+
+
+def _places(axis: SweepAxis) -> tuple[NDArray[np.float64], float]:
+    """`_Layout.places` and `_Layout.step`."""
+    n = axis.n_placed
+    if axis.scale == "names":
+        return np.arange(len(axis.values), dtype=float), 1.0
+    numbers = np.array(axis.values[:n], dtype=float)
+    placed = np.log10(numbers) if axis.scale == "log" else numbers
+    step = float(placed[-1] - placed[0]) / max(n - 1, 1) or 1.0
+    apart = placed[-1] + step * APART * np.arange(1, len(axis.values) - n + 1)
+    return np.concatenate([placed, apart]), step
+
+
+def _labels(axis: SweepAxis, at: NDArray[np.float64]) -> tuple[dict[int, str], bool]:
+    """Labels by position, without those for which there is no room, and whether they are turned.
+
+    Args:
+        at: where the values stand, in widths of the panel.
+    """
+    n, joined = len(axis.values), axis.n_placed or len(axis.values)
+    step = 1 if n <= MANY_VALUES else 5 if axis.name == LAYER else math.ceil(n / 10)
+    labels = {place: _cut(axis.ticks[place]) for place in (*range(0, joined, step), *range(joined, n))}
+    turned = any(
+        CHARACTERS * (at[right] - at[left]) < (len(labels[left]) + len(labels[right])) / 2 + 2
+        for left, right in itertools.pairwise(labels)
+    )
+    kept: list[int] = []
+    for place in labels:
+        # Values that stand apart always have a label: their distance is large enough.
+        if not turned or place >= joined or not kept or at[place] - at[kept[-1]] >= TURNED_ROOM:
+            kept.append(place)
+    return {place: labels[place] for place in kept}, turned
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 8]}…{text[-7:]}"
+
+
+def _panel(axes: Axes, layout: _Layout, after: Sequence[Side], metric: str, single: tuple[str, str]) -> None:
+    axis = layout.axis
+    if axis.scale == "log":
+        axes.set_xscale("log")
+    for number, (line, shift) in enumerate(zip(axis.lines, layout.shifts(), strict=True)):
+        label, shade = (line.label, color(number)) if line.label else single
         dash, marker = DASHES[number // 2 % len(DASHES)], MARKERS[number % len(MARKERS)]
         style = {"label": plain(label), "color": shade, "linestyle": dash, "marker": marker, "linewidth": 1.3}
-        _line(axes, line, after, metric, shift=shift, style=style)
+        _line(axes, layout, line, after, metric, shift=shift, style=style)
     titled(axes, metric, values="y")
     whole_range(axes, metric)
-    step = 1 if len(axis.values) <= MANY_VALUES else 5 if axis.name == LAYER else math.ceil(len(axis.values) / 10)
-    places = range(0, len(axis.values), step)
-    texts = [axis.ticks[i] for i in places]
-    turned = sum(len(text) + 2 for text in texts) > CHARACTERS
-    named_ticks(axes, places, texts, turned=turned)
-    axes.set_xlim(-0.4, len(axis.values) - 0.6)
+    _ticks(axes, layout)
     axes.set_xlabel(plain(axis.title), fontsize=8)
 
 
 def _line(
-    axes: Axes, line: SweepLine, after: Sequence[Side], metric: str, *, shift: float, style: Mapping[str, Any]
+    axes: Axes,
+    layout: _Layout,
+    line: SweepLine,
+    after: Sequence[Side],
+    metric: str,
+    *,
+    shift: float,
+    style: Mapping[str, Any],
 ) -> None:
-    """Breaks where an entry is missing; a band needs an interval."""
-    n = max(line.members) + 1
+    """Draw one line with its band.
+
+    Both break where an entry is missing and before values that stand apart. A point without neighbours has no band, but
+    an upright line for its interval.
+    """
+    n, joined = len(layout.places), layout.axis.n_placed
     mean, low, high = (np.full(n, np.nan) for _ in range(3))
     for place, entry in line.members.items():
         value = mean_of(after[entry], metric)
         if value is not None:
             mean[place] = value
             low[place], high[place] = interval(after[entry][metric], metric)
-    x = np.arange(n) + shift
-    axes.plot(x, mean, markersize=3.2 if n <= MANY_VALUES else 2, **style)
+    # NaN between two points breaks line and band.
+    breaks = range(max(joined, 1), n)
+    x, mean, low, high = (np.insert(each, breaks, np.nan) for each in (layout.places + shift, mean, low, high))
+    x = layout.on_axis(x)
+    shown = dict(style) if joined else {**style, "linestyle": "none"}
+    axes.plot(x, mean, markersize=3.2 if n <= MANY_VALUES else 2, **shown)
     axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    known = np.pad(np.isfinite(low), 1)
+    lone = known[1:-1] & ~known[:-2] & ~known[2:]
+    if lone.any():
+        axes.vlines(x[lone], low[lone], high[lone], color=style["color"], alpha=0.45, linewidth=1.3)
+
+
+def _ticks(axes: Axes, layout: _Layout) -> None:
+    """A tick at each value, a faint line before values that stand apart, and where the axis begins and ends."""
+    places, n_placed = layout.places, layout.axis.n_placed
+    named = list(layout.labels)
+    texts = list(map(plain, layout.labels.values()))
+    named_ticks(axes, layout.on_axis(places[named]).tolist(), texts, turned=layout.turned)
+    axes.set_xticks(layout.on_axis(np.delete(places, named)), minor=True)
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    if 0 < n_placed < len(places):
+        axes.axvline(layout.on_axis(places[n_placed - 1 : n_placed + 1].mean()), color="0.8", linewidth=0.8, zorder=0)
+    margin = MARGIN * layout.step
+    axes.set_xlim(layout.on_axis(places[0] - margin), layout.on_axis(places[-1] + margin))

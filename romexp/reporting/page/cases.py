@@ -6,10 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from romexp.analysis.generations import different_prompts
 from romexp.analysis.studies import Study
-from romexp.facts import fill
-from romexp.results.rows import Row, prompts_in
+from romexp.results.rows import CaseResult
 
 KINDS = ("rewrite", "paraphrase", "neighborhood", "attribute")
 MOST_SIDES = 4000
@@ -26,9 +24,9 @@ def case_data(study: Study, *, identifier: str, most_cases: int) -> dict[str, An
     neighbours' `answers`; `text_prompts` stand beside the texts. They are empty where the rows lack them.
     """
     entries = [entry for entry in study.entries if entry.edits]
-    by_entry = [{row["case_id"]: row for row in entry.rows} for entry in entries]
-    unedited = {row["case_id"]: row for row in study.unedited_rows}
-    first = unedited | {number: row for rows in reversed(by_entry) for number, row in rows.items()}
+    by_entry = [{result.case_id: result for result in entry.results} for entry in entries]
+    unedited = {result.case_id: result for result in study.unedited_results}
+    first = unedited | {number: result for results in reversed(by_entry) for number, result in results.items()}
     numbers = sorted(first)
     limit = min(most_cases, max(1, MOST_SIDES // (len(by_entry) + 1)))
     return {
@@ -37,33 +35,33 @@ def case_data(study: Study, *, identifier: str, most_cases: int) -> dict[str, An
         "kind": study.kind,
         "total": len(numbers),
         "entries": [entry.label for entry in entries],
-        "cases": [_case(first[n], unedited.get(n), [rows.get(n) for rows in by_entry]) for n in numbers[:limit]],
+        "cases": [_case(first[n], unedited.get(n), [results.get(n) for results in by_entry]) for n in numbers[:limit]],
     }
 
 
-def _case(any_row: Row, before: Row | None, rows: Sequence[Row | None]) -> dict[str, Any]:
-    request = any_row.get("requested_rewrite") or {}
-    subject = str(request.get("subject", ""))
-    prompts = next(filter(None, (prompts_in(row) for row in (any_row, before, *rows) if row)), {})
+def _case(any_of: CaseResult, before: CaseResult | None, after: Sequence[CaseResult | None]) -> dict[str, Any]:
+    request = any_of.request
+    prompts = next((each.prompts for each in (any_of, before, *after) if each and each.prompts), {})
     generating = prompts.get("generation_prompts", [])
-    unedited = ((before or {}).get("pre") or {}).get("text") or []
+    measured_before = before.before if before else None
+    unedited = (measured_before or {}).get("text") or []
     indices = different_prompts(unedited, generating)[:MOST_TEXTS]
     return {
-        "id": any_row["case_id"],
-        "subject": subject,
-        "fact": fill(str(request.get("prompt", "")), subject),
-        "target_new": str(request.get("target_new", "")),
-        "target_true": str(request.get("target_true", "")),
+        "id": any_of.case_id,
+        "subject": request.subject,
+        "fact": request.text,
+        "target_new": request.target_new,
+        "target_true": request.target_true,
         "prompts": {kind: prompts[f"{kind}_prompts"] for kind in KINDS if f"{kind}_prompts" in prompts},
         "answers": prompts.get("neighborhood_targets", []),
         "text_prompts": [generating[i] for i in indices] if len(generating) == len(unedited) else [],
-        "pre": _side((before or {}).get("pre"), indices),
-        "post": [_side((row or {}).get("post"), indices) for row in rows],
+        "pre": _side(measured_before, indices),
+        "post": [_side(result.after if result else None, indices) for result in after],
     }
 
 
 def _side(measured: Mapping[str, Any] | None, indices: Sequence[int]) -> dict[str, Any] | None:
-    if not isinstance(measured, Mapping):
+    if measured is None:
         return None
     side: dict[str, Any] = {}
     for kind in KINDS:
@@ -75,6 +73,19 @@ def _side(measured: Mapping[str, Any] | None, indices: Sequence[int]) -> dict[st
     if texts:
         side["texts"] = [texts[i] for i in indices if i < len(texts)] or list(texts[:MOST_TEXTS])
     return side
+
+
+def different_prompts(texts: Sequence[str], prompts: Sequence[str]) -> list[int]:
+    """Index of the first text of each prompt: prompts are drawn repeatedly.
+
+    Args:
+        prompts: one a text; where they are not known the texts' first words tell, since texts begin with their prompt.
+    """
+    known = prompts if len(prompts) == len(texts) else [" ".join(text.split()[:4]) for text in texts]
+    first: dict[str, int] = {}
+    for index, beginning in enumerate(known):
+        first.setdefault(beginning, index)
+    return list(first.values())
 
 
 def _probability(nll: float | None) -> float | None:

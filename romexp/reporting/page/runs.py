@@ -1,4 +1,4 @@
-"""Where the page's numbers come from: each run's manifest in words (DESIGN §5)."""
+"""Where the page's numbers come from: each run's manifest in words (docs/method.md §11)."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def study_table(study: Study, *, identifier: str, run_ids: Mapping[str, str]) ->
     Args:
         run_ids: the element that shows a run, by its folder.
     """
-    n_cases = len(study.unedited_rows)
+    n_cases = len(study.unedited_results)
     return {
         "id": identifier,
         "label": study.label,

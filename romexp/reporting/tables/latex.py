@@ -5,7 +5,14 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+
+from pylatexenc.latexencode import (
+    RULE_DICT,
+    UnicodeToLatexConversionRule,
+    UnicodeToLatexEncoder,
+    get_builtin_uni2latex_dict,
+)
 
 from romexp.reporting.tables.model import Column, Line, ReportTable
 
@@ -15,14 +22,17 @@ LATEX_PACKAGES = ("booktabs", "xcolor", "graphicx", "longtable")
 MOST_LINES = 24
 """Lines of a table that fit on a landscape page at the width of the text."""
 
-_ESCAPED: Mapping[str, str] = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "[": "{[}", "|": r"\textbar{}", '"': "''", "–": "--", "−": "$-$", "±": r"$\pm$",
-    "Δ": r"$\Delta$", "ε": r"$\varepsilon$", "σ": r"$\sigma$", "×": r"$\times$", "→": r"$\to$", "·": r"$\cdot$",
-    "§": r"\S{}", "“": "``", "”": "''", "’": "'",
-    **{char: f"\\{char}" for char in "&%$#_{}"},
+_OURS = {
+    "[": "{[}", "|": r"\textbar{}", "\x7f": "?", "–": "--", "−": "$-$", "“": "``", "”": "''", "→": r"$\to$",
+    "ε": r"$\varepsilon$",
 }  # fmt: skip
+"""What pylatexenc would leave as it is or write at more length. A bare `[` after a line's end begins an argument."""
 
+_PLAIN = (range(0x180), range(0x391, 0x3CA), range(0x2010, 0x2027))
+"""European and Greek letters and punctuation. Most of what pylatexenc knows beyond them needs more packages."""
+
+_NOT_PLAIN = re.compile(r"\\(k\{|DH|TH|dh|th|DJ|dj|NG|ng|guil|quote|nument|nobreak)")
+"""Commands for characters among these that the standard fonts of LaTeX do not have."""
 
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 
@@ -76,20 +86,33 @@ def latex_document(names: Sequence[str]) -> str:
 
 
 def latex(text: str) -> str:
-    """Text as LaTeX sets it; what pdflatex has no letter for loses its accents, or becomes a question mark.
+    """The text as LaTeX sets it. A character that its standard fonts lack loses its accents or becomes a question mark.
 
     >>> latex("a_b & 5 %")
     'a\\\\_b \\\\& 5 \\\\%'
     """
-    return "".join(map(_latex_character, text))
+    return _ENCODER.unicode_to_latex(text)
 
 
-def _latex_character(character: str) -> str:
-    if character in _ESCAPED:
-        return _ESCAPED[character]
+def _nearest(character: str) -> str:
     bare = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-    known = ord(character) < 128 or character in "ßøØæÆåÅ" or (ord(character) < 256 and bare.isalpha())
-    return character if known else "".join(_ESCAPED.get(each, each) for each in bare) or "?"
+    return latex(bare) if bare and bare.isprintable() else "?"
+
+
+def _rules() -> Iterator[UnicodeToLatexConversionRule]:
+    """The first rule that knows a character is the one that is used."""
+    yield UnicodeToLatexConversionRule(RULE_DICT, {ord(character): written for character, written in _OURS.items()})
+    known = get_builtin_uni2latex_dict()
+    plain = [code for code in itertools.chain(*_PLAIN) if code in known and not _NOT_PLAIN.search(known[code])]
+    yield UnicodeToLatexConversionRule(RULE_DICT, {code: known[code] for code in plain})
+
+
+_ENCODER = UnicodeToLatexEncoder(
+    conversion_rules=list(_rules()),
+    replacement_latex_protection="braces-after-macro",
+    unknown_char_policy=_nearest,
+    unknown_char_warning=False,
+)
 
 
 def _latex_headings(columns: Sequence[Column]) -> Iterator[str]:

@@ -20,7 +20,7 @@ HEADINGS: Mapping[str, str] = {
 CLEAR_FAILURE: Mapping[str, float] = {
     "S": 50, "ES": 75, "EM": 20, "PS": 60, "PM": 10, "NS": 45, "NM": -5, "GE": 600, "RS": 31,
 }  # fmt: skip
-"""CounterFact values below these are printed in red, as in the paper (SPEC §5.7)."""
+"""CounterFact values below these are printed in red, as in the paper (docs/method.md §5.7)."""
 
 CLEAR_FAILURE_ZSRE: Mapping[str, float] = {"S": 20, "Efficacy": 50, "Paraphrase": 50, "Specificity": 20}
 """The same for zsRE."""
@@ -129,7 +129,7 @@ def statistic_cell(entry: Statistics | None, *, sign: bool = False) -> Cell:
 
 
 def failing(metric: str, value: float | None, *, zsre: bool) -> bool:
-    """Whether an edited model's value is a clear failure by the paper's thresholds (SPEC §5.7)."""
+    """Whether an edited model's value is a clear failure by the paper's thresholds (docs/method.md §5.7)."""
     threshold = (CLEAR_FAILURE_ZSRE if zsre else CLEAR_FAILURE).get(metric)
     return value is not None and threshold is not None and value < threshold
 

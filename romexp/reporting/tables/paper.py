@@ -1,4 +1,4 @@
-"""The paper's Tables 1, 4, 5 and 6 with our figures, the published ones and the difference (SPEC §5.7, §8).
+"""The paper's Tables 1, 4, 5 and 6 with our figures, the published ones and the difference (docs/method.md §5.7, §8).
 
 Models that the paper does not have come in the same columns, without published lines: in Table 4 or, for zsRE, Table 1.
 """
@@ -165,12 +165,13 @@ class _ModelPart:
 
 def first_records(study: Study, records: int) -> Study:
     """The study without cases beyond the first `records`; the very same where there are none."""
-    if all(row["case_id"] < records for entry in study.entries for row in entry.rows):
+    if all(result.case_id < records for entry in study.entries for result in entry.results):
         return study
     kept = [
-        replace(entry, rows=tuple(row for row in entry.rows if row["case_id"] < records)) for entry in study.entries
+        replace(entry, results=tuple(each for each in entry.results if each.case_id < records))
+        for entry in study.entries
     ]
-    return replace(study, entries=tuple(entry for entry in kept if entry.rows))
+    return replace(study, entries=tuple(entry for entry in kept if entry.results))
 
 
 def _kind_of(reason: str) -> str:

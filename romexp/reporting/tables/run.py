@@ -1,4 +1,4 @@
-"""Summaries as the paper's tables: Table 4 for CounterFact, Table 1 for zsRE (SPEC §5.7, §8)."""
+"""Summaries as the paper's tables: Table 4 for CounterFact, Table 1 for zsRE (docs/method.md §5.7, §8)."""
 
 from __future__ import annotations
 

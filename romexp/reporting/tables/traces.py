@@ -1,4 +1,6 @@
-"""Causal traces by model as one table: total effect, and where the indirect effects peak (paper §2.2, SPEC §2.4)."""
+"""Causal traces by model as one table: total effect, and where the indirect effects peak (paper §2.2,
+docs/method.md §2.4).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics before the edit do not depend on the editor: computed once, shared by all runs (DESIGN §1.3)."""
+"""Metrics before the edit do not depend on the editor: computed once, shared by all runs (docs/method.md §9.3)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +15,8 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, Timeout
 
 import romexp
-from romexp.errors import ConfigError
-from romexp.facts import Case
-
-Measurements = dict[str, Any]
+from romexp.errors import ConfigError, RecordError
+from romexp.facts import Case, Measurements
 
 CODE = ("lm", "evaluation", "seeds.py")
 """Parts of the package whose code decides what is measured on an unedited model."""
@@ -27,9 +25,15 @@ MOST_CLAIMS = 100
 """Of one process: each is an open file, of which systems allow as few as 256."""
 
 
+Measure = Callable[[Sequence[Case]], list[Measurements | RecordError]]
+"""Measures the unedited model on some cases; in the place of one that cannot be measured stands its error."""
+Found = dict[int, Measurements | RecordError]
+"""By case id."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class UneditedCache:
-    """Evaluators' rows of the unedited model, in one SQLite file that any number of processes may use.
+    """What was measured on the unedited model, in one SQLite file that any number of processes may use.
 
     So that jobs which start together do not all measure the same cases, a process claims those that it is about to
     measure by a file lock each. The locks of a killed process are free at once. Of a very large batch only the first
@@ -37,15 +41,44 @@ class UneditedCache:
 
     Attributes:
         path: the file; made when first written.
-        context: all that a row depends on besides the case: model, evaluator, references, seed, code. JSON-ready.
+        context: all that the measurements depend on besides the case: model, evaluator, references, seed, code.
+            JSON-ready.
     """
 
     path: Path
     context: Mapping[str, Any]
 
-    def get(self, cases: Iterable[Case]) -> dict[int, Measurements]:
-        """Rows that are there, by case id."""
-        found: dict[int, Measurements] = {}
+    def measurements(self, cases: Sequence[Case], measure: Measure) -> list[Measurements | RecordError]:
+        """The measurements of each case, in order; in the place of a case that cannot be measured, its error.
+
+        What is kept is taken from the file. What is not, and nobody else is measuring, is measured and kept. What
+        another process is measuring just now is waited for at the end, and measured here if it came to nothing there.
+
+        Args:
+            measure: measures the unedited model on some cases. It is called at most twice.
+        """
+        found = self._kept(cases)
+        with self._lock_available(case for case in cases if case.case_id not in found) as claimed:
+            found |= self._kept(claimed)  # what was kept since the first look
+            found |= self._measured([case for case in claimed if case.case_id not in found], measure)
+        others = [case for case in cases if case.case_id not in found]
+        if others:
+            with self._wait_for_others(others):
+                found |= self._kept(others)
+                found |= self._measured([case for case in others if case.case_id not in found], measure)
+        return [found[case.case_id] for case in cases]
+
+    def _measured(self, cases: Sequence[Case], measure: Measure) -> Found:
+        """Measure these cases, and keep all but errors."""
+        if not cases:
+            return {}
+        found = list(zip(cases, measure(cases), strict=True))
+        self._keep([(case, own) for case, own in found if not isinstance(own, RecordError)])
+        return {case.case_id: own for case, own in found}
+
+    def _kept(self, cases: Iterable[Case]) -> Found:
+        """What is there, by case id."""
+        found: Found = {}
         if not self.path.exists():
             return found
         with self._connection() as connection:
@@ -55,16 +88,14 @@ class UneditedCache:
                     found[case.case_id] = json.loads(zlib.decompress(row[0]))
         return found
 
-    def put(self, cases: Sequence[Case], rows: Sequence[Measurements]) -> None:
-        """Keep rows, one a case; a row that another process kept meanwhile stays."""
-        values = [
-            (self.key(case), zlib.compress(json.dumps(row).encode())) for case, row in zip(cases, rows, strict=True)
-        ]
+    def _keep(self, measured: Sequence[tuple[Case, Measurements]]) -> None:
+        """Put measurements into the file; what another process put there meanwhile stays."""
+        values = [(self.key(case), zlib.compress(json.dumps(own).encode())) for case, own in measured]
         with self._connection() as connection:
             connection.executemany("INSERT OR IGNORE INTO rows VALUES (?, ?)", values)
 
     @contextmanager
-    def claimed(self, cases: Iterable[Case]) -> Iterator[list[Case]]:
+    def _lock_available(self, cases: Iterable[Case]) -> Iterator[list[Case]]:
         """Those of the cases that no other process has claimed, claimed until the context ends. Never waits."""
         locks: list[BaseFileLock] = []
         mine: list[Case] = []
@@ -85,7 +116,7 @@ class UneditedCache:
                 lock.release()
 
     @contextmanager
-    def awaited(self, cases: Iterable[Case]) -> Iterator[None]:
+    def _wait_for_others(self, cases: Iterable[Case]) -> Iterator[None]:
         """Claim these cases, waiting for whoever is measuring them. Hold no claim before."""
         with ExitStack() as stack:
             # Always in the same order, so that two processes cannot wait for each other.
