@@ -10,9 +10,10 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from romexp.cli.console import print_outcome, print_stderr, run_and_report_errors
 from romexp.cli.job import Outcome
-from romexp.cli.launchers import explained
-from romexp.cli.run_job import SWEEPS, JobFunction, attempt, say, show
+from romexp.cli.launchers import run_with_launcher_messages
+from romexp.cli.run_job import SWEEPS, JobFunction
 from romexp.cli.sweep import Sweep, current_sweep, forget_sweep
 
 CONFIG = Path(__file__).resolve().parent / "conf"
@@ -43,7 +44,7 @@ def main() -> None:
 
     app = hydra.main(version_base="1.3", config_path=str(CONFIG), config_name="config")(task)
     try:
-        status = attempt(lambda: explained(app)).status
+        status = run_and_report_errors(lambda: run_with_launcher_messages(app)).status
     except SystemExit as end:  # help, or an interrupted job
         status = int(end.code or 0)
     sweep = current_sweep()
@@ -57,9 +58,9 @@ def _finish(sweep: Sweep, status: int) -> int:
         return status  # refused before any job began, with a message
     from romexp.cli.sweep_table import closing_lines, failure_lines, sweep_tables
 
-    show(Outcome(tables=sweep_tables(jobs), lines=closing_lines(sweep, jobs)))
+    print_outcome(Outcome(tables=sweep_tables(jobs), lines=closing_lines(sweep, jobs)))
     for line in failure_lines(jobs):
-        say(line)
+        print_stderr(line)
     return max(status, *(job.exit_status for job in jobs))
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from romexp.editors.base import Edit, Editor, Resources
 from romexp.errors import RecordError, with_errors_in_place
 from romexp.evaluation.base import Evaluator
 from romexp.evaluation.generation import References
-from romexp.evaluation.unedited import UneditedCache
+from romexp.evaluation.text_metrics import tokenizer_in_use
+from romexp.evaluation.unedited import UneditedCache, code_digest
 from romexp.facts import Case, Measurements
 from romexp.lm.model import LanguageModel
 from romexp.lm.weight_delta import WeightDelta
+from romexp.results.identity import fingerprint
 from romexp.results.rows import CaseResult
 
 
@@ -97,6 +101,25 @@ class EditBatch:
             _outcome(case, edit, before=own, after=after.get(case.case_id, own), seconds=seconds)
             for (case, edit), own in zip(edited, before, strict=True)
         ]
+
+
+def unedited_cache(
+    lm: LanguageModel, evaluator: Evaluator, *, references: Mapping[str, Any], seed: int, cache_dir: Path
+) -> UneditedCache:
+    """Where measurements of the unedited model are shared by everything that measures it in the same way.
+
+    Args:
+        references: digests of the reference texts; empty where the evaluator looks at none.
+    """
+    context = {
+        "model": lm.digest,
+        "evaluator": fingerprint(evaluator),
+        "references": dict(references),
+        "words": tokenizer_in_use(),
+        "seed": seed,
+        "code": code_digest(),
+    }
+    return UneditedCache(path=cache_dir / "unedited.sqlite", context=context)
 
 
 def _outcome(

@@ -88,7 +88,7 @@ def browser() -> Iterator[Browser]:
     try:
         driver = Chrome(options=options, service=ChromeService(_DRIVER))
     except WebDriverException as error:
-        pytest.skip(f"{_BROWSER} does not run here: {error}")
+        pytest.skip(f"{_BROWSER} does not run here: {error.msg}")
     try:
         yield Browser(driver)
     finally:

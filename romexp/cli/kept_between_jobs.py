@@ -1,4 +1,8 @@
-"""One loaded model, kept from job to job of a process: a sweep over layers or editors reads its weights once."""
+"""What a process keeps from job to job: one loaded model, and the reference texts of one source.
+
+A sweep over layers or editors reads the weights once. CounterFact's reference texts are 926 MB of JSON; a finished run
+needs their digests alone, which are noted in the cache.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,17 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from romexp.errors import DataError
 from romexp.files import write_text
 from romexp.results.identity import digest
 
-if TYPE_CHECKING:  # the command makes one before it knows whether torch is needed
-    from romexp.lm.model import LanguageModel, PretrainedModel
 if TYPE_CHECKING:  # scikit-learn and torch take seconds, and the command line imports this file
     from romexp.data.snippets import SnippetKey
-    from romexp.evaluation.generation import References
     from romexp.facts import Case
+    from romexp.lm.model import LanguageModel, PretrainedModel
+    from romexp.references import LoadedReferences, ReferenceSource
 
 
 Key = tuple[Any, ...]
@@ -71,27 +74,6 @@ def _files(path: str | Path) -> tuple[tuple[str, Stamp], ...]:
     if not folder.is_dir():
         return ()
     return tuple((file.name, stamp(file)) for file in sorted(folder.iterdir()) if file.is_file())
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedReferences:
-    """References and what identifies them, JSON-ready."""
-
-    references: References | None
-    digests: Mapping[str, Any]
-
-
-class ReferenceSource(Protocol):
-    """Texts for the generation metrics (config group `references`)."""
-
-    def files(self) -> Sequence[Path]:
-        """Every file that the texts and their digests depend on."""
-
-    def needed(self, cases: Sequence[Case]) -> frozenset[SnippetKey]:
-        """Which of the texts are to be read for these cases."""
-
-    def load(self, needed: frozenset[SnippetKey]) -> LoadedReferences:
-        """These texts. Their digests are those of the whole files."""
 
 
 @dataclass(frozen=True)

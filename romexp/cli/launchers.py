@@ -10,8 +10,8 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
+from romexp.cli.console import print_stderr
 from romexp.cli.error_messages import MISTAKES, one_line
-from romexp.cli.run_job import say
 from romexp.cli.sweep import current_sweep
 from romexp.errors import ConfigError
 
@@ -19,7 +19,7 @@ GRACE_S = {"LocalLauncher": 30.0}
 """By launcher: how long after a lost worker another may still begin. submitit_local starts all jobs at once."""
 
 
-def explained(app: Callable[[], Any]) -> None:
+def run_with_launcher_messages(app: Callable[[], Any]) -> None:
     """Run a command. In a sweep, say in one line what went wrong with a launcher, and let the jobs at work end.
 
     Jobs raise nothing (`JobFunction`), so what comes out of a launcher is its own: a worker was killed, say, or there
@@ -43,7 +43,7 @@ def explained(app: Callable[[], Any]) -> None:
             raise ConfigError(f"hydra/launcher: no job could be started: {reason}") from error
         if os.environ.get("ROMEXP_TRACEBACK") == "1":
             traceback.print_exc()
-        say(f"the launcher gave up, jobs at work go on: {reason[:300]}")
+        print_stderr(f"the launcher gave up, jobs at work go on: {reason[:300]}")
         sweep.wait_for_workers(grace_s=GRACE_S.get(launcher, 2.0))
 
 

@@ -28,7 +28,7 @@ SHARED: Mapping[str, Any] = {
 """Types of the settings at the top level of `conf/config.yaml`."""
 
 
-def check(config: Mapping[str, Any], *, where: str = "") -> None:
+def validate_config(config: Mapping[str, Any], *, where: str = "") -> None:
     """Look at every node with a `_target_` that is a dataclass.
 
     Args:
@@ -47,7 +47,7 @@ def check(config: Mapping[str, Any], *, where: str = "") -> None:
         if known is not None and key != "_target_":
             _check_field(name, key, value, known)
         if isinstance(value, Mapping):
-            check(value, where=name)
+            validate_config(value, where=name)
 
 
 def _check_field(name: str, key: str, value: Any, known: Mapping[str, Any]) -> None:

@@ -81,6 +81,26 @@ class TextCorpus:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextList:
+    """Texts that are there already, as from Python."""
+
+    items: tuple[str, ...]
+
+    def texts(self) -> Iterator[str]:
+        """Every text that is not blank."""
+        return (text for text in self.items if text.strip())
+
+    def load(self) -> Sequence[str]:
+        return tuple(self.texts())
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """A digest of the texts."""
+        digest = hashlib.sha256(json.dumps(self.items, ensure_ascii=False).encode()).hexdigest()
+        return {"kind": "list", "count": len(self.items), "sha256": digest}
+
+
+@dataclass(frozen=True, kw_only=True)
 class HfCorpus:
     """A data set read by the `datasets` library, from the hub or by one of its loaders of local files.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -42,3 +43,8 @@ class KnownFacts(RecordFile[KnownFact]):
         if raw.subject not in raw.prompt:
             raise RecordError(f"expected the subject {raw.subject!r} in {raw.prompt!r}", field="prompt")
         return KnownFact(**raw.model_dump())
+
+    def subjects(self) -> Iterator[str]:
+        """Subjects of the whole file, whatever is selected, repeats kept: what σ of the noise is measured over."""
+        whole = replace(self, limit=None, offset=0, shard=None, case_ids=None)
+        yield from (fact.subject for fact in whole.load().items)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from romexp.errors import ConfigError
 from romexp.lm.architecture import Architecture, architecture_for, check
@@ -138,14 +141,15 @@ class PretrainedModel:
     def _read(self, path: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Architecture]:
         config = AutoConfig.from_pretrained(path, revision=self.revision)
         architecture = self.architecture or architecture_for(config.model_type)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path,
-            revision=self.revision,
-            dtype=dtype,
-            device_map=self.device_map,
-            attn_implementation=None if self.attn_implementation == "auto" else self.attn_implementation,
-            output_loading_info=True,
-        )
+        with _without_weight_bars():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                path,
+                revision=self.revision,
+                dtype=dtype,
+                device_map=self.device_map,
+                attn_implementation=None if self.attn_implementation == "auto" else self.attn_implementation,
+                output_loading_info=True,
+            )
         model, info = loaded
         if missing := sorted(info["missing_keys"]):  # transformers fills them with random numbers and goes on
             raise ValueError(f"its weights lack {len(missing)} tensors, such as {missing[0]}")
@@ -153,6 +157,18 @@ class PretrainedModel:
         if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers makes an empty one and goes on
             raise ValueError("it has no tokenizer files")
         return model, tokenizer, architecture
+
+
+@contextmanager
+def _without_weight_bars() -> Iterator[None]:
+    """No bar while transformers reads weights; downloads keep theirs."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def prepare(

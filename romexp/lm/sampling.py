@@ -77,12 +77,14 @@ def generate(
     sampler: Sampler,
     seeds: Sequence[int],
     deltas: Sequence[WeightDelta | None] | None = None,
+    stop_at_end: bool = False,
 ) -> list[str | RecordError]:
     """Continue each prompt; the prompt is part of the returned text.
 
     Args:
         seeds: one a prompt (see `romexp.seeds`).
         deltas: the edit that each text is drawn through, None for the unedited model; None: no text has one.
+        stop_at_end: cut each text before the first end-of-text token that was drawn. The paper's evaluation does not.
 
     Returns:
         Texts without special tokens, NFKD-normalized, blank lines turned into spaces. In the place of a prompt longer
@@ -106,6 +108,8 @@ def generate(
     def work(batch: Sequence[_Row]) -> list[str]:
         with overlay(lm, [row.delta for row in batch]):
             grown = _grow(lm, [row.ids for row in batch], sampler=sampler, seeds=[row.seed for row in batch])
+        if stop_at_end:
+            grown = [_cut(lm, ids, len(row.ids)) for row, ids in zip(batch, grown, strict=True)]
         return [clean(lm, ids) for ids in grown]
 
     good = without_errors(checked)
@@ -128,6 +132,12 @@ class _Row:
 def _checked(lm: LanguageModel, row: _Row) -> _Row:
     check_length(lm, len(row.ids))
     return row
+
+
+def _cut(lm: LanguageModel, ids: tuple[int, ...], prompt_length: int) -> tuple[int, ...]:
+    """The prompt and what was drawn after it, up to the first end of text."""
+    end = lm.tokenizer.eos_token_id
+    return ids[: ids.index(end, prompt_length)] if end in ids[prompt_length:] else ids
 
 
 def clean(lm: LanguageModel, ids: Sequence[int]) -> str:

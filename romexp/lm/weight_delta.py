@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -132,6 +133,20 @@ class WeightDelta:
             elif kind != "right" or f"{name}.left" not in tensors:
                 raise DataError(f"{path}: tensor {key!r} is neither .dense nor a .left/.right pair")
         return cls(terms=terms)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The facts that `WeightDelta.save` put beside the tensors.
+
+    Raises:
+        DataError: the file is missing, torn, or has none.
+    """
+    try:
+        metadata, _ = read_tensors(path)
+        found = json.loads(metadata["romexp"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise DataError(f"{path}: not a file of a delta ({type(error).__name__}: {error})") from error
+    return dict(found) if isinstance(found, dict) else {}
 
 
 def _columns(tensor: torch.Tensor) -> torch.Tensor:

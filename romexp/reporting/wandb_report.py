@@ -59,7 +59,7 @@ def publish(*, entity: str | None, project: str, title: str, metrics: Sequence[s
     if not has_wandb_key():
         path = folder / FILE
         write_text(path, json.dumps(_spec(report), indent=2, ensure_ascii=False) + "\n")
-        log.warning("no W&B key: the report is described in %s; after `wandb login` the same command saves it", path)
+        log.warning("no W&B key: the report is add_title in %s; after `wandb login` the same command saves it", path)
         return str(path)
     import wandb
 

@@ -18,6 +18,7 @@ from romexp.lm.model import LanguageModel
 from romexp.stats.cache import Entry, MomentCache, key_of
 from romexp.stats.fit import Checkpoint, Corpus, Progress, fit, sample
 from romexp.stats.readers import Published, locate, read
+from romexp.stats.sampled import SampledTexts
 from romexp.stats.second_moment import SecondMoment, load_moments, save_moments, stored_layers
 
 LONGEST = 2048
@@ -32,7 +33,8 @@ class Covariance:
     `published`, `shipped`, the cache, fitting on `corpus`.
 
     Attributes:
-        corpus: texts to measure on (`romexp.data.corpora`); None never measures.
+        corpus: texts to measure on (`romexp.data.corpora`), or what the model writes itself
+            (`romexp.stats.sampled.SampledTexts`); None never measures.
         path: statistics given by hand: our .safetensors, .npz with `moment`, the authors' .npz, or a folder of such
             files; may contain `{layer}` or `{module}`.
         published: the authors' own statistics, by download.
@@ -49,7 +51,7 @@ class Covariance:
         check_model: refuse a file in `path` that says it was measured on another model.
     """
 
-    corpus: Corpus | None = None
+    corpus: Corpus | SampledTexts | None = None
     path: str | Path | None = None
     published: Published | None = None
     shipped: str | Path | None = None
@@ -153,8 +155,8 @@ class Covariance:
         self, lm: LanguageModel, layers: Sequence[int], progress: Progress | None, checkpoint: Checkpoint | None
     ) -> dict[int, SecondMoment]:
         ingredients = {layer: self.ingredients(lm, layer) for layer in layers}
-        assert self.corpus is not None  # ingredients() has checked
-        texts, total = sample(self.corpus.load(), self.sample_size, seed=self.sample_seed)
+        corpus = self._corpus(lm)
+        texts, total = sample(corpus.load(), self.sample_size, seed=self.sample_seed)
         fitters, read_texts = fit(
             lm,
             texts,
@@ -167,7 +169,7 @@ class Covariance:
             checkpoint=checkpoint,
         )
         if not all(fitter.count for fitter in fitters.values()):
-            raise ConfigError(f"covariance.corpus: no text with any tokens in {dict(self.corpus.provenance)}")
+            raise ConfigError(f"covariance.corpus: no text with any tokens in {dict(corpus.provenance)}")
         common = {"model": lm.name, "texts": read_texts, "versions": _versions()}
         return {
             layer: fitter.result({**common, **i, "layer": layer, "key": key_of(i)})
@@ -177,20 +179,23 @@ class Covariance:
 
     def ingredients(self, lm: LanguageModel, layer: int) -> dict[str, Any]:
         """Everything that affects a layer's second moment beyond rounding, JSON-ready."""
-        if self.corpus is None:
-            raise ConfigError("covariance: no statistics for this model; set covariance.path or covariance.corpus")
         if self.sample_size is not None and self.sample_size < 1:
             raise ConfigError(f"covariance.sample_size: {self.sample_size}, expected at least 1, or null for all texts")
         _sum_dtype(self.dtype)
         return {
             "model_digest": lm.digest,
             "module": _module(lm, layer),
-            "corpus": dict(self.corpus.provenance),
+            "corpus": dict(self._corpus(lm).provenance),
             "sample_size": self.sample_size,
             "sample_seed": self.sample_seed,
             "max_tokens": self._token_limit(lm),
             "dtype": self.dtype,
         }
+
+    def _corpus(self, lm: LanguageModel) -> Corpus:
+        if self.corpus is None:
+            raise ConfigError("covariance: no statistics for this model; set covariance.path or covariance.corpus")
+        return self.corpus.written_by(lm) if isinstance(self.corpus, SampledTexts) else self.corpus
 
     def _entry(self, lm: LanguageModel, layer: int) -> Entry:
         return Entry(layer=layer, key=key_of(self.ingredients(lm, layer)), name=f"{_module(lm, layer)}_{self.dtype}")

@@ -15,7 +15,7 @@ from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.results.identity import of_covariance
 from romexp.stats.covariance import Covariance
 from romexp.stats.second_moment import SecondMoment, save_moments
-from romexp.tasks.run import Run, described, opened
+from romexp.tasks.run import Run, describe_model, open_run
 
 FILE = "second_moments.safetensors"
 
@@ -54,11 +54,11 @@ class FitCovariance:
             "export": self.export,
         }
         names = {"task": "covariance", "model": lm.name, "covariance": job.choices["covariance"]}
-        facts = {"model": described(lm)}
-        with opened(job, names=names, identity=identity, facts=facts) as run:
+        facts = {"model": describe_model(lm)}
+        with open_run(job, names=names, identity=identity, facts=facts) as run:
             if run.was_done:
                 return self._outcome(run, lm, run.folder.read("summary") or {})
-            with run.working(name=f"{lm.name} {run.manifest['hash']}", group=lm.name, job_type="covariance") as tracked:
+            with run.session(name=f"{lm.name} {run.manifest['hash']}", group=lm.name, job_type="covariance") as tracked:
                 with bars() as bar:
                     moments = self.covariance.moments(lm, layers, progress=bar("texts"))
                 if self.export:

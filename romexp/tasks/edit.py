@@ -10,24 +10,23 @@ import pandas as pd
 
 from romexp.analysis.summary import Summary, case_frame, flatten, summarize_frame
 from romexp.cli.job import Job, Outcome
-from romexp.cli.kept_between_jobs import ReferenceSource
 from romexp.cli.progress import Report, bars
 from romexp.data.dataset import Loaded
-from romexp.edit_batch import EditBatch
+from romexp.edit_batch import EditBatch, unedited_cache
 from romexp.editors.base import Editor, Resources
+from romexp.editors.traced_layer import with_traced_layer
 from romexp.errors import ConfigError, DataError, RecordError, without_errors
 from romexp.evaluation.base import Evaluator
 from romexp.evaluation.generation import References
 from romexp.evaluation.text_metrics import tokenizer_in_use
-from romexp.evaluation.unedited import UneditedCache, code_digest
 from romexp.facts import Case
 from romexp.lm.model import LanguageModel, PretrainedModel
+from romexp.references import ReferenceSource
 from romexp.reporting.tables.run import rich_table, table_rows
 from romexp.results.identity import Identity, fingerprint, of_covariance
 from romexp.results.rows import CaseResult, Row
 from romexp.stats.covariance import Covariance
-from romexp.tasks.run import Run, opened, worked_on
-from romexp.tasks.traced_layer import with_traced_layer
+from romexp.tasks.run import Run, describe_inputs, open_run
 from romexp.tracking import TrackedRun
 
 
@@ -83,16 +82,17 @@ class EditExperiment:
         dataset, editor = job.choices["dataset"], job.choices["editor"]
         names = {"task": "edit", "model": lm.name, "dataset": dataset, "editor": editor}
         identity = self._identity(job, lm, loaded, texts)
-        with opened(
+        with open_run(
             job,
             names=names,
             identity=identity,
-            facts=worked_on(job, lm, loaded) | {"word_tokenizer": tokenizer_in_use(), "editor_label": self.editor.name},
+            facts=describe_inputs(job, lm, loaded)
+            | {"word_tokenizer": tokenizer_in_use(), "editor_label": self.editor.name},
         ) as run:
             if run.was_done:
                 return self._outcome(run, loaded, run.folder.read("summary") or {})
             name = f"{lm.name} {dataset} {editor} {run.manifest['hash']}"
-            with run.working(name=name, group=f"{lm.name} {dataset}", job_type="edit") as tracked:
+            with run.session(name=name, group=f"{lm.name} {dataset}", job_type="edit") as tracked:
                 with bars() as bar:
                     references = self._references(job, loaded.items, texts)
                     runner = self._runner(job, lm, references, texts, bar("second moments"))
@@ -138,14 +138,6 @@ class EditExperiment:
     def _runner(
         self, job: Job, lm: LanguageModel, references: References | None, texts: Mapping[str, Any], fitting: Report
     ) -> EditBatch:
-        context = {
-            "model": lm.digest,
-            "evaluator": fingerprint(self.evaluator),
-            "references": dict(texts),
-            "words": tokenizer_in_use(),
-            "seed": job.seed,
-            "code": code_digest(),
-        }
         second_moment = self.covariance.source(lm, progress=fitting)
         return EditBatch(
             lm=lm,
@@ -153,7 +145,7 @@ class EditExperiment:
             resources=Resources(second_moment=second_moment, cache_dir=job.cache_dir, seed=job.seed),
             evaluator=self.evaluator,
             references=references,
-            unedited=UneditedCache(path=job.cache_dir / "unedited.sqlite", context=context),
+            unedited=unedited_cache(lm, self.evaluator, references=texts, seed=job.seed, cache_dir=job.cache_dir),
         )
 
     def _work(self, run: Run, runner: EditBatch, cases: Sequence[Case], report: Report) -> None:
@@ -170,7 +162,7 @@ class EditExperiment:
             return [each if isinstance(each, RecordError) else each.result.to_json() for each in done.outcomes]
 
         by_id = {case.case_id: case for case in cases}
-        run.work_off(by_id, work, batch_size=self.batch_size, report=report, kind="case")
+        run.run_batches(by_id, work, batch_size=self.batch_size, report=report, kind="case")
 
     def _summarize(self, run: Run, loaded: Loaded[Case], tracked: TrackedRun) -> Summary:
         results = [CaseResult.from_json(row) for row in run.folder.rows()]

@@ -19,7 +19,7 @@ from romexp.human_eval.scores import score, score_tables
 from romexp.human_eval.texts import pick_study, statements_of, texts_of
 from romexp.results.find import find_runs
 from romexp.results.identity import digest
-from romexp.tasks.run import opened
+from romexp.tasks.run import open_run
 from romexp.tracking import NoTracker
 
 log = logging.getLogger(__name__)
@@ -72,10 +72,12 @@ class HumanEvaluation:
         )
         names = {"task": "human_eval", "model": study.model, "dataset": study.dataset}
         identity = {"task": "human_eval", "questionnaire": questionnaire.digest, "editors": list(self.editors)}
-        with opened(replace(job, tracker=NoTracker()), names=names, identity=identity, facts={"seed": job.seed}) as run:
+        with open_run(
+            replace(job, tracker=NoTracker()), names=names, identity=identity, facts={"seed": job.seed}
+        ) as run:
             folder = run.folder.path
             if not run.was_done:
-                with run.working(name=questionnaire.digest, group=study.label, job_type="human_eval"):
+                with run.session(name=questionnaire.digest, group=study.label, job_type="human_eval"):
                     write_text(folder / PAGE, questionnaire_page(questionnaire))
                     key = questionnaire.key() | self._provenance(study)
                     write_text(folder / KEY, json.dumps(key, indent=1, ensure_ascii=False) + "\n")

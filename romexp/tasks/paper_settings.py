@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from hydra.utils import instantiate
 
-import romexp
 from romexp.analysis.studies import Entry, Study
+from romexp.compose import compose_config
 from romexp.data.published import COUNTERFACT, ZSRE_EVAL
 from romexp.errors import RomexpError
 from romexp.results.identity import fingerprint, of_covariance
 from romexp.results.settings import differing, flat, shown_value
 
-CONF = Path(romexp.__file__).resolve().parent / "conf"
-
-OPEN: Mapping[str, tuple[str, ...]] = {
+ALLOWED_DIFFERENCES: Mapping[str, tuple[str, ...]] = {
     "ft": ("teacher_forcing", "train_bias"),
     "ft_l": ("teacher_forcing", "train_bias"),
     "rome": ("context_templates",),
@@ -55,17 +49,21 @@ class PaperSettings:
             return "other data than the paper's"
         try:
             paper = self._paper(study.model, study.kind, entry.editor)
-        except (RomexpError, HydraException) as error:
+        except RomexpError as error:
             return f"the paper's settings cannot be told ({str(error).splitlines()[0]})"
-        departures = _unlike(entry.settings, paper["editor"], without=OPEN.get(entry.editor, ()))
-        departures += _unlike(entry.identity.get("evaluator", {}), paper["evaluator"], without=NOT_MEASURED)
+        differences = describe_differences(
+            entry.settings, paper["editor"], without=ALLOWED_DIFFERENCES.get(entry.editor, ())
+        )
+        differences += describe_differences(
+            entry.identity.get("evaluator", {}), paper["evaluator"], without=NOT_MEASURED
+        )
         dtype = entry.identity.get("model", {}).get("dtype")
         if dtype != paper["dtype"]:
-            departures.append(f"dtype={dtype}, the paper's {paper['dtype']}")
+            differences.append(f"dtype={dtype}, the paper's {paper['dtype']}")
         if entry.editor in READS_SECOND_MOMENTS and entry.identity.get("covariance") not in paper["covariances"]:
-            departures.append("other second moments")
-        more = [f"and {len(departures) - SHOWN} more"] if len(departures) > SHOWN else []
-        return "; ".join([*departures[:SHOWN], *more])
+            differences.append("other second moments")
+        more = [f"and {len(differences) - SHOWN} more"] if len(differences) > SHOWN else []
+        return "; ".join([*differences[:SHOWN], *more])
 
     def _paper(self, model: str, dataset: str, editor: str) -> dict[str, Any]:
         key = (model, dataset, editor)
@@ -90,14 +88,10 @@ def composed(model: str, dataset: str, editor: str) -> dict[str, Any]:
     """Identities of the parts that the options of these names compose to.
 
     Raises:
-        HydraException: there is no such option.
-        RomexpError: a part cannot be built here.
+        RomexpError: there is no such option, or a part cannot be built here.
     """
-    # Within the command Hydra is there already, and refuses to be set up twice.
-    inside = nullcontext() if GlobalHydra.instance().is_initialized() else _hydra()
-    with inside:
-        options = [f"model={model}", f"dataset={dataset}", f"editor={editor}"]
-        configs = {name: compose("config", [*options, f"covariance={name}"]) for name in SECOND_MOMENTS}
+    options = [f"model={model}", f"dataset={dataset}", f"editor={editor}"]
+    configs = {name: compose_config([*options, f"covariance={name}"]) for name in SECOND_MOMENTS}
     cfg = configs[SECOND_MOMENTS[0]]
     parts = {
         "editor": fingerprint(instantiate(cfg.editor)),
@@ -109,11 +103,7 @@ def composed(model: str, dataset: str, editor: str) -> dict[str, Any]:
     return read
 
 
-def _hydra() -> AbstractContextManager[Any]:
-    return initialize_config_dir(config_dir=str(CONF), version_base="1.3")
-
-
-def _unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, without: tuple[str, ...]) -> list[str]:
+def describe_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, without: tuple[str, ...]) -> list[str]:
     """`layer=3, the paper's 17` for each field that differs."""
     kept = [{k: v for k, v in flat(side).items() if k.partition(".")[0] not in without} for side in (ours, theirs)]
     here, there = differing(kept)

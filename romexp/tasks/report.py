@@ -39,8 +39,8 @@ class Report:
         results: folders to look for runs in, at any depth; None takes `outputs`.
         table: one of the paper's, `1`, `4`, `5` or `6`; `paired`: editors on the same cases; `sweep`; `traces`; `all`,
             or None: every table that there are results for.
-        x: the setting that a sweep's table runs over, as `editor.norm_constraint`; None: the layer, or what has the
-            most values.
+        x: the setting that the table and the figure of a sweep run over, as `editor.norm_constraint`; None leaves the
+            choice to `romexp.analysis.sweeps.sweep_axis`.
         figures: draw figures.
         page: write `page.html`, one self-contained file.
         wandb: make a Weights & Biases report.
@@ -99,12 +99,12 @@ class Report:
         self, studies: Sequence[Study], traces: Sequence[TraceStudy], suffix: Sequence[str]
     ) -> list[ReportTable]:
         """The chosen tables. One of the paper's, asked for by number, needs no results: it says how to get them."""
-        departure, everything = PaperSettings(), self._chosen == "all"
+        difference, everything = PaperSettings(), self._chosen == "all"
         tables: list[ReportTable] = []
         for number in TABLES:
             with_results = any(belongs(study, published_table(number)) for study in studies)
             if self._chosen == str(number) or (everything and with_results):
-                tables.append(paper_table(number, studies, departure=departure, suffix=suffix, only_begun=everything))
+                tables.append(paper_table(number, studies, difference=difference, suffix=suffix, only_begun=everything))
         others = {
             "paired": lambda: paired_table(studies),
             "sweep": lambda: sweep_table(studies, x=self.x),
@@ -135,7 +135,7 @@ class Report:
         if self.figures and studies:
             from romexp.reporting.figures.draw_all import draw_all  # matplotlib takes a second
 
-            figures = draw_all(studies, folder / "figures")
+            figures = draw_all(studies, folder / "figures", x=self.x)
             lines.append(f"figures: {folder / 'figures'}")
         if self.page:
             from romexp.reporting.page.render import write_page

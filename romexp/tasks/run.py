@@ -37,7 +37,7 @@ class Run:
     Attributes:
         job: the settings.
         folder: its files.
-        manifest: what `manifest.json` says; tasks add to it, `working` writes it.
+        manifest: what `manifest.json` says; tasks add to it, `session` writes it.
         was_done: an earlier process finished this very run.
     """
 
@@ -52,7 +52,7 @@ class Run:
         for what, more in seconds.items():
             self._timings[what] = self._timings.get(what, 0.0) + more
 
-    def work_off(
+    def run_batches(
         self,
         items: Mapping[int, Item],
         work: Callable[[Sequence[Item]], Sequence[Row | RecordError]],
@@ -88,7 +88,7 @@ class Run:
                         log.warning("%s %d set aside: %s: %s", kind, case_id, error.field, error.reason)
 
     @contextmanager
-    def working(self, *, name: str, group: str, job_type: str) -> Iterator[TrackedRun]:
+    def session(self, *, name: str, group: str, job_type: str) -> Iterator[TrackedRun]:
         """The part that changes results: status `running` with a tracker's run inside, then `done` or `failed`."""
         session: dict[str, Any] = {"started": now(), **describe()}
         self.manifest.setdefault("sessions", []).append(session)
@@ -145,7 +145,7 @@ class Run:
 
 
 @contextmanager
-def opened(job: Job, *, names: Mapping[str, str], identity: Identity, facts: Mapping[str, Any]) -> Iterator[Run]:
+def open_run(job: Job, *, names: Mapping[str, str], identity: Identity, facts: Mapping[str, Any]) -> Iterator[Run]:
     """Find and lock the run's folder, repair what a killed process left, keep the configuration beside the results.
 
     Args:
@@ -174,17 +174,17 @@ def opened(job: Job, *, names: Mapping[str, str], identity: Identity, facts: Map
         yield Run(job=job, folder=folder, manifest=manifest, was_done=was_done)
 
 
-def worked_on(job: Job, lm: LanguageModel, loaded: Loaded[Any]) -> dict[str, Any]:
+def describe_inputs(job: Job, lm: LanguageModel, loaded: Loaded[Any]) -> dict[str, Any]:
     """Entries of the manifest that say what a run on a model and a data set worked on."""
     return {
-        "model": described(lm),
+        "model": describe_model(lm),
         "dataset": {"name": loaded.name, "path": loaded.path, "sha256": loaded.sha256, "cases": len(loaded.items)},
         "rejected": [asdict(record) for record in loaded.rejected],
         "seed": job.seed,
     }
 
 
-def described(lm: LanguageModel) -> dict[str, str]:
+def describe_model(lm: LanguageModel) -> dict[str, str]:
     """What the manifest says of a model."""
     return {"name": lm.name, "digest": lm.digest, "dtype": str(lm.dtype), "device": str(lm.device)}
 

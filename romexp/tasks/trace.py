@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +14,7 @@ from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import Report, bars
 from romexp.data.dataset import Loaded
 from romexp.data.known import KnownFacts
+from romexp.editors.traced_layer import remember_layer
 from romexp.errors import ConfigError, DataError, RecordError, with_errors_in_place
 from romexp.facts import KnownFact
 from romexp.lm.model import LanguageModel, PretrainedModel
@@ -23,15 +23,12 @@ from romexp.reporting.tables.traces import trace_table
 from romexp.results.identity import Identity, fingerprint
 from romexp.results.rows import Row
 from romexp.seeds import derive_seed
-from romexp.tasks.run import Run, opened, worked_on
-from romexp.tasks.traced_layer import remember_layer
+from romexp.tasks.run import Run, describe_inputs, open_run
 from romexp.tracing.gradients import integrated_gradients
 from romexp.tracing.noise import Noise, make_noise, reads_corpus
 from romexp.tracing.prompt import TracedPrompt, prepare_prompts
-from romexp.tracing.tracer import Trace, Tracer
-
-NOISE_TEXTS = 1000
-"""Texts whose embeddings are measured for `m` and `t…` noise (docs/method.md §2.3)."""
+from romexp.tracing.rows import to_row
+from romexp.tracing.tracer import Tracer
 
 
 class Corpus(Protocol):
@@ -90,11 +87,11 @@ class TraceExperiment:
             "dataset": job.choices["dataset"] if self.prompt is None else "prompt",
         }
         identity = self._identity(job, lm, loaded)
-        with opened(job, names=names, identity=identity, facts=worked_on(job, lm, loaded)) as run:
+        with open_run(job, names=names, identity=identity, facts=describe_inputs(job, lm, loaded)) as run:
             if run.was_done:
                 return self._outcome(run, loaded)
             name = f"{lm.name} {names['dataset']} trace {run.manifest['hash']}"
-            with run.working(name=name, group=f"{lm.name} {names['dataset']}", job_type="trace") as tracked:
+            with run.session(name=name, group=f"{lm.name} {names['dataset']}", job_type="trace") as tracked:
                 with bars() as bar:
                     self._work(run, lm, self._noise(lm), loaded.items, bar("causal traces"), seed=job.seed)
                 rows = run.folder.rows()
@@ -133,24 +130,16 @@ class TraceExperiment:
             "gradients": self.gradients,
             "corpus": fingerprint(self.corpus) if reads_corpus(self.tracer.noise) else None,
             "seed": job.seed if self.tracer.seed_per_case else None,
-        }
+        } | ({} if self.pooling == "prompt" else {"pooling": self.pooling})
 
     def _noise(self, lm: LanguageModel) -> Noise:
-        return make_noise(lm, self.tracer.noise, subjects=self._subjects(), corpus=self._texts())
-
-    # Generators, so that neither source is read by noise that does not depend on it.
-    def _subjects(self) -> Iterator[str]:
-        whole = replace(self.dataset, limit=None, offset=0, shard=None, case_ids=None)
-        yield from (fact.subject for fact in whole.load().items)
-
-    def _texts(self) -> Iterator[str]:
-        yield from islice(self.corpus.texts(), NOISE_TEXTS)
+        return make_noise(lm, self.tracer.noise, subjects=self.dataset.subjects(), corpus=self.corpus.texts())
 
     def _work(
         self, run: Run, lm: LanguageModel, noise: Noise, facts: Sequence[KnownFact], report: Report, *, seed: int
     ) -> None:
         run.manifest["noise"] = noise.describe()
-        run.work_off(
+        run.run_batches(
             {fact.known_id: fact for fact in facts},
             lambda batch: self._rows(lm, noise, batch, seed=seed),
             batch_size=self.batch_size,
@@ -174,7 +163,7 @@ class TraceExperiment:
             tokens = self.tracer.batch_tokens(lm)
             gradients = integrated_gradients(lm, prompts, steps=self.gradients, max_batch_tokens=tokens)
         by_id = {f.known_id: (t, g) for (f, _), t, g in zip(correct, traces, gradients, strict=True)}
-        rows = [_row(lm, fact, prompt, *by_id.get(fact.known_id, (None, None))) for fact, prompt in good]
+        rows = [to_row(lm, fact, prompt, *by_id.get(fact.known_id, (None, None))) for fact, prompt in good]
         return with_errors_in_place(prepared, rows)
 
     def _draw(self, run: Run, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], model: str) -> list[Path]:
@@ -201,26 +190,3 @@ class TraceExperiment:
         title = f"{run.manifest['model']['name']}, {loaded.name}"
         tables = (trace_table(summary, rows, title=title),)
         return Outcome(tables=tables, lines=run.closing_lines(), folder=run.folder.path)
-
-
-def _row(
-    lm: LanguageModel, fact: KnownFact, prompt: TracedPrompt, trace: Trace | None, gradients: list[float] | None
-) -> dict[str, Any]:
-    """One line of `cases.jsonl` (docs/method.md §11). A fact that the model does not complete has no grids."""
-    row: dict[str, Any] = {
-        "case_id": fact.known_id,
-        "prompt": fact.prompt,
-        "subject": fact.subject,
-        "attribute": fact.attribute,
-        "tokens": prompt.tokens(lm),
-        "subject_range": list(prompt.subject_range),
-        "answer": prompt.answer_text(lm),
-        "high_score": prompt.high_score,
-        "correct_prediction": trace is not None,
-    }
-    if trace is not None:
-        row |= {"low_score": trace.low_score, **trace.grids}
-        row |= {f"severed_{kind}": curve for kind, curve in trace.severed.items()}
-    if gradients is not None:
-        row["integrated_gradients"] = gradients
-    return row

@@ -23,7 +23,7 @@ from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.results.identity import Identity, by_fields, fingerprint
 from romexp.results.rows import Curves
 from romexp.seeds import derive_seed
-from romexp.tasks.run import Run, described, opened
+from romexp.tasks.run import Run, describe_model, open_run
 from romexp.tasks.train_reports import NetworkFile, TrainingReports
 from romexp.tracking import TrackedRun
 
@@ -81,13 +81,15 @@ class TrainEditor:
         lm = job.load(self.model)
         pool = self.edits.load(lm, seed=job.seed, cache_dir=job.cache_dir)
         names = {"task": "train", "model": lm.name, "dataset": job.choices["dataset"], "editor": job.choices["editor"]}
-        with opened(job, names=names, identity=self._identity(job, lm, pool), facts=self._facts(job, lm, pool)) as run:
+        with open_run(
+            job, names=names, identity=self._identity(job, lm, pool), facts=self._facts(job, lm, pool)
+        ) as run:
             if run.was_done:
                 return self._outcome(run)
             for entry in pool.set_aside:
                 log.warning("case %s set aside: %s %s", entry["case_id"], entry["field"], entry["reason"])
             name = f"{lm.name} {names['dataset']} {self.editor.name} training {run.manifest['hash']}"
-            with run.working(name=name, group=f"{lm.name} {names['dataset']}", job_type="train") as tracked:
+            with run.session(name=name, group=f"{lm.name} {names['dataset']}", job_type="train") as tracked:
                 with bars() as bar:
                     self._train(run, lm, pool, tracked, bar(f"{self.editor.name}: steps"))
                 summary = read_summary(self._curves(run))
@@ -111,7 +113,7 @@ class TrainEditor:
     def _facts(self, job: Job, lm: LanguageModel, pool: EditPool) -> dict[str, Any]:
         counts = {"training": len(pool.training), "validation": len(pool.validation)}
         return {
-            "model": described(lm),
+            "model": describe_model(lm),
             "edits": counts | dict(pool.facts),
             "set_aside": [dict(entry) for entry in pool.set_aside],
             "editor_label": self.editor.name,

@@ -16,7 +16,7 @@ from romexp.minifact import assets
 from romexp.minifact.train import TrainMinifact
 from romexp.results.identity import fingerprint
 from romexp.stats.covariance import Covariance, ship
-from romexp.tasks.run import opened
+from romexp.tasks.run import open_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +36,10 @@ class TrainMinifactExperiment:
     def __call__(self, job: Job) -> Outcome:
         """Summary: recall of the world's facts by kind of prompt."""
         identity = {"task": "train_minifact", "trainer": fingerprint(self.trainer)}
-        with opened(job, names={"task": "train_minifact"}, identity=identity, facts={"seed": job.seed}) as run:
+        with open_run(job, names={"task": "train_minifact"}, identity=identity, facts={"seed": job.seed}) as run:
             out = run.folder.path / "assets"
             if not run.was_done:
-                with run.working(name=run.manifest["hash"], group="minifact", job_type="train_minifact") as tracked:
+                with run.session(name=run.manifest["hash"], group="minifact", job_type="train_minifact") as tracked:
                     with bars() as bar:
                         report = bar("steps")
 

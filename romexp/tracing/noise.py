@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +18,9 @@ import torch
 from romexp.errors import ConfigError
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import encode
+
+NOISE_TEXTS = 1000
+"""Texts whose embeddings are measured for `m` and `t…` noise."""
 
 CHI_SQUARE_DRAWS = 1000
 """Size of the authors' table of χ² draws; more noise vectors than this in one prompt are refused."""
@@ -101,7 +105,7 @@ def make_noise(lm: LanguageModel, code: str | float, *, subjects: Iterable[str],
 
     Args:
         subjects: over which σ is measured, for `s…`; read only then.
-        corpus: texts whose token embeddings are measured, for `m` and `t…`; read only then.
+        corpus: the first `NOISE_TEXTS` texts' token embeddings are measured, for `m` and `t…`; read only then.
 
     Raises:
         ConfigError: an unknown code, or ν ≤ 2.
@@ -123,7 +127,7 @@ def make_noise(lm: LanguageModel, code: str | float, *, subjects: Iterable[str],
         return Uniform(scale=value)
     if kind == "t" and value <= 2:
         raise ConfigError(f"tracer.noise: {code!r}: Student noise needs more than 2 degrees of freedom")
-    return _multivariate(lm, corpus, student=value if kind == "t" else None)
+    return _multivariate(lm, islice(corpus, NOISE_TEXTS), student=value if kind == "t" else None)
 
 
 @torch.no_grad()

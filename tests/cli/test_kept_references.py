@@ -19,7 +19,7 @@ from romexp.data.snippets import Snippets
 from romexp.data.tfidf import TfIdf
 from romexp.facts import Case, EditRequest
 from romexp.minifact.assets import idf_path, vocabulary_path
-from romexp.tasks.references import NoReferences, ReferenceTexts
+from romexp.references import NoReferences, ReferenceTexts
 
 KEYS = [("P1", "Q1"), ("P1", "Q3")]
 

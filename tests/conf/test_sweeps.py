@@ -16,7 +16,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from romexp.cli.run_job import plain
-from romexp.cli.validate_config import check
+from romexp.cli.validate_config import validate_config
 
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 STUDIES = {
@@ -57,12 +57,12 @@ def every_job_composes(path: Path) -> None:
     built = set()
     for overrides, cfg in jobs_of(path):
         if not built:
-            check(plain(cfg))
+            validate_config(plain(cfg))
         parts = {
             name: cfg[name] for name in ("model", "editor", "tracer") if any(o.startswith(name) for o in overrides)
         }
         for name, part in parts.items():
-            check(OmegaConf.to_container(part, resolve=True), where=name)  # type: ignore[arg-type]
+            validate_config(OmegaConf.to_container(part, resolve=True), where=name)  # type: ignore[arg-type]
         built.add((overrides, repr({name: instantiate(part) for name, part in parts.items()})))
         assert cfg.study == path.stem
     assert len({parts for _, parts in built}) == len(built) > 1, "no two jobs are the same"

@@ -57,6 +57,9 @@ def test_yields_before_the_file_is_read(tmp_path):
         (b'[{"a": 1}, {"a":', "record 1: not JSON"),
         (b"[1] x", "text after the end"),
         (b'["\xff"]', "not UTF-8"),
+        (b'[1, {"a": ' + b"9" * 5000 + b"}]", "record 1: cannot be read .an integer of more than"),
+        (b"[1, " + b"[" * 100_000 + b"]" * 100_000 + b"]", "record 1: cannot be read .nested too deeply"),
+        (b"[1, " + b'{"a": ' * 100_000, "record 1: cannot be read .nested too deeply"),
     ],
 )
 @pytest.mark.parametrize("chunk", [1, 1 << 20])
@@ -67,6 +70,15 @@ def test_broken_files_give_one_line(tmp_path, content, message, chunk):
         list(stream_array(file, chunk_bytes=chunk))
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_python_reads_beyond_the_standard_is_kept(tmp_path):
+    """A record with such a value is judged by its data set, so that it does not cost the whole file."""
+    file = tmp_path / "a.json"
+    file.write_text('[123456789012345678901234567890, 1e400, -Infinity, "\\ud800", {"a": 1, "a": 2}, NaN]')
+    *values, last = stream_array(file)
+    assert values == [123456789012345678901234567890, float("inf"), float("-inf"), "\ud800", {"a": 2}]
+    assert last != last, "not a number"
 
 
 def test_missing_file(tmp_path):

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from romexp.editors.base import Edit, Resources
+from romexp.editors.base import Edit, Editor, Resources
+from romexp.errors import RecordError
 from romexp.facts import EditRequest
+from romexp.lm.model import LanguageModel
 from romexp.lm.weight_delta import LowRank, WeightDelta
 from romexp.stats.second_moment import SecondMoment
 
@@ -69,3 +71,17 @@ def furthest(edits: Sequence[Edit], others: Sequence[Edit]) -> float:
         for a, b in zip(edits, others, strict=True)
         for side in ("left", "right")
     )
+
+
+def beside_a_bad_request(
+    lm: LanguageModel, editor: Editor, bad: EditRequest, *, resources: Resources
+) -> tuple[RecordError, list[Edit], list[Edit]]:
+    """Edit three good requests with a bad one among them, and again without it.
+
+    Returns:
+        The error that stands in the bad one's place, the good ones' edits beside it, and their edits without it.
+    """
+    first, second, error, last = editor(lm, [*REQUESTS[:2], bad, REQUESTS[3]], resources=resources)
+    assert isinstance(error, RecordError)
+    assert all(isinstance(edit, Edit) for edit in (first, second, last))
+    return error, [first, second, last], editor(lm, [*REQUESTS[:2], REQUESTS[3]], resources=resources)  # type: ignore

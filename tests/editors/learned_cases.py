@@ -21,7 +21,7 @@ SMALL_KE = KE(hidden_size=6, condition_size=5, n_layers=2)
 
 
 def texts_of(lm: LanguageModel, requests: Sequence[EditRequest] = REQUESTS) -> list[EditText]:
-    return [edit_text(lm, i, request.text, request.target_new) for i, request in enumerate(requests)]
+    return [edit_text(lm, request.text, request.target_new) for request in requests]
 
 
 def factors_of(lm: LanguageModel, names: tuple[str, ...], requests: Sequence[EditRequest] = REQUESTS) -> EditFactors:

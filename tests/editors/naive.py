@@ -147,7 +147,7 @@ def rome_delta(
     clamp: float = 4.0,
     threshold: float = 0.05,
 ) -> tuple[Tensor, list[float], list[float]]:
-    """δ at the looked-up token of each text, by gradient descent (docs/method.md §3.6), with the losses and their KL terms."""
+    """δ at the looked-up token of each text, by gradient descent (docs/method.md §3.6); losses and their KL terms."""
     delta = torch.zeros_like(initial, requires_grad=True)
     optimizer = torch.optim.Adam([delta], lr=lr)
     losses, kls, before = [], [], None
@@ -197,7 +197,7 @@ def finetune(
     threshold: float = 1e-2,
     teacher_forcing: bool = False,
 ) -> tuple[dict[str, Tensor], list[float]]:
-    """docs/method.md §4.1 on a copy of the model: the change of every trained parameter, as it is stored, and the losses."""
+    """docs/method.md §4.1 on a copy of the model: the change of each trained parameter, as it is stored; the losses."""
     model = copy.deepcopy(lm.model)
     weights = {name: p.requires_grad_(True) for name, p in model.named_parameters() if trained(name)}
     originals = {name: p.detach().clone() for name, p in weights.items()}

@@ -1,4 +1,4 @@
-"""MEND and KE by the letter: whole matrices, one request at a time, one token after another (docs/method.md §4.4, §4.5)."""
+"""MEND and KE by the letter (docs/method.md §4.4, §4.5): whole matrices, one request at a time, token after token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files as the authors' training writes them, from networks of ours: names, shapes and company as in docs/method.md §4.7."""
+"""Files as the authors' training writes them, from networks of ours, laid out as docs/method.md §4.7 says."""
 
 from __future__ import annotations
 

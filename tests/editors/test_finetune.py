@@ -9,11 +9,11 @@ from dataclasses import replace
 import naive
 import pytest
 import torch
-from edit_cases import REQUESTS, no_moment, relative
+from edit_cases import REQUESTS, beside_a_bad_request, no_moment, relative
 
 from romexp.editors.base import Edit, Resources
 from romexp.editors.finetune import FineTune
-from romexp.errors import ConfigError, RecordError
+from romexp.errors import ConfigError
 from romexp.facts import EditRequest
 from romexp.lm.apply_delta import applied, stored_transposed
 from romexp.lm.architecture import ARCHITECTURES
@@ -112,7 +112,7 @@ class TestTheEdit:
         tuner = replace(FT, num_steps=12, lr=5e-3)
         edits = tuner(lm, [ONE_TOKEN, REQUESTS[0]], resources=RESOURCES)
         query = Query(prompt=ONE_TOKEN.text, targets=(ONE_TOKEN.target_new,))
-        scores = score(lm, [query, replace(query, edit=0), replace(query, edit=1)], deltas=[e.delta for e in edits])
+        scores = score(lm, [query] * 3, deltas=[None, *(edit.delta for edit in edits)])
         before, after, other = (s.nll for (s,) in scores)
         assert before == pytest.approx(edits[0].diagnostics["loss"][0], abs=1e-5)
         assert after < before - 1
@@ -214,13 +214,15 @@ class TestBatches:
             ({"prompt": "{} was" + " the x" * 70}, "prompt", "sees 128 at once"),
         ],
     )
-    def test_an_error_names_the_requests_position(
+    def test_an_error_stands_in_the_bad_requests_place(
         self, tiny_gpt2: LanguageModel, changes: dict[str, str], field: str, message: str
     ) -> None:
-        requests = [REQUESTS[0], replace(REQUESTS[2], **changes), REQUESTS[3]]
-        with pytest.raises(RecordError, match=f"record 1, field {field}: .*{message}") as error:
-            FT(tiny_gpt2, requests, resources=RESOURCES)
-        assert (error.value.index, error.value.field) == (1, field)
+        bad = replace(REQUESTS[2], **changes)
+        error, edits, without = beside_a_bad_request(tiny_gpt2, FT, bad, resources=RESOURCES)
+        assert error.field == field
+        assert message in error.reason
+        assert furthest(edits, without) == 0
+        assert furthest(edits, without[1:] + without[:1]) > 0.1  # a control: no edit is another's
 
 
 class TestUnknownTokens:
@@ -249,7 +251,7 @@ def test_half_precision(tiny_factory: Callable[..., LanguageModel]) -> None:
     (edit,) = tuner(half, [ONE_TOKEN], resources=RESOURCES)
     assert {term.dense().dtype for term in edit.delta.terms.values()} == {torch.float32}
     query = Query(prompt=ONE_TOKEN.text, targets=(ONE_TOKEN.target_new,))
-    (before,), (after,) = score(half, [query, replace(query, edit=0)], deltas=[edit.delta])
+    (before,), (after,) = score(half, [query] * 2, deltas=[None, edit.delta])
     assert after.nll < before.nll - 1
 
 

@@ -8,6 +8,7 @@ that matrix. Ours is that solution.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,22 +90,23 @@ def rome_edits(golden_set: Golden) -> list[Edit]:
     return golden_set.rome(golden_set.lm, golden_set.requests, resources=golden_set.resources)
 
 
-def nlls(golden: Golden, deltas: list[WeightDelta]) -> np.ndarray:
-    """[nll of target_new, nll of target_true] of all prompts of all records, each through its own delta."""
-    queries = [
-        Query(prompt=prompt, targets=(request.target_new, request.target_true), edit=i if deltas else -1)
-        for i, (record, request) in enumerate(zip(golden.records, golden.requests, strict=True))
+def nlls(golden: Golden, deltas: Sequence[WeightDelta | None]) -> np.ndarray:
+    """[nll of target_new, nll of target_true] of all prompts of all records, each record through its own delta."""
+    asked = [
+        (Query(prompt=prompt, targets=(request.target_new, request.target_true)), delta)
+        for record, request, delta in zip(golden.records, golden.requests, deltas, strict=True)
         for prompts in ([request.text], *(record[kind] for kind in KINDS[1:]))
         for prompt in prompts
     ]
-    return np.array([[one.nll for one in scored] for scored in score(golden.lm, queries, deltas=deltas)])
+    scores = score(golden.lm, [query for query, _ in asked], deltas=[delta for _, delta in asked])
+    return np.array([[one.nll for one in scored] for scored in scores])
 
 
 def expected_nlls(golden: Golden, which: str) -> np.ndarray:
     return np.array([pair for row in golden.json("nll.json") for kind in KINDS for pair in row[which][kind]])
 
 
-def assert_nlls(golden: Golden, which: str, deltas: list[WeightDelta]) -> None:
+def assert_nlls(golden: Golden, which: str, deltas: Sequence[WeightDelta | None]) -> None:
     expected, tolerance = expected_nlls(golden, which), TOLERANCES[golden.name][which]
     np.testing.assert_allclose(nlls(golden, deltas), expected, atol=tolerance, rtol=5e-6)  # float32 of NLLs up to 17
     if which != "pre":  # a control: the edit is seen
@@ -112,7 +114,7 @@ def assert_nlls(golden: Golden, which: str, deltas: list[WeightDelta]) -> None:
 
 
 def test_unedited_scores(golden_set: Golden) -> None:
-    assert_nlls(golden_set, "pre", [])
+    assert_nlls(golden_set, "pre", [None] * len(golden_set.requests))
 
 
 def test_rome_vectors(golden_set: Golden, rome_edits: list[Edit]) -> None:
@@ -154,15 +156,15 @@ def test_samples(golden_set: Golden, rome_edits: list[Edit]) -> None:
         pytest.skip("the shared set has no sampled texts")
     prompts = [record["generation_prompts"][0] for record in golden_set.records]
     expected = golden_set.json("texts.json")
-    for which, edits in (("pre", [-1] * len(prompts)), ("rome", list(range(len(prompts))))):
+    unedited: list[WeightDelta | None] = [None] * len(prompts)
+    for which, deltas in (("pre", unedited), ("rome", [edit.delta for edit in rome_edits])):
         for seed in (0, 1):
             texts = generate(
                 golden_set.lm,
                 prompts,
                 sampler=Sampler(max_length=24),
                 seeds=[seed] * len(prompts),
-                deltas=[edit.delta for edit in rome_edits],
-                edits=edits,
+                deltas=deltas,
             )
             assert texts == [row[which][seed] for row in expected]
     assert any(row["pre"] != row["rome"] for row in expected)

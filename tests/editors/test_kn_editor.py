@@ -12,12 +12,13 @@ import naive_kn
 import pytest
 import torch
 from conftest import assert_weights, weights_of
-from edit_cases import REQUESTS, no_moment
+from edit_cases import REQUESTS, beside_a_bad_request, no_moment
 from torch import nn
 
 from romexp.data.counterfact import CounterFact
 from romexp.editors.base import Edit, Resources
 from romexp.editors.kn.editor import KnowledgeNeurons
+from romexp.editors.kn.texts import fact_texts
 from romexp.errors import ConfigError, RecordError
 from romexp.lm.apply_delta import applied, weight_in_out
 from romexp.lm.architecture import ARCHITECTURES
@@ -98,7 +99,7 @@ class TestAgainstThePlainLoop:
         guard(lm)
         (edit,) = KN(lm, REQUESTS[:1], resources=RESOURCES)
         query = Query(prompt=REQUESTS[0].text, targets=("Microsoft Office", "Apple"))
-        (base, overlaid) = score(lm, [query, replace(query, edit=0)], deltas=[edit.delta])
+        base, overlaid = score(lm, [query] * 2, deltas=[None, edit.delta])
         with applied(lm, edit.delta):
             (written,) = score(lm, [query])
         assert [s.nll for s in overlaid] == pytest.approx([s.nll for s in written], abs=1e-3)
@@ -244,22 +245,36 @@ class TestBadInput:
         ],
     )
     @pytest.mark.parametrize("leading_space", [False, True])
-    def test_an_error_names_the_requests_position(
+    def test_an_error_stands_in_the_bad_requests_place(
         self, tiny_gpt2: LanguageModel, changes: dict[str, str], field: str, message: str, leading_space: bool
     ) -> None:
-        requests = [REQUESTS[0], replace(REQUESTS[2], **changes), REQUESTS[3]]
-        with pytest.raises(RecordError, match=f"record 1, field {field}: .*{message}") as error:
-            replace(KN, leading_space=leading_space)(tiny_gpt2, requests, resources=RESOURCES)
-        assert (error.value.index, error.value.field) == (1, field)
+        editor, bad = replace(KN, leading_space=leading_space), replace(REQUESTS[2], **changes)
+        error, edits, without = beside_a_bad_request(tiny_gpt2, editor, bad, resources=RESOURCES)
+        assert error.field == field
+        assert message in error.reason
+        assert_same(edits, without)
+        assert len({frozenset(neurons(edit)) for edit in edits}) == len(edits)  # a control: no edit is another's
+
+    def test_texts_have_the_error_in_its_place_too(self, tiny_gpt2: LanguageModel) -> None:
+        requests = [REQUESTS[0], replace(REQUESTS[1], target_true=" "), REQUESTS[2]]
+        settings = {"leading_space": True, "extend_prompt": False}
+        first, error, third = fact_texts(tiny_gpt2, requests, CONTEXTS, **settings)
+        assert isinstance(error, RecordError)
+        assert error.field == "target_true"
+        assert [first, third] == fact_texts(tiny_gpt2, [requests[0], requests[2]], CONTEXTS, **settings)
+        assert first != third
 
     def test_a_prompt_that_is_too_long_once_extended(self, tiny_gpt2: LanguageModel) -> None:
         filler = 127 - len(naive_kn.tokens(tiny_gpt2, "Anna is the founder of the"))
         text = "{} is the founder of the" + "," * filler
         request = replace(REQUESTS[2], prompt=text, target_true="piano violin")
         assert 126 <= len(naive_kn.tokens(tiny_gpt2, request.text)) <= 128
-        assert len(KN(tiny_gpt2, [request], resources=RESOURCES)) == 1
-        with pytest.raises(RecordError, match=r"record 0, field prompt: .*sees 128 at once"):
-            replace(KN, extend_prompt=True)(tiny_gpt2, [request], resources=RESOURCES)
+        (edit,) = KN(tiny_gpt2, [request], resources=RESOURCES)
+        assert isinstance(edit, Edit)
+        (error,) = replace(KN, extend_prompt=True)(tiny_gpt2, [request], resources=RESOURCES)
+        assert isinstance(error, RecordError)
+        assert error.field == "prompt"
+        assert "sees 128 at once" in error.reason
 
     def test_embeddings_of_another_width(self, tiny_factory: Callable[..., LanguageModel]) -> None:
         lm = tiny_factory("gpt2")
@@ -287,11 +302,11 @@ def test_on_the_shipped_model(minifact_lm: LanguageModel) -> None:
     editor = KnowledgeNeurons(leading_space=True, adaptive_threshold=0.05, prediction_factor=0.2, target_factor=0.2)
     edits = editor(minifact_lm, [case.request for case in cases], resources=RESOURCES)
     queries = [
-        Query(prompt=case.request.text, targets=(case.request.target_new, case.request.target_true), edit=edit)
-        for i, case in enumerate(cases)
-        for edit in (-1, i)
+        Query(prompt=case.request.text, targets=(case.request.target_new, case.request.target_true))
+        for case in cases
+        for _ in range(2)
     ]
-    scores = score(minifact_lm, queries, deltas=[edit.delta for edit in edits])
+    scores = score(minifact_lm, queries, deltas=[delta for edit in edits for delta in (None, edit.delta)])
     margins = torch.tensor([true.nll - new.nll for new, true in scores]).view(-1, 2)
     assert (margins[:, 0] < 0).all()
     assert (margins[:, 1] > 0).float().mean() > 0.7

@@ -1,4 +1,4 @@
-"""What conf/ says of MEND and KE: the authors' settings and file names, and minifact's networks (docs/method.md §4.4 to §4.7)."""
+"""What conf/ says of MEND and KE (docs/method.md §4.4 to §4.7): the authors' settings and files, minifact's networks."""
 
 from __future__ import annotations
 

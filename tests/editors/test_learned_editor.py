@@ -9,7 +9,7 @@ from pathlib import Path
 import naive_learned
 import pytest
 import torch
-from edit_cases import REQUESTS, no_moment
+from edit_cases import REQUESTS, beside_a_bad_request, no_moment
 from learned_cases import MEND, SMALL_KE, born_ke, born_mend, dense, distance, factors_of, texts_of
 
 from romexp.editors.base import Edit, Resources
@@ -69,7 +69,7 @@ class TestEveryEditor:
         guard(tiny_gpt2)
         (edit,) = editor(tiny_gpt2, REQUESTS[:1], resources=RESOURCES)
         query = Query(prompt=REQUESTS[0].text, targets=(REQUESTS[0].target_new,))
-        (before,), (after,) = score(tiny_gpt2, [query, replace(query, edit=0)], deltas=[edit.delta])
+        (before,), (after,) = score(tiny_gpt2, [query] * 2, deltas=[None, edit.delta])
         assert after.token_nlls != pytest.approx(before.token_nlls, abs=1e-2)
         with applied(tiny_gpt2, edit.delta):
             ((written,),) = score(tiny_gpt2, [query])
@@ -78,7 +78,7 @@ class TestEveryEditor:
     def test_the_overlay_is_the_written_weights(self, tiny_gpt2: LanguageModel, editor: Mend | KE) -> None:
         edits = editor(tiny_gpt2, REQUESTS, resources=RESOURCES)
         given = make_pass(tiny_gpt2, [Row.text(text.ids) for text in texts_of(tiny_gpt2)])
-        with torch.no_grad(), overlay(tiny_gpt2, [edit.delta for edit in edits], range(4)):
+        with torch.no_grad(), overlay(tiny_gpt2, [edit.delta for edit in edits]):
             together = run(tiny_gpt2, given)
         for i, edit in enumerate(edits):
             with torch.no_grad(), applied(tiny_gpt2, edit.delta):
@@ -93,13 +93,14 @@ class TestEveryEditor:
         ("changes", "field"),
         [({"target_new": " "}, "target_new"), ({"prompt": "{} was" + " the x" * 70}, "prompt")],
     )
-    def test_an_error_names_the_requests_position(
+    def test_an_error_stands_in_the_bad_requests_place(
         self, tiny_gpt2: LanguageModel, editor: Mend | KE, changes: dict[str, str], field: str
     ) -> None:
-        requests = [REQUESTS[0], replace(REQUESTS[2], **changes)]
-        with pytest.raises(RecordError, match="record 1") as error:
-            editor(tiny_gpt2, requests, resources=RESOURCES)
-        assert (error.value.index, error.value.field) == (1, field)
+        bad = replace(REQUESTS[2], **changes)
+        error, edits, without = beside_a_bad_request(tiny_gpt2, editor, bad, resources=RESOURCES)
+        assert error.field == field
+        assert same(edits, without) == 0
+        assert same(edits, without[1:] + without[:1]) > 0.1  # a control: no edit is another's
 
     def test_the_network_is_read_once(
         self, tiny_gpt2: LanguageModel, editor: Mend | KE, monkeypatch: pytest.MonkeyPatch
@@ -170,9 +171,13 @@ class TestMendsVariants:
 
     def test_a_bad_request_leaves_no_mark_on_them(self, tiny_gpt2: LanguageModel, files: dict[str, Path]) -> None:
         one, other = (Mend(checkpoint=files["mend"], statistics="training") for _ in range(2))
-        with pytest.raises(RecordError):
-            one(tiny_gpt2, [REQUESTS[0], replace(REQUESTS[1], target_new="")], resources=RESOURCES)
-        edits = [editor(tiny_gpt2, REQUESTS[:1], resources=RESOURCES) for editor in (one, other)]
+        bad = replace(REQUESTS[1], target_new="")
+        first, error = one(tiny_gpt2, [REQUESTS[0], bad], resources=RESOURCES)
+        assert isinstance(error, RecordError)
+        assert same([first], other(tiny_gpt2, REQUESTS[:1], resources=RESOURCES)) == 0
+        (error,) = one(tiny_gpt2, [bad], resources=RESOURCES)
+        assert isinstance(error, RecordError)
+        edits = [editor(tiny_gpt2, REQUESTS[2:], resources=RESOURCES) for editor in (one, other)]
         assert same(*edits) == 0
 
     def test_they_forget_what_the_checkpoint_knew(self, tiny_gpt2: LanguageModel, files: dict[str, Path]) -> None:

@@ -83,7 +83,7 @@ def test_the_embedding_begins_as_the_models(tiny_gpt2: LanguageModel) -> None:
 def test_gradients_reach_every_parameter_through_the_edited_model(tiny_lm: LanguageModel) -> None:
     network = born_ke(tiny_lm).train()
     texts = texts_of(tiny_lm)
-    with overlay(tiny_lm, network(factors_of(tiny_lm, network.edited)), range(4)):
+    with overlay(tiny_lm, network(factors_of(tiny_lm, network.edited))):
         final = run(tiny_lm, make_pass(tiny_lm, [Row.text(text.ids) for text in texts]))
         losses_of(tiny_lm, final, texts).mean().backward()
     assert not [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]

@@ -160,7 +160,7 @@ class TestGradients:
         network = shaken(tiny_lm).train()
         texts = texts_of(tiny_lm)
         factors = factors_of(tiny_lm, network.edited)
-        with overlay(tiny_lm, network(factors), range(4)):
+        with overlay(tiny_lm, network(factors)):
             final = run(tiny_lm, make_pass(tiny_lm, [Row.text(text.ids) for text in texts]))
             loss = losses_of(tiny_lm, final, texts).mean()
         loss.backward()
@@ -179,7 +179,7 @@ class TestGradients:
         optimizers = [torch.optim.Adam(**group) for group in groups]
         losses = []
         for _ in range(8):
-            with overlay(tiny_gpt2, network(factors), range(4)):
+            with overlay(tiny_gpt2, network(factors)):
                 final = run(tiny_gpt2, make_pass(tiny_gpt2, [Row.text(text.ids) for text in texts]))
                 loss = losses_of(tiny_gpt2, final, texts).mean()
             losses.append(loss.item())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,17 @@ from pathlib import Path
 import naive
 import pytest
 import torch
-from edit_cases import REQUESTS, TEMPLATES, furthest, moment, no_moment, relative, resources, term
+from edit_cases import (
+    REQUESTS,
+    TEMPLATES,
+    beside_a_bad_request,
+    furthest,
+    moment,
+    no_moment,
+    relative,
+    resources,
+    term,
+)
 
 from romexp.editors.base import Edit, Resources
 from romexp.editors.rome import editor as editor_module
@@ -125,8 +136,9 @@ class TestTheEdit:
         rome = replace(ROME, layer=2, fact_token="last", v_num_grad_steps=15, v_weight_decay=0.01)
         requests = [replace(REQUESTS[1], target_new="Paris"), replace(REQUESTS[3], target_new="the")]
         edits = rome(lm, requests, resources=resources())
-        queries = [Query(prompt=r.text, targets=(r.target_new,), edit=e) for e in (-1, 0, 1) for r in requests]
-        scores = [s.nll for (s,) in score(lm, queries, deltas=[edit.delta for edit in edits])]
+        queries = [Query(prompt=r.text, targets=(r.target_new,)) for r in requests]
+        deltas = [None, edits[0].delta, edits[1].delta]
+        scores = [s.nll for (s,) in score(lm, queries * 3, deltas=[delta for delta in deltas for _ in requests])]
         before, first, second = scores[:2], scores[2:4], scores[4:]
         assert first[0] < before[0] - 2
         assert second[1] < before[1] - 2
@@ -188,7 +200,7 @@ class TestTheEdit:
         (edit,), (other,) = (rome(m, [request], resources=resources()) for m in (half, whole))
         assert relative(term(edit.delta).left, term(other.delta).left) < 0.1
         query = Query(prompt=request.text, targets=(request.target_new,))
-        before, after = score(half, [query, replace(query, edit=0)], deltas=[edit.delta])
+        before, after = score(half, [query] * 2, deltas=[None, edit.delta])
         assert after[0].nll < before[0].nll - 1
 
 
@@ -248,13 +260,20 @@ class TestBatches:
             ({"prompt": "{} was" + " the x" * 70}, "prompt", "sees 128 at once"),
         ],
     )
-    def test_an_error_names_the_requests_position(
+    def test_an_error_stands_in_the_bad_requests_place(
         self, tiny_gpt2: LanguageModel, changes: dict[str, str], field: str, message: str
     ) -> None:
-        requests = [*REQUESTS[:2], replace(REQUESTS[2], **changes), REQUESTS[3]]
-        with pytest.raises(RecordError, match=f"record 2, field {field}: .*{message}") as error:
-            ROME(tiny_gpt2, requests, resources=resources())
-        assert (error.value.index, error.value.field) == (2, field)
+        bad = replace(REQUESTS[2], **changes)
+        error, edits, without = beside_a_bad_request(tiny_gpt2, ROME, bad, resources=resources())
+        assert error.field == field
+        assert re.search(message, error.reason)
+        assert furthest(edits, without) == 0
+        assert furthest(edits, without[1:] + without[:1]) > 0.1  # a control: no edit is another's
+
+    def test_bad_requests_alone_give_their_errors(self, tiny_gpt2: LanguageModel) -> None:
+        requests = [replace(REQUESTS[0], target_new=" "), replace(REQUESTS[1], subject=" ")]
+        errors = ROME(tiny_gpt2, requests, resources=Resources(second_moment=no_moment))
+        assert [isinstance(error, RecordError) and error.field for error in errors] == ["target_new", "subject"]
 
 
 class TestSettings:

@@ -9,6 +9,7 @@ import pytest
 from edit_cases import REQUESTS, TEMPLATES
 
 from romexp.editors.rome.texts import edit_texts
+from romexp.errors import RecordError
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import FactToken
 
@@ -71,3 +72,13 @@ def test_spaces_around_a_target_do_not_count(tiny_gpt2: LanguageModel) -> None:
     one, other = edit_texts(tiny_gpt2, [REQUESTS[0], padded], TEMPLATES, fact_token="subject_last")
     assert [text.row for text in one] == [text.row for text in other]
     assert [text.targets for text in one] == [text.targets for text in other]
+
+
+def test_an_error_stands_in_the_bad_requests_place(lm: LanguageModel) -> None:
+    """The texts of the others are those that they have without it, but for the position that they remember."""
+    bad = replace(REQUESTS[0], target_new="")
+    first, error, second = edit_texts(lm, [REQUESTS[0], bad, REQUESTS[1]], TEMPLATES, fact_token="subject_last")
+    assert isinstance(error, RecordError)
+    assert error.field == "target_new"
+    without = edit_texts(lm, REQUESTS[:2], TEMPLATES, fact_token="subject_last")
+    assert [first, [replace(text, request=1) for text in second]] == without

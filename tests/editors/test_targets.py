@@ -34,9 +34,9 @@ def test_the_loss_is_that_of_scoring(lm: LanguageModel) -> None:
 
 
 def test_white_space_around_the_target_does_not_count(tiny_gpt2: LanguageModel) -> None:
-    plain = edit_text(tiny_gpt2, 0, "Anna was", "Paris")
-    assert edit_text(tiny_gpt2, 0, "Anna was", " Paris ") == plain
-    assert edit_text(tiny_gpt2, 0, "Anna was", "French") != plain
+    plain = edit_text(tiny_gpt2, "Anna was", "Paris")
+    assert edit_text(tiny_gpt2, "Anna was", " Paris ") == plain
+    assert edit_text(tiny_gpt2, "Anna was", "French") != plain
 
 
 @pytest.mark.parametrize(
@@ -47,12 +47,10 @@ def test_white_space_around_the_target_does_not_count(tiny_gpt2: LanguageModel) 
         ("Anna" + " the x" * 70, "Paris", "prompt", "sees 128 at once"),
     ],
 )
-def test_an_error_names_the_record(
-    tiny_gpt2: LanguageModel, prompt: str, target: str, field: str, message: str
-) -> None:
+def test_an_error_names_the_field(tiny_gpt2: LanguageModel, prompt: str, target: str, field: str, message: str) -> None:
     with pytest.raises(RecordError, match=message) as error:
-        edit_text(tiny_gpt2, 7, prompt, target)
-    assert (error.value.index, error.value.field) == (7, field)
+        edit_text(tiny_gpt2, prompt, target)
+    assert (error.value.index, error.value.field) == (None, field)
 
 
 @pytest.mark.parametrize("start", [0, 3])

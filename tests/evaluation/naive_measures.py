@@ -1,4 +1,4 @@
-"""docs/method.md §5.2 and §5.6 spelt out: one text at a time, no batching, no sharing. What the evaluators are held against."""
+"""docs/method.md §5.2 and §5.6 spelt out, one text at a time, nothing shared. Evaluators are held against it."""
 
 from __future__ import annotations
 

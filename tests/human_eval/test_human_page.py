@@ -28,7 +28,7 @@ def _tab() -> Iterator[Browser]:
 
 @pytest.fixture
 def tab(_tab: Browser, tmp_path: Path) -> Iterator[Browser]:
-    """The page, opened for the first time; complaints of the browser are failures."""
+    """The page, opened for the first time. Complaints of the browser are failures."""
     page = tmp_path / "page.html"
     page.write_text(questionnaire_page(ASKED))
     _tab.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))

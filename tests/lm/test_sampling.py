@@ -60,14 +60,15 @@ def plain(lm: LanguageModel, prompt: str, seed: int, sampler: Sampler) -> str:
 
 
 def test_texts_are_those_of_the_plain_loop_through_each_rows_model(lm: LanguageModel) -> None:
-    deltas, rows = edits(lm), (0, -1, 1, -1)
+    first, second = edits(lm)
+    deltas = [first, None, second, None]
     prompts, seeds, sampler = PROMPTS[:4], SEEDS[:4], Sampler(max_length=18)
-    texts = generate(lm, prompts, sampler=sampler, seeds=seeds, deltas=deltas, edits=rows)
+    texts = generate(lm, prompts, sampler=sampler, seeds=seeds, deltas=deltas)
     unedited = generate(lm, prompts, sampler=sampler, seeds=seeds)
-    for prompt, seed, row, text, before in zip(prompts, seeds, rows, texts, unedited, strict=True):
-        with applied(lm, deltas[row] if row >= 0 else WeightDelta()):
+    for prompt, seed, delta, text, before in zip(prompts, seeds, deltas, texts, unedited, strict=True):
+        with applied(lm, delta or WeightDelta()):
             assert text == plain(lm, prompt, seed, sampler)
-        assert (text == before) == (row < 0)
+        assert (text == before) == (delta is None)
         assert text != clean(lm, start(lm, prompt))
 
 
@@ -91,21 +92,21 @@ def shuffled(items: Sequence[object], order: Sequence[int]) -> list:  # type: ig
 
 
 def test_batches_order_and_neighbours_do_not_matter(tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    deltas, rows = edits(tiny_lm), (0, -1, 1, 0, 1, -1)
-    together = generate(tiny_lm, PROMPTS, sampler=SAMPLER, seeds=SEEDS, deltas=deltas, edits=rows)
+    first, second = edits(tiny_lm)
+    deltas = [first, None, second, first, second, None]
+    together = generate(tiny_lm, PROMPTS, sampler=SAMPLER, seeds=SEEDS, deltas=deltas)
     order = random.sample(range(len(PROMPTS)), len(PROMPTS))
     mixed = generate(
         tiny_lm,
         shuffled(PROMPTS, order),
         sampler=SAMPLER,
         seeds=shuffled(SEEDS, order),
-        deltas=deltas,
-        edits=shuffled(rows, order),
+        deltas=shuffled(deltas, order),
     )
     assert mixed == shuffled(together, order)
     monkeypatch.setattr(sampling, "_rows_in_memory", lambda lm, sampler: 2)
-    assert generate(tiny_lm, PROMPTS, sampler=SAMPLER, seeds=SEEDS, deltas=deltas, edits=rows) == together
-    alone = generate(tiny_lm, PROMPTS[:1], sampler=SAMPLER, seeds=SEEDS[:1], deltas=deltas, edits=rows[:1])
+    assert generate(tiny_lm, PROMPTS, sampler=SAMPLER, seeds=SEEDS, deltas=deltas) == together
+    alone = generate(tiny_lm, PROMPTS[:1], sampler=SAMPLER, seeds=SEEDS[:1], deltas=deltas[:1])
     assert alone == together[:1]
 
 
@@ -191,9 +192,34 @@ def test_texts_longer_than_the_context_are_refused(tiny_gpt2: LanguageModel) -> 
     generate(tiny_gpt2, ["Paris"], sampler=Sampler(max_length=128), seeds=[0])
     with pytest.raises(ConfigError, match="129 tokens"):
         generate(tiny_gpt2, ["Paris"], sampler=Sampler(max_length=129), seeds=[0])
-    with pytest.raises(RecordError, match="sees 128") as caught:
-        generate(tiny_gpt2, ["Paris", "x" * 150], sampler=SAMPLER, seeds=[0, 1])
-    assert caught.value.index == 1
+
+
+def test_an_error_stands_in_the_place_of_a_prompt_longer_than_the_context(tiny_gpt2: LanguageModel) -> None:
+    """The others get what they get without it, each with its own seed and its own edit."""
+    first, second = edits(tiny_gpt2)
+    prompts, seeds, deltas = [*PROMPTS[:2], "x" * 150, PROMPTS[3]], [3, 1, 4, 5], [first, None, second, second]
+    *before, error, after = generate(tiny_gpt2, prompts, sampler=SAMPLER, seeds=seeds, deltas=deltas)
+    assert isinstance(error, RecordError)
+    assert "sees 128" in error.reason
+    good = [0, 1, 3]
+    without = generate(
+        tiny_gpt2,
+        shuffled(prompts, good),
+        sampler=SAMPLER,
+        seeds=shuffled(seeds, good),
+        deltas=shuffled(deltas, good),
+    )
+    assert [*before, after] == without
+    assert all(
+        isinstance(error, RecordError) for error in generate(tiny_gpt2, ["x" * 150] * 2, sampler=SAMPLER, seeds=[0, 1])
+    )
+
+
+def test_seeds_and_deltas_are_one_a_prompt(tiny_gpt2: LanguageModel) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        generate(tiny_gpt2, PROMPTS[:2], sampler=SAMPLER, seeds=[0])
+    with pytest.raises(ValueError, match="zip"):
+        generate(tiny_gpt2, PROMPTS[:2], sampler=SAMPLER, seeds=[0, 1], deltas=[None])
 
 
 @pytest.mark.parametrize("field", ["max_length", "top_k", "temperature", "cache_gib"])
@@ -213,5 +239,5 @@ def test_clean(tiny_gpt2: LanguageModel, tiny_llama_bos: LanguageModel) -> None:
 def test_half_precision_and_float64(tiny_factory: Callable[..., LanguageModel]) -> None:
     for dtype in (torch.bfloat16, torch.float64):
         lm = tiny_factory("llama", dtype=dtype)
-        texts = generate(lm, PROMPTS, sampler=SAMPLER, seeds=SEEDS, deltas=edits(lm), edits=[0, 1, -1, 0, 1, -1])
+        texts = generate(lm, PROMPTS, sampler=SAMPLER, seeds=SEEDS, deltas=[*edits(lm), None] * 2)
         assert all(len(text) >= len(prompt) for text, prompt in zip(texts, PROMPTS, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 
@@ -24,12 +25,14 @@ QUERIES = (
     Query(prompt="Paris", targets=("is located in the north of the country", "Paris", "x")),
     Query(prompt="Anna and Bob play the violin; Édouard Zoë Müller plays the", targets=("piano",)),
     Query(prompt="The mother tongue of Danielle Darrieux is", targets=("French", "French", "Zürich")),
-    Query(prompt="Steve Jobs was the founder of", targets=("Apple", "Microsoft Office"), edit=0),
-    Query(prompt="Paris", targets=("is located in the north of the country", "x"), edit=2),
-    Query(prompt="Paris", targets=("Seattle",), edit=1),
-    Query(prompt="The mother tongue of Danielle Darrieux is", targets=("French", "Zürich"), edit=3),
-    Query(prompt="The mother tongue of Danielle Darrieux is", targets=("French", "Zürich"), edit=1),
+    Query(prompt="Steve Jobs was the founder of", targets=("Apple", "Microsoft Office")),
+    Query(prompt="Paris", targets=("is located in the north of the country", "x")),
+    Query(prompt="Paris", targets=("Seattle",)),
+    Query(prompt="The mother tongue of Danielle Darrieux is", targets=("French", "Zürich")),
+    Query(prompt="The mother tongue of Danielle Darrieux is", targets=("French", "Zürich")),
 )
+EDITS = (None, None, None, None, 0, 2, 1, 3, 1)
+"""Which of `some_edits` each query runs through."""
 CLOSE = 3e-5
 """Measured 5e-6 on losses up to 10."""
 
@@ -40,7 +43,7 @@ def lm(request: pytest.FixtureRequest, tiny_factory: Callable[..., LanguageModel
     return tiny_factory(family, bos=bool(bos))
 
 
-def deltas(lm: LanguageModel) -> list[WeightDelta]:
+def some_edits(lm: LanguageModel) -> list[WeightDelta]:
     """A rank-one edit, a full one two layers up, one in the lowest layer's attention, and none."""
     memory, upper = (f"{lm.architecture.mlp_out_name(layer)}.weight" for layer in (1, 3))
     attention = f"{lm.architecture.attn_qkv_names(0)[0]}.weight"
@@ -53,9 +56,15 @@ def deltas(lm: LanguageModel) -> list[WeightDelta]:
     ]
 
 
-def expected(lm: LanguageModel, query: Query, edits: Sequence[WeightDelta]) -> list[tuple[list[float], list[int]]]:
+def of_queries(lm: LanguageModel, which: Sequence[int | None] = EDITS) -> list[WeightDelta | None]:
+    """The delta of each query; queries of one edit share the object."""
+    edits = some_edits(lm)
+    return [None if i is None else edits[i] for i in which]
+
+
+def expected(lm: LanguageModel, query: Query, delta: WeightDelta | None) -> list[tuple[list[float], list[int]]]:
     """By the naive computation, the edit written into the weights."""
-    with applied(lm, edits[query.edit] if query.edit >= 0 else WeightDelta()):
+    with applied(lm, delta or WeightDelta()):
         return [target_nlls(lm, query.prompt, target) for target in query.targets]
 
 
@@ -66,10 +75,10 @@ def assert_same(one: Sequence[tuple[TargetScore, ...]], other: Sequence[tuple[Ta
 
 
 def test_each_score_is_that_of_its_text_alone(lm: LanguageModel) -> None:
-    edits = deltas(lm)
-    scores = score(lm, QUERIES, deltas=edits)
-    for query, got in zip(QUERIES, scores, strict=True):
-        for one, target, (nlls, predictions) in zip(got, query.targets, expected(lm, query, edits), strict=True):
+    deltas = of_queries(lm)
+    scores = score(lm, QUERIES, deltas=deltas)
+    for query, delta, got in zip(QUERIES, deltas, scores, strict=True):
+        for one, target, (nlls, predictions) in zip(got, query.targets, expected(lm, query, delta), strict=True):
             assert lm.tokenizer.decode(one.token_ids) == f" {target}"
             assert one.token_nlls == pytest.approx(nlls, abs=CLOSE)
             assert one.nll == pytest.approx(sum(nlls) / len(nlls), abs=CLOSE)
@@ -83,10 +92,11 @@ def test_each_score_is_that_of_its_text_alone(lm: LanguageModel) -> None:
 
 @pytest.mark.parametrize("max_batch_tokens", [1, 30, 100])
 def test_neither_batches_nor_order_matter(tiny_lm: LanguageModel, max_batch_tokens: int) -> None:
-    edits = deltas(tiny_lm)
-    together = score(tiny_lm, QUERIES, deltas=edits)
+    deltas = of_queries(tiny_lm)
+    together = score(tiny_lm, QUERIES, deltas=deltas)
     order = random.sample(range(len(QUERIES)), len(QUERIES))
-    apart = score(tiny_lm, [QUERIES[i] for i in order], deltas=edits, max_batch_tokens=max_batch_tokens)
+    mixed = [QUERIES[i] for i in order], [deltas[i] for i in order]
+    apart = score(tiny_lm, mixed[0], deltas=mixed[1], max_batch_tokens=max_batch_tokens)
     assert_same(apart, [together[i] for i in order])
 
 
@@ -102,8 +112,8 @@ def test_predictions_are_what_the_model_would_say(tiny_lm: LanguageModel) -> Non
 
 def test_logits_are_taken_in_pieces(tiny_gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """More positions than are held at once, the last piece smaller than the others."""
-    edits = deltas(tiny_gpt2)
-    whole = score(tiny_gpt2, QUERIES, deltas=edits)
+    deltas = of_queries(tiny_gpt2)
+    whole = score(tiny_gpt2, QUERIES, deltas=deltas)
     widths: list[int] = []
     plain = scoring.logits
 
@@ -113,7 +123,7 @@ def test_logits_are_taken_in_pieces(tiny_gpt2: LanguageModel, monkeypatch: pytes
 
     monkeypatch.setattr(scoring, "LOGIT_CHUNK", 4)
     monkeypatch.setattr(scoring, "logits", counted)
-    assert_same(score(tiny_gpt2, QUERIES, deltas=edits), whole)
+    assert_same(score(tiny_gpt2, QUERIES, deltas=deltas), whole)
     assert widths[:-1] == [4] * (len(widths) - 1)
     assert widths[-1] < 4
 
@@ -135,10 +145,9 @@ def counts(tiny_gpt2: LanguageModel) -> Iterator[dict[int, list[tuple[int, ...]]
 
 def test_what_edits_share_is_computed_once(tiny_gpt2: LanguageModel, counts: dict[int, list[tuple[int, ...]]]) -> None:
     """Five models, one prompt, three targets: one row below the lowest edited layer, five above."""
-    edits = deltas(tiny_gpt2)[:2]
     prompt, targets = "Steve Jobs was the founder of", ("Apple", "phone", "bank of the country")
-    queries = [Query(prompt=prompt, targets=targets, edit=edit) for edit in (-1, 0, 1, 0, -1)]
-    score(tiny_gpt2, queries, deltas=edits)
+    deltas = of_queries(tiny_gpt2, (None, 0, 1, 0, None))
+    score(tiny_gpt2, [Query(prompt=prompt, targets=targets)] * 5, deltas=deltas)
     tail = sum(len(tiny_gpt2.tokenizer(f" {t}")["input_ids"]) - 1 for t in targets)
     width = len(tiny_gpt2.tokenizer(prompt)["input_ids"]) + tail
     assert counts == {0: [(1, width)], 1: [(5, width)], 2: [(5, width)], 3: [(5, width)]}
@@ -182,8 +191,9 @@ def test_nothing_to_score(tiny_gpt2: LanguageModel) -> None:
 
 def test_prompts_and_targets_without_tokens(tiny_gpt2: LanguageModel) -> None:
     """There is nothing from which a first token could be predicted; a wrong column must not be read instead."""
-    with pytest.raises(RecordError, match="the prompt has no token"):
-        score(tiny_gpt2, [Query(prompt="", targets=("Paris",))])
+    (error,) = score(tiny_gpt2, [Query(prompt="", targets=("Paris",))])
+    assert isinstance(error, RecordError)
+    assert "the prompt has no token" in error.reason
 
 
 def test_a_bos_is_enough_to_predict_from(tiny_llama_bos: LanguageModel) -> None:
@@ -192,26 +202,51 @@ def test_a_bos_is_enough_to_predict_from(tiny_llama_bos: LanguageModel) -> None:
     assert got.token_nlls == pytest.approx(nlls, abs=CLOSE)
 
 
-def test_too_long_a_prompt(tiny_gpt2: LanguageModel) -> None:
-    with pytest.raises(RecordError, match="sees 128 at once") as caught:
-        score(tiny_gpt2, [Query(prompt="x", targets=("P",)), Query(prompt="x" * 129, targets=("Paris",), case_id=7)])
-    assert (caught.value.index, caught.value.field) == (7, "prompt")
+def test_errors_stand_in_the_place_of_bad_queries(tiny_gpt2: LanguageModel) -> None:
+    """The others are scored as without them, each through its own edit."""
+    deltas = of_queries(tiny_gpt2)
+    long, empty = Query(prompt="x" * 129, targets=("Paris",)), Query(prompt="", targets=("Paris", "x"))
+    queries = [*QUERIES[:5], long, *QUERIES[5:8], empty, QUERIES[8]]
+    placed = [*deltas[:5], deltas[4], *deltas[5:8], None, deltas[8]]
+    scores = score(tiny_gpt2, queries, deltas=placed)
+    errors = {i: scores[i] for i in (5, 9)}
+    assert all(isinstance(error, RecordError) and error.field == "prompt" for error in errors.values())
+    assert "sees 128 at once" in str(errors[5])
+    assert f"{'x' * 77}…" in str(errors[5])
+    assert "the prompt has no token" in str(errors[9])
+    good = [one for i, one in enumerate(scores) if i not in errors]
+    assert_same(good, score(tiny_gpt2, QUERIES, deltas=deltas))
+
+
+def test_deltas_are_one_a_query(tiny_gpt2: LanguageModel) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        score(tiny_gpt2, QUERIES[:2], deltas=[None])
+
+
+def test_a_diverged_edit_leaves_the_scores_of_the_others_alone(tiny_gpt2: LanguageModel) -> None:
+    """Unedited and edited queries share batches and blocks with it."""
+    deltas = of_queries(tiny_gpt2)
+    name = f"{tiny_gpt2.architecture.mlp_out_name(1)}.weight"
+    nothing = torch.full(weight_in_out(tiny_gpt2, name).shape, torch.nan)
+    diverged = WeightDelta(terms={name: Dense(value=nothing)})
+    *scores, bad = score(tiny_gpt2, [*QUERIES, QUERIES[0]], deltas=[*deltas, diverged])
+    assert all(math.isnan(target.nll) for target in bad)
+    assert_same(scores, score(tiny_gpt2, QUERIES, deltas=deltas))
 
 
 class TestTexts:
     TEXTS = ("Paris", "Steve Jobs was the founder of Apple.", "P", "The violin; Édouard Zoë Müller plays", "", "P")
 
     def test_each_is_that_of_its_text_alone(self, lm: LanguageModel) -> None:
-        edits = deltas(lm)
-        rows = [-1, 0, -1, 1, 0, 2]
-        got = text_nlls(lm, self.TEXTS, deltas=edits, edits=rows)
+        deltas = of_queries(lm, (None, 0, None, 1, 0, 2))
+        got = text_nlls(lm, self.TEXTS, deltas=deltas)
         clean = text_nlls(lm, self.TEXTS)
-        for text, row, nlls, unedited in zip(self.TEXTS, rows, got, clean, strict=True):
+        for text, delta, nlls, unedited in zip(self.TEXTS, deltas, got, clean, strict=True):
             if not text:
                 assert nlls == ()
                 continue
             assert unedited == pytest.approx(naive_text_nlls(lm, text), abs=CLOSE)
-            with applied(lm, edits[row] if row >= 0 else WeightDelta()):
+            with applied(lm, delta or WeightDelta()):
                 assert nlls == pytest.approx(naive_text_nlls(lm, text), abs=CLOSE)
         assert got[1] != pytest.approx(clean[1], abs=0.01)
 

@@ -99,7 +99,7 @@ def write_sweep(root: Path, *, layers: Sequence[int] = (0, 1, 2), n: int = 4) ->
             write_run(root / f"{token}{layer}", range(n), settings=settings, strength=1.0 + layer, seed=layer)
 
 
-def no_departure(study: Study, entry: Entry) -> str:
+def no_difference(study: Study, entry: Entry) -> str:
     """As if every run had the paper's settings."""
     return ""
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from page_runs_made_up import no_departure, studies
+from page_runs_made_up import no_difference, studies
 from report_runs import write_run
 from rich.console import Console
 from rich.text import Text
@@ -35,7 +35,7 @@ def printed(table: ReportTable) -> str:
 def test_marks_are_in_every_format(tmp_path: Path) -> None:
     for editor, strength in (("ft", 4.0), ("ft_l", 0.5)):
         write_run(tmp_path / editor, range(50), editor=editor, strength=strength)
-    table = paper_table(4, studies(tmp_path), departure=no_departure, only_begun=True)
+    table = paper_table(4, studies(tmp_path), difference=no_difference, only_begun=True)
     best = next(line.cells[3].text for line in table.blocks[0].lines if line.cells[0].text == "FT")
     failed = next(line.cells[5].text for line in table.blocks[0].lines if line.cells[0].text == "FT+L")
     assert f"**{best}**" in to_markdown(table)
@@ -112,7 +112,7 @@ def test_latex_compiles(tmp_path: Path) -> None:
         write_run(tmp_path / editor, range(10), editor=editor, model="gpt2-xl", dataset="counterfact")
         write_run(tmp_path / f"{editor}_zsre", range(10), editor=editor, dataset="zsre", zsre=True)
     found = studies(tmp_path)
-    tables = [awkward(), *(paper_table(n, found, departure=no_departure) for n in TABLES), paired_table(found)]
+    tables = [awkward(), *(paper_table(n, found, difference=no_difference) for n in TABLES), paired_table(found)]
     assert_fits(compiled(tmp_path, tables), tmp_path)
 
 

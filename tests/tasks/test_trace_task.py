@@ -19,7 +19,7 @@ from romexp.errors import ConfigError, DataError
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.minifact import assets
 from romexp.tasks.trace import TraceExperiment
-from romexp.tasks.traced_layer import remember_layer, traced_layer, with_traced_layer
+from romexp.editors.traced_layer import remember_layer, traced_layer, with_traced_layer
 from romexp.tracing.tracer import Tracer
 from romexp.tracking import NoTracker, WandbTracker
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from romexp.analysis.studies import Entry, Study
-from romexp.analysis.sweeps import sweep_axis
+from romexp.analysis.sweeps import SweepAxis, sweep_axis
 from romexp.reporting.figures.editors import case_boxes, editor_bars
 from romexp.reporting.figures.style import editor_color, write_figure
 from romexp.reporting.figures.sweeps import sweep_figure
@@ -22,30 +22,33 @@ Drawing = tuple[str, str, Figure]
 """What a figure shows (`sweep_rome`), a sentence about it, and the figure."""
 
 
-def draw_all(studies: Sequence[Study], folder: Path) -> list[Path]:
+def draw_all(studies: Sequence[Study], folder: Path, *, x: str | None = None) -> list[Path]:
     """Draw and write every figure: `<folder>/<model>_<dataset>_<what>.pdf` and `.png`, byte-identical when repeated.
 
     The sentence about a figure travels in its PNG as `Description`.
+
+    Args:
+        x: dotted name of the setting that sweeps run over; None leaves the choice to `sweep_axis`.
     """
     paths: list[Path] = []
     taken: set[str] = set()
     for study in studies:
         base = free_name(_slug(f"{study.model}_{study.dataset}"), taken, "_")
-        for what, caption, figure in drawings(study):
+        for what, caption, figure in drawings(study, x=x):
             paths += write_figure(figure, folder / f"{base}_{_slug(what)}", caption=caption)
     return paths
 
 
-def drawings(study: Study) -> Iterator[Drawing]:
+def drawings(study: Study, *, x: str | None = None) -> Iterator[Drawing]:
     """A study's figures, most general first. `editor=none` beside others is left out: the unedited model is there."""
-    swept = {editor: entries for editor, entries in study.by_editor.items() if _is_sweep(entries)}
+    swept = {editor: entries for editor, entries in study.by_editor.items() if _axis(entries, x) is not None}
     compared = [entry for entry in study.entries if entry.edits] or list(study.entries)
     if len(compared) > MOST_BARS:
         compared = [entry for entry in compared if entry.editor not in swept]
     if 0 < len(compared) <= MOST_BARS:
         yield from _comparison(study, compared)
     for editor, entries in swept.items():
-        yield from _sweep(study, editor, entries)
+        yield from _sweep(study, editor, entries, x)
 
 
 def _comparison(study: Study, entries: Sequence[Entry]) -> Iterator[Drawing]:
@@ -66,8 +69,8 @@ def _comparison(study: Study, entries: Sequence[Entry]) -> Iterator[Drawing]:
             yield "rome_attnedit", caption, figure
 
 
-def _sweep(study: Study, editor: str, entries: Sequence[Entry]) -> Iterator[Drawing]:
-    axis = sweep_axis([entry.distinct for entry in entries])
+def _sweep(study: Study, editor: str, entries: Sequence[Entry], x: str | None) -> Iterator[Drawing]:
+    axis = _axis(entries, x)
     if axis is not None:
         name = entries[0].name
         caption = f"{name} by {axis.title}, {study.label}, {_cases(entries)}; bands are 95 % intervals."
@@ -81,8 +84,8 @@ def _sweep(study: Study, editor: str, entries: Sequence[Entry]) -> Iterator[Draw
         yield f"sweep_{editor}", caption, figure
 
 
-def _is_sweep(entries: Sequence[Entry]) -> bool:
-    return sweep_axis([entry.distinct for entry in entries]) is not None
+def _axis(entries: Sequence[Entry], x: str | None) -> SweepAxis | None:
+    return sweep_axis([entry.distinct for entry in entries], x=x)
 
 
 def _cases(entries: Sequence[Entry]) -> str:

@@ -17,13 +17,13 @@ from romexp.reporting.figures.style import (
     UNEDITED_COLOR,
     UNITS,
     Side,
-    described,
+    add_title,
     interval,
     mean_of,
     named_ticks,
     panel_rows,
     plain,
-    titled,
+    style_axes,
     whole_range,
 )
 
@@ -55,7 +55,7 @@ def editor_bars(after: Mapping[str, Side], *, before: Side | None, colors: Mappi
             else:
                 axes.set_axis_off()
         _labels(row, names, list(sides))
-    return described(figure, title)
+    return add_title(figure, title)
 
 
 def _labels(row: Sequence[Axes], names: Sequence[str], labels: Sequence[str]) -> None:
@@ -79,7 +79,7 @@ def _bars(axes: Axes, sides: Mapping[str, Side], metric: str, colors: Mapping[st
             continue
         shade = colors.get(label, UNEDITED_COLOR)
         ends += _bar(axes, place, mean, interval(side[metric], metric), shade)
-    titled(axes, metric, values="x")
+    style_axes(axes, metric, values="x")
     axes.axvline(0, color="black", linewidth=0.8)
     span = max(ends) - min(ends) or 1.0
     # Room for the figures beside the bars.
@@ -137,10 +137,10 @@ def case_boxes(frames: Mapping[str, pd.DataFrame], *, colors: Mapping[str, str],
             100 * frame.get(f"post/{metric}", pd.Series(dtype=float)).dropna().to_numpy() for frame in frames.values()
         ]
         _boxes(axes, data, [colors.get(label, UNEDITED_COLOR) for label in frames])
-        titled(axes, metric, values="y")
+        style_axes(axes, metric, values="y")
         whole_range(axes, metric)
         named_ticks(axes, range(1, len(frames) + 1), labels, turned=turned)
-    return described(figure, title)
+    return add_title(figure, title)
 
 
 def _boxes(axes: Axes, data: Sequence[np.ndarray], colors: Sequence[str]) -> None:

@@ -140,7 +140,7 @@ def panel_rows(sides: Sequence[Side], *, spare: bool) -> list[list[str]]:
     return [row + [""] * (width - len(row)) for row in rows]
 
 
-def titled(axes: Axes, metric: str, *, values: str) -> None:
+def style_axes(axes: Axes, metric: str, *, values: str) -> None:
     """Panel title, unit and tick size; a frame only where the numbers stand.
 
     Args:
@@ -174,7 +174,7 @@ def whole_range(axes: Axes, metric: str) -> None:
         axes.set_yticks([0, 25, 50, 75, 100])
 
 
-def described(figure: Figure, title: str) -> Figure:
+def add_title(figure: Figure, title: str) -> Figure:
     """The figure with its title, on as many lines as its width asks for."""
     figure.suptitle("\n".join(map(plain, textwrap.wrap(title, int(12.5 * figure.get_figwidth())))), fontsize=10)
     return figure

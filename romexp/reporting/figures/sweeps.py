@@ -19,14 +19,14 @@ from romexp.analysis.sweeps import LAYER, SweepAxis, SweepLine
 from romexp.reporting.figures.style import (
     UNEDITED_COLOR,
     Side,
+    add_title,
     color,
-    described,
     interval,
     mean_of,
     named_ticks,
     panel_rows,
     plain,
-    titled,
+    style_axes,
     whole_range,
 )
 
@@ -114,7 +114,7 @@ def sweep_figure(
     spare = next(axes for axes in grid.flat if not axes.axison)
     handles, labels = grid.flat[0].get_legend_handles_labels()
     spare.legend(handles, labels, loc="center left", fontsize=8, frameon=False, borderaxespad=0)
-    return described(figure, title)
+    return add_title(figure, title)
 
 
 def _layout(axis: SweepAxis) -> _Layout:
@@ -169,7 +169,7 @@ def _panel(axes: Axes, layout: _Layout, after: Sequence[Side], metric: str, sing
         dash, marker = DASHES[number // 2 % len(DASHES)], MARKERS[number % len(MARKERS)]
         style = {"label": plain(label), "color": shade, "linestyle": dash, "marker": marker, "linewidth": 1.3}
         _line(axes, layout, line, after, metric, shift=shift, style=style)
-    titled(axes, metric, values="y")
+    style_axes(axes, metric, values="y")
     whole_range(axes, metric)
     _ticks(axes, layout)
     axes.set_xlabel(plain(axis.title), fontsize=8)

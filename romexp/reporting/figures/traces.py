@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from romexp.analysis.traces import GROUPS, KINDS, LAST_SUBJECT
-from romexp.reporting.figures.style import color, described, plain, write_figure
+from romexp.reporting.figures.style import add_title, color, plain, write_figure
 
 COLORS = {"hidden": "Purples", "mlp": "Greens", "attn": "Reds"}
 LINES = {"hidden": "#6a51a3", "mlp": "#238b45", "attn": "#cb181d", "ordinary": "#6a51a3"}
@@ -126,7 +126,7 @@ def average_lines(summary: Mapping[str, Any], *, window: int, model: str) -> Fig
         [shown[label] for label in labels], labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False
     )
     title = f"Average indirect effect by layer: {model}, {summary['n']} facts, bands are 95 % intervals"
-    return described(figure, title)
+    return add_title(figure, title)
 
 
 def severed_bars(summary: Mapping[str, Any], *, model: str) -> Figure | None:
@@ -161,7 +161,7 @@ def severed_bars(summary: Mapping[str, Any], *, model: str) -> Figure | None:
     axes.tick_params(labelsize=7)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     title = f"Restored states with parts severed: {model}, {curves['ordinary']['n']} facts, 95 % intervals"
-    return described(figure, title)
+    return add_title(figure, title)
 
 
 def _group_grid(groups: Mapping[str, Mapping[str, Any]], rows: Sequence[str], kind: str, n_layers: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from romexp.analysis.studies import Entry, Study, editor_position
 from romexp.reporting.tables.model import MARKS_EXPLAINED, Block, Column, ReportTable, metric_columns
 from romexp.reporting.tables.paper_rows import PaperRow, lines_of, measured_row, record_of, unedited_row
 
-Departure = Callable[[Study, Entry], str]
+Difference = Callable[[Study, Entry], str]
 """In what a run departs from the paper's settings; empty where it does not."""
 
 HOME = {"counterfact": 4, "zsre": 1}
@@ -34,14 +34,14 @@ def paper_table(
     number: int,
     studies: Sequence[Study],
     *,
-    departure: Departure,
+    difference: Difference,
     suffix: Sequence[str] = (),
     only_begun: bool = False,
 ) -> ReportTable:
     """One of the paper's tables, as far as there are results; blocks say what is missing and how to fill it in.
 
     Args:
-        departure: whether an entry may be compared with the paper's.
+        difference: whether an entry may be compared with the paper's.
         suffix: arguments that every command needs, as `outputs=…`.
         only_begun: leave out models of the paper without any run.
     """
@@ -51,7 +51,7 @@ def paper_table(
     for published in table.models:
         of_model = [study for study in mine if study.model == published.model]
         if of_model or not only_begun:
-            parts += _ModelPart(table.kind, published, departure, suffix).blocks(of_model)
+            parts += _ModelPart(table.kind, published, difference, suffix).blocks(of_model)
     for study in mine:
         if table.model(study.model) is None:
             parts.append(_other_block(study))
@@ -92,8 +92,8 @@ def _block(title: str, kind: Kind, rows: list[PaperRow], gaps: Sequence[Gap]) ->
 class _ModelPart:
     """The part of a table that belongs to one model of the paper: a block for each of its studies."""
 
-    def __init__(self, kind: Kind, published: PublishedModel, departure: Departure, suffix: Sequence[str]) -> None:
-        self.kind, self.published, self.departure = kind, published, departure
+    def __init__(self, kind: Kind, published: PublishedModel, difference: Difference, suffix: Sequence[str]) -> None:
+        self.kind, self.published, self.difference = kind, published, difference
         self.base, self.suffix = [f"model={published.model}", f"dataset={kind}"], suffix
         self.name = MODEL_NAMES[published.model]
 
@@ -109,10 +109,10 @@ class _ModelPart:
             yield self._block(study, lacking if position == 0 else [])
 
     def _comparable(self, study: Study) -> list[Entry]:
-        return [entry for entry in study.entries if not self.departure(study, entry)]
+        return [entry for entry in study.entries if not self.difference(study, entry)]
 
     def _block(self, study: Study, lacking: Sequence[str]) -> Part:
-        reasons = {entry.label: self.departure(study, entry) for entry in study.entries}
+        reasons = {entry.label: self.difference(study, entry) for entry in study.entries}
         comparable = not all(reasons.values())
         cut = first_records(study, self.published.records) if comparable else study
         theirs = self.published.row("") if comparable else None

@@ -13,7 +13,7 @@ from romexp.analysis.studies import Entry, Study, edits
 from romexp.analysis.summary import UNEDITED, Statistics, interval_of
 from romexp.reporting.tables.model import Cell, Line, fixed, statistic_cell, with_best, with_failures
 
-FIRST = 2
+N_LABEL_COLUMNS = 2
 """Columns before the metrics: the editor, the number of cases."""
 
 
@@ -87,9 +87,9 @@ def lines_of(rows: Sequence[PaperRow], kind: Kind) -> tuple[Line, ...]:
                 competing[line.role].append(len(lines))
             editors = (row.name,) if row.name else ()
             lines.append(replace(line, model=row.model, dataset=row.dataset, editors=editors))
-    width = FIRST + len(columns_of(kind))
+    width = N_LABEL_COLUMNS + len(columns_of(kind))
     for among in competing.values():
-        lines = with_best(lines, range(FIRST, width), among)
+        lines = with_best(lines, range(N_LABEL_COLUMNS, width), among)
     return tuple(lines)
 
 

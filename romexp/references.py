@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
-from romexp.cli.kept_between_jobs import LoadedReferences
 from romexp.data.snippets import SnippetKey, Snippets
 from romexp.data.tfidf import TfIdf
 from romexp.evaluation.generation import References
 from romexp.facts import Case
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedReferences:
+    """References and what identifies them, JSON-ready."""
+
+    references: References | None
+    digests: Mapping[str, Any]
+
+
+class ReferenceSource(Protocol):
+    """Texts for the generation metrics (config group `references`)."""
+
+    def files(self) -> Sequence[Path]:
+        """Every file that the texts and their digests depend on."""
+        ...
+
+    def needed(self, cases: Sequence[Case]) -> frozenset[SnippetKey]:
+        """Which of the texts are to be read for these cases."""
+        ...
+
+    def load(self, needed: frozenset[SnippetKey]) -> LoadedReferences:
+        """These texts. Their digests are those of the whole files."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,196 @@
+"""Editing one fact, and looking at the edited model."""
+
+from __future__ import annotations
+
+import html
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from transformers import PreTrainedModel
+
+from romexp.api import checks
+from romexp.api.generation import continue_texts, next_token_probabilities, next_tokens
+from romexp.api.methods import Method, Moments, editor_for, resources_for
+from romexp.api.models import load
+from romexp.errors import ConfigError, DataError, raise_first_error
+from romexp.facts import EditRequest
+from romexp.lm.apply_delta import applied, check_fits
+from romexp.lm.model import LanguageModel
+from romexp.lm.scoring import Query, TargetScore, score
+from romexp.lm.weight_delta import WeightDelta, read_metadata
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class FactEdit:
+    """An edit of one fact, and the model that it is for. The model itself stays as it was.
+
+    Attributes:
+        lm: the unedited model.
+        request: the fact: subject, prompt, target.
+        method: the method's label, as `ROME`.
+        delta: what the edit adds to the weights.
+        diagnostics: what the method says of its work (losses by step, norms, …).
+    """
+
+    lm: LanguageModel
+    request: EditRequest
+    method: str
+    delta: WeightDelta
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+
+    def generate(
+        self, prompt: str | Sequence[str], max_new_tokens: int = 20, *, top_k: int = 1, seed: int = 0
+    ) -> str | list[str]:
+        """Continue a text, or several, with the edited model (see `LoadedModel.generate`)."""
+        return continue_texts(self.lm, prompt, max_new_tokens, top_k=top_k, seed=seed, delta=self.delta)
+
+    def next_tokens(self, prompt: str, n: int = 5) -> pd.DataFrame:
+        """The n most likely next tokens of the edited model: `token` and `probability`."""
+        return next_tokens(self.lm, prompt, n, delta=self.delta)
+
+    def compare(self, prompts: str | Sequence[str]) -> pd.DataFrame:
+        """Before and after the edit, by prompt: the most likely next token, and the probability of the new target."""
+        asked = checks.texts(prompts, "prompts")
+        target = self.request.target_new
+        chances = {
+            side: [_chance(lm_score) for lm_score in self._scored(asked, delta)]
+            for side, delta in (("before", None), ("after", self.delta))
+        }
+        table = {side: self._most_likely(asked, delta) for side, delta in (("before", None), ("after", self.delta))} | {
+            f"P({target}) {side}": values for side, values in chances.items()
+        }
+        return pd.DataFrame(table, index=pd.Index(asked, name="prompt"))
+
+    def _most_likely(self, prompts: Sequence[str], delta: WeightDelta | None) -> list[str]:
+        best = next_token_probabilities(self.lm, prompts, [delta] * len(prompts)).max(dim=-1)
+        return [
+            f"{str(self.lm.tokenizer.decode([token])).strip()} ({100 * probability:.0f} %)"
+            for token, probability in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+    def _scored(self, prompts: Sequence[str], delta: WeightDelta | None) -> list[TargetScore]:
+        queries = [Query(prompt=prompt, targets=(self.request.target_new,)) for prompt in prompts]
+        return [s for (s,) in raise_first_error(score(self.lm, queries, deltas=[delta] * len(queries)))]
+
+    @contextmanager
+    def applied(self) -> Iterator[PreTrainedModel]:
+        """The plain Hugging Face model with the edit in its weights; bit for bit as before when the context ends."""
+        with applied(self.lm, self.delta):
+            yield self.lm.model
+
+    def save(self, path: str | Path) -> Path:
+        """Write the edit to a safetensors file, with the fact and the model's digest, and return its path."""
+        file = Path(path).expanduser()
+        model = {"name": self.lm.name, "digest": self.lm.digest, "source": getattr(self.lm, "source", "")}
+        self.delta.save(file, metadata={"request": asdict(self.request), "method": self.method, "model": model})
+        return file
+
+    @property
+    def probabilities(self) -> tuple[float, float]:
+        """P(target) after the edited prompt, before and after the edit."""
+        before, after = (self._scored([self.request.text], delta)[0] for delta in (None, self.delta))
+        return _chance(before), _chance(after)
+
+    def __repr__(self) -> str:
+        before, after = self.probabilities
+        return (
+            f"<{self.method} edit of {self.lm.name}: {self.request.text!r} → {self.request.target_new!r}, "
+            f"P {before:.3f} → {after:.3f}, |Δ| {self.delta.norm():.3g}>"
+        )
+
+    def _repr_html_(self) -> str:
+        said = html.escape(repr(self)[1:-1])
+        return f"<p>{said}</p>{self.compare([self.request.text])._repr_html_()}"  # type: ignore[operator]
+
+
+def edit(
+    lm: LanguageModel,
+    prompt: str,
+    *,
+    subject: str,
+    target: str,
+    target_true: str = "",
+    method: Method = "rome",
+    covariance: Moments = None,
+    seed: int = 0,
+) -> FactEdit:
+    """Make a model say `target` after `prompt` about `subject`.
+
+    Args:
+        lm: of `romexp.load`.
+        prompt: with exactly one `{}` for the subject, as `{} plays the`.
+        target: the new answer, without a leading space.
+        target_true: the answer so far; only methods that look at it need it (Knowledge Neurons).
+        method: its name (`rome`, `ft`, `ft_l`, `mend`, …) or an editor object (see `romexp.editor`). By its name it has
+            the settings for this model.
+        covariance: where second moments come from, for methods that use them (see `second_moments`).
+        seed: of everything random.
+
+    Raises:
+        ConfigError: an argument is not what was expected, or the method cannot edit this model.
+        RecordError: this fact cannot be edited, as when the text is too long for the model.
+    """
+    model = _model(lm)
+    request = EditRequest(
+        subject=checks.text(subject, "subject"),
+        prompt=checks.template(prompt, "prompt"),
+        target_new=checks.text(target, "target").strip(),
+        target_true=target_true.strip() if isinstance(target_true, str) else checks.text(target_true, "target_true"),
+    )
+    chosen = editor_for(model, method)
+    (made,) = raise_first_error(chosen(model, [request], resources=resources_for(model, covariance, seed=seed)))
+    found = FactEdit(
+        lm=model, request=request, method=chosen.name, delta=made.delta, diagnostics=dict(made.diagnostics)
+    )
+    (own,) = found._scored([request.text], None)
+    if own.predictions == own.token_ids:
+        warnings.warn(
+            f"{request.target_new!r} is what {model.name} says after {request.text!r} anyway",
+            stacklevel=2,
+        )
+    return found
+
+
+def load_edit(path: str | Path, lm: LanguageModel | None = None) -> FactEdit:
+    """An edit that `FactEdit.save` wrote.
+
+    Args:
+        lm: the model that it is for; None loads the one that the file names.
+
+    Raises:
+        DataError: the file is missing, of another kind, or of another model.
+        ConfigError: the model that it names cannot be loaded.
+    """
+    file = Path(path).expanduser()
+    delta = WeightDelta.load(file)
+    said = read_metadata(file)
+    if not {"request", "method", "model"} <= said.keys():
+        raise DataError(f"{file}: holds a delta, but not the fact that it is about (was it written by `save`?)")
+    origin = said["model"]
+    if lm is None:
+        if not origin["source"]:
+            raise ConfigError(f"{file}: of the model {origin['name']!r}, which was handed over as an object: give lm=")
+        lm = load(origin["source"])
+    if lm.digest != origin["digest"]:
+        raise DataError(f"{file}: made for {origin['name']} ({origin['digest']}), not for {lm.name} ({lm.digest})")
+    for name, term in delta.terms.items():
+        check_fits(lm, name, term)
+    moved = delta.to(device=lm.device)
+    return FactEdit(lm=lm, request=EditRequest(**said["request"]), method=said["method"], delta=moved)
+
+
+def _model(lm: object) -> LanguageModel:
+    if not isinstance(lm, LanguageModel):
+        raise ConfigError(f"lm: expected a model of romexp.load, got {type(lm).__name__}")
+    return lm
+
+
+def _chance(scored: TargetScore) -> float:
+    """Probability of the whole target: the product over its tokens."""
+    return math.exp(-math.fsum(scored.token_nlls))

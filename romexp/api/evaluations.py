@@ -1,0 +1,145 @@
+"""Editing many facts, each by itself, and measuring the model before and after: the paper's main experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import pandas as pd
+
+from romexp.analysis.summary import Summary, case_frame, summarize_frame
+from romexp.api import checks
+from romexp.api.datasets import CaseSet
+from romexp.api.methods import Method, Moments, editor_for, resources_for
+from romexp.data.download import cache_folder
+from romexp.edit_batch import EditBatch, unedited_cache
+from romexp.errors import ConfigError, DataError, RecordError
+from romexp.lm.model import LanguageModel
+from romexp.reporting.tables.run import cell, columns_of, table_rows
+from romexp.results.rows import CaseResult
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Evaluation:
+    """What editing a set of cases came to.
+
+    Attributes:
+        method: the editor's label.
+        model: the model's name.
+        dataset: the data set's name.
+        results: one a case that could be edited and measured.
+        set_aside: why the others could not, by case id.
+        seed: of the interval of S.
+    """
+
+    method: str
+    model: str
+    dataset: str
+    results: tuple[CaseResult, ...]
+    set_aside: Mapping[int, str]
+    seed: int = 0
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One line a case: `case_id`, `complete`, and the metrics as `pre/ES`, `post/ES`, … (fractions; GE in bits)."""
+        return case_frame(self.results)
+
+    @property
+    def summary(self) -> Summary:
+        """Means with 95 % half-widths, ×100: `summary["post"]["ES"]["mean"]` (docs/method.md §5.7)."""
+        return summarize_frame(self.frame, seed=self.seed)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The two lines of a table of the paper: the model before and after the edits."""
+        rows = table_rows(self.summary, editor=self.method)
+        names = columns_of(rows)
+        cells = [[cell(row.metrics.get(name)) for name in names] for row in rows]
+        return pd.DataFrame(cells, columns=names, index=[row.label for row in rows])
+
+    def __repr__(self) -> str:
+        aside = f", {len(self.set_aside)} set aside" if self.set_aside else ""
+        head = f"{self.method} on {self.model}, {self.dataset}: {len(self.results)} cases{aside} (95 % half-width)"
+        return f"{head}\n{self.table.to_string()}"
+
+    def _repr_html_(self) -> str:
+        aside = f", {len(self.set_aside)} set aside" if self.set_aside else ""
+        head = f"{self.method} on {self.model}, {self.dataset}: {len(self.results)} cases{aside} (95 % half-width)"
+        return f"<p>{head}</p>{self.table._repr_html_()}"  # type: ignore[operator]
+
+
+def evaluate(
+    lm: LanguageModel,
+    cases: CaseSet,
+    *,
+    method: Method = "rome",
+    generation: bool = False,
+    covariance: Moments = None,
+    batch_size: int = 25,
+    seed: int = 0,
+) -> Evaluation:
+    """Edit each case by itself and measure the model before and after.
+
+    What was measured on the unedited model is kept in the cache, shared with the command line.
+
+    Args:
+        lm: of `romexp.load`.
+        cases: of `romexp.dataset`.
+        method: as for `romexp.edit`.
+        generation: also draw texts and score them (GE, RS), which takes most of the time.
+        covariance: as for `romexp.edit`.
+        batch_size: cases edited and measured together.
+        seed: of everything random.
+
+    Raises:
+        ConfigError: an argument is not what was expected, or the method cannot edit this model.
+        DataError: not one case could be edited.
+    """
+    if not isinstance(lm, LanguageModel):
+        raise ConfigError(f"lm: expected a model of romexp.load, got {type(lm).__name__}")
+    if not isinstance(cases, CaseSet):
+        raise ConfigError(f"cases: expected a data set of romexp.dataset, got {type(cases).__name__}")
+    size = checks.at_least(batch_size, 1, "batch_size")
+    editor = editor_for(lm, method)
+    batch = _batch(lm, cases, editor, generation, covariance, seed)
+    results: list[CaseResult] = []
+    aside: dict[int, str] = {}
+    for start in range(0, len(cases), size):
+        some = cases.loaded.items[start : start + size]
+        for case, outcome in zip(some, batch(some).outcomes, strict=True):
+            if isinstance(outcome, RecordError):
+                aside[case.case_id] = str(outcome)
+            else:
+                results.append(outcome.result)
+    if not results:
+        first = next(iter(aside.values()))
+        raise DataError(f"{cases.loaded.path}: not one of {len(aside)} cases could be edited; the first: {first}")
+    return Evaluation(
+        method=editor.name,
+        model=lm.name,
+        dataset=cases.loaded.name,
+        results=tuple(results),
+        set_aside=aside,
+        seed=seed,
+    )
+
+
+def _batch(
+    lm: LanguageModel, cases: CaseSet, editor: Any, generation: bool, covariance: Moments, seed: int
+) -> EditBatch:
+    evaluator: Any = cases.evaluator
+    if any(field.name == "generation" for field in fields(evaluator)):
+        evaluator = replace(evaluator, generation="on" if generation else "off")
+    references, digests = None, {}
+    if evaluator.needs_references:
+        loaded = cases.references.load(cases.references.needed(cases.loaded.items))
+        references, digests = loaded.references, dict(loaded.digests)
+    return EditBatch(
+        lm=lm,
+        editor=editor,
+        resources=resources_for(lm, covariance, seed=seed),
+        evaluator=evaluator,
+        references=references,
+        unedited=unedited_cache(lm, evaluator, references=digests, seed=seed, cache_dir=cache_folder(None)),
+    )

@@ -1,0 +1,68 @@
+"""What a person at the terminal sees: outcomes on stdout, messages on stderr, errors in one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.measure import Measurement
+
+from romexp.cli.error_messages import MISTAKES, one_line
+from romexp.cli.job import Outcome
+from romexp.cli.job_record import INTERRUPTED
+
+USER_MISTAKE, FAULT = 2, 1
+"""Exit statuses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExitResult:
+    """How a call ended: exit status, and the error if there was one, in one line and with its traceback."""
+
+    status: int
+    error: str = ""
+    traceback: str = ""
+
+
+def run_and_report_errors(call: Callable[[], Any], *, debug: bool = False) -> ExitResult:
+    """Call, and turn an exception into a message on stderr and an exit status.
+
+    Args:
+        debug: show the traceback of a user's mistake too; ROMEXP_TRACEBACK=1 asks for the same.
+    """
+    debug = debug or os.environ.get("ROMEXP_TRACEBACK") == "1"
+    try:
+        call()
+    except MISTAKES as error:
+        if debug:
+            traceback.print_exc()
+        print_stderr(f"error: {one_line(error)}")
+        return ExitResult(status=USER_MISTAKE, error=one_line(error))
+    except KeyboardInterrupt:
+        print_stderr("interrupted; the same command goes on after the finished cases")
+        return ExitResult(status=INTERRUPTED, error="interrupted")
+    except Exception as error:
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        return ExitResult(status=FAULT, error=reason, traceback=traceback.format_exc())
+    return ExitResult(status=0)
+
+
+def print_stderr(message: str) -> None:
+    """A line on stderr."""
+    sys.stderr.write(f"romexp: {message}\n")
+
+
+def print_outcome(outcome: Outcome) -> None:
+    """What a task gave back, on stdout. Tables are printed whole, even where they are wider than the screen."""
+    console = Console()
+    for table in outcome.tables:
+        width = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+        Console(width=max(width, console.width), highlight=False).print(table, crop=False)
+    for line in outcome.lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,40 @@
+"""A trace as a JSON-ready row: what `cases.jsonl` holds and what figures and averages read (docs/method.md §11)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from romexp.facts import KnownFact
+from romexp.lm.model import LanguageModel
+from romexp.tracing.prompt import TracedPrompt
+from romexp.tracing.tracer import Trace
+
+
+def to_row(
+    lm: LanguageModel, fact: KnownFact, prompt: TracedPrompt, trace: Trace | None, gradients: list[float] | None
+) -> dict[str, Any]:
+    """One row of a trace.
+
+    Grids are [tokens][layers] by kind, severed curves [layers]; every score is p(answer), averaged over samples.
+
+    Args:
+        trace: None for a fact that the model does not complete: its row has no grids.
+        gradients: one attribution a token; None leaves them out.
+    """
+    row: dict[str, Any] = {
+        "case_id": fact.known_id,
+        "prompt": fact.prompt,
+        "subject": fact.subject,
+        "attribute": fact.attribute,
+        "tokens": prompt.tokens(lm),
+        "subject_range": list(prompt.subject_range),
+        "answer": prompt.answer_text(lm),
+        "high_score": prompt.high_score,
+        "correct_prediction": trace is not None,
+    }
+    if trace is not None:
+        row |= {"low_score": trace.low_score, **trace.grids}
+        row |= {f"severed_{kind}": curve for kind, curve in trace.severed.items()}
+    if gradients is not None:
+        row["integrated_gradients"] = gradients
+    return row
