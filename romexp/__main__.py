@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from romexp.cli.console import print_outcome, print_stderr, run_and_report_errors
 from romexp.cli.job import Outcome
-from romexp.cli.launchers import run_with_launcher_messages
 from romexp.cli.run_job import SWEEPS, JobFunction
-from romexp.cli.sweep import Sweep, current_sweep, forget_sweep
 
 CONFIG = Path(__file__).resolve().parent / "conf"
 
@@ -36,28 +36,39 @@ def main() -> None:
     # and `wandb=true` the choice of one of its files.
     if flags & {"-cn", "--config-name"} and not flags & {"-cd", "--config-dir"}:
         sys.argv += ["--config-dir", str(SWEEPS)]
-    forget_sweep()
+    HydraConfig.instance().cfg = None  # of an earlier command of this process
     job = JobFunction()
 
     def task(cfg: DictConfig) -> None:
         job(cfg)
 
     app = hydra.main(version_base="1.3", config_path=str(CONFIG), config_name="config")(task)
+
+    def command() -> None:
+        try:
+            app()
+        except Exception as error:
+            from romexp.cli.launchers import explain_launcher_error
+
+            explain_launcher_error(error)
+
     try:
-        status = run_and_report_errors(lambda: run_with_launcher_messages(app)).status
+        status = run_and_report_errors(command).status
     except SystemExit as end:  # help, or an interrupted job
         status = int(end.code or 0)
-    sweep = current_sweep()
-    sys.exit(max(status, job.status) if sweep is None else _finish(sweep, status))
+    is_sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    sys.exit(_finish_sweep(status) if is_sweep else max(status, job.status))
 
 
-def _finish(sweep: Sweep, status: int) -> int:
+def _finish_sweep(status: int) -> int:
     """Print what became of a sweep; its exit status."""
-    jobs = sweep.jobs()
-    if not any(job.record for job in jobs):
-        return status  # refused before any job began, with a message
+    from romexp.cli.sweep import current_sweep
     from romexp.cli.sweep_table import closing_lines, failure_lines, sweep_tables
 
+    sweep = current_sweep()
+    jobs = sweep.jobs() if sweep else ()
+    if sweep is None or not any(job.record for job in jobs):
+        return status  # refused before any job began, with a message
     print_outcome(Outcome(tables=sweep_tables(jobs), lines=closing_lines(sweep, jobs)))
     for line in failure_lines(jobs):
         print_stderr(line)

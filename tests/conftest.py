@@ -25,7 +25,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from romexp.lm.architecture import architecture_for
 from romexp.lm.model import LanguageModel, PretrainedModel, prepare
 
-pytest_plugins = ["tiny_runs"]  # fixtures of tests/tasks, which cannot have a conftest.py of their own
+# Fixtures of tests/tasks and tests/api; more than one conftest.py would have the same module name.
+pytest_plugins = ["tiny_runs", "face_cases"]
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = {"layers": 4, "width": 32, "heads": 4, "positions": 128, "mlp": 64}
 _LLAMA_LIKE = {

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import traceback
-from collections.abc import Callable
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
@@ -19,32 +17,29 @@ GRACE_S = {"LocalLauncher": 30.0}
 """By launcher: how long after a lost worker another may still begin. submitit_local starts all jobs at once."""
 
 
-def run_with_launcher_messages(app: Callable[[], Any]) -> None:
-    """Run a command. In a sweep, say in one line what went wrong with a launcher, and let the jobs at work end.
+def explain_launcher_error(error: Exception) -> None:
+    """Say in one line what went wrong with a sweep's launcher, and wait for the jobs that are at work.
 
     Jobs raise nothing (`JobFunction`), so what comes out of a launcher is its own: a worker was killed, say, or there
-    is no scheduler here.
+    is no scheduler here. Every other error is raised again.
 
     Raises:
         ConfigError: the launcher is not installed, or could not start a single job.
     """
-    try:
-        app()
-    except Exception as error:
-        if extra := _missing(error):
-            raise ConfigError(f"hydra/launcher: a package is not installed: pip install 'romexp[{extra}]'") from error
-        if isinstance(error, MISTAKES):
-            raise
-        sweep = current_sweep()
-        if sweep is None or (launcher := _launcher()) == "BasicLauncher":
-            raise
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        if not any(job.record for job in sweep.jobs()):
-            raise ConfigError(f"hydra/launcher: no job could be started: {reason}") from error
-        if os.environ.get("ROMEXP_TRACEBACK") == "1":
-            traceback.print_exc()
-        print_stderr(f"the launcher gave up, jobs at work go on: {reason[:300]}")
-        sweep.wait_for_workers(grace_s=GRACE_S.get(launcher, 2.0))
+    if extra := _missing(error):
+        raise ConfigError(f"hydra/launcher: a package is not installed: pip install 'romexp[{extra}]'") from error
+    if isinstance(error, MISTAKES):
+        raise error
+    sweep = current_sweep()
+    if sweep is None or (launcher := _launcher()) == "BasicLauncher":
+        raise error
+    reason = f"{type(error).__name__}: {one_line(error)}"
+    if not any(job.record for job in sweep.jobs()):
+        raise ConfigError(f"hydra/launcher: no job could be started: {reason}") from error
+    if os.environ.get("ROMEXP_TRACEBACK") == "1":
+        traceback.print_exception(error)
+    print_stderr(f"the launcher gave up, jobs at work go on: {reason[:300]}")
+    sweep.wait_for_workers(grace_s=GRACE_S.get(launcher, 2.0))
 
 
 def _launcher() -> str:

@@ -42,16 +42,20 @@ class JobFunction:
     """Made by the command and called for each job; launchers send copies to their workers.
 
     Attributes:
-        command: the process that started it all.
+        command: the process that started it all; None in that process itself.
         models: what is loaded; a worker's copy begins with nothing.
         references: reference texts, the same.
         status: exit status of the job that ran last in this process.
     """
 
-    command: Process = field(default_factory=Process.this)
+    command: Process | None = None
     models: LoadedModels = field(default_factory=LoadedModels)
     references: KeptReferences = field(default_factory=KeptReferences)
     status: int = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to a launcher's workers: they are told which process started them."""
+        return self.__dict__ | {"command": self.command or Process.this()}
 
     def __call__(self, cfg: DictConfig) -> None:
         """Run one job. In a sweep nothing but an interruption gets out of here: the other jobs go on.
@@ -102,7 +106,7 @@ class JobFunction:
     def _run_in_sweep(self, cfg: DictConfig) -> None:
         """Run one job of a sweep between two writes of its record."""
         hydra = HydraConfig.get()
-        if self._shares_machine:
+        if self.command is not None and self._shares_machine:
             exit_when_parent_dies(self.command)
         folder, results = Path(hydra.sweep.dir), ""
         record = JobRecord.begun(number=int(hydra.job.num), overrides=tuple(hydra.overrides.task))
@@ -159,7 +163,7 @@ class JobFunction:
     def _shares_machine(self) -> bool:
         """Whether this is a worker's process, and the other workers are on this machine."""
         launcher: str = HydraConfig.get().launcher._target_
-        return Process.this() != self.command and launcher.endswith(ONE_MACHINE)
+        return self.command is not None and Process.this() != self.command and launcher.endswith(ONE_MACHINE)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

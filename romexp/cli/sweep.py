@@ -113,11 +113,6 @@ def current_sweep() -> Sweep | None:
     return Sweep(folder=Path(hydra.sweep.dir), overrides=_planned(hydra))
 
 
-def forget_sweep() -> None:
-    """What an earlier command of this process ran is no longer the current sweep."""
-    HydraConfig.instance().cfg = None
-
-
 def _planned(hydra: Any) -> tuple[tuple[str, ...], ...] | None:
     """The jobs that Hydra's own sweeper makes of its parameters and the command line; None for another sweeper."""
     if not str(hydra.sweeper.get("_target_", "")).endswith("BasicSweeper"):

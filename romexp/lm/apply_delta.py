@@ -17,6 +17,9 @@ from romexp.lm.architecture import stored_out_in
 from romexp.lm.model import LanguageModel
 from romexp.lm.weight_delta import Dense, LowRank, Term, WeightDelta
 
+_EDITED = "_romexp_weights_hold_an_edit"
+"""Attribute of a model whose weights `applied` has changed."""
+
 
 @contextmanager
 def applied(lm: LanguageModel, delta: WeightDelta) -> Iterator[LanguageModel]:
@@ -30,7 +33,9 @@ def applied(lm: LanguageModel, delta: WeightDelta) -> Iterator[LanguageModel]:
     for name, term in delta.terms.items():
         check_fits(lm, name, term)
     saved = {name: lm.parameter(name).detach().clone() for name in delta.terms}
+    outer = getattr(lm.model, _EDITED, False)
     try:
+        setattr(lm.model, _EDITED, outer or bool(delta.terms))
         with torch.no_grad():
             for name, term in delta.terms.items():
                 parameter = lm.parameter(name)
@@ -42,6 +47,7 @@ def applied(lm: LanguageModel, delta: WeightDelta) -> Iterator[LanguageModel]:
         with torch.no_grad():
             for name, original in saved.items():
                 lm.parameter(name).copy_(original)
+        setattr(lm.model, _EDITED, outer)
 
 
 def stored_transposed(lm: LanguageModel, parameter: str) -> bool:
@@ -85,10 +91,12 @@ def overlay(lm: LanguageModel, deltas: Sequence[WeightDelta | None]) -> Iterator
     Raises:
         KeyError: a delta names a parameter the model lacks.
         ValueError: a term of another shape than its parameter, a parameter that is no weight or bias of a linear map,
-            or a forward with another batch size.
+            or a forward with another batch size; or the weights hold an edit already, which would be added twice.
     """
     used = dict.fromkeys(delta for delta in deltas if delta is not None)
     names = dict.fromkeys(name for delta in used for name in delta.terms)
+    if names and getattr(lm.model, _EDITED, False):
+        raise ValueError(f"the weights of {lm.name!r} hold an edit already: leave `applied` before running another")
     handles = []
     try:
         for name in names:

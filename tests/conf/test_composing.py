@@ -37,7 +37,7 @@ def test_a_configuration_is_composed_once_and_nobody_changes_it() -> None:
 def test_varied_runs_are_what_hydra_composes() -> None:
     runs = [
         [f"editor={editor}", f"editor.layer={layer}", f"seed={seed}", "evaluator.generation=off"]
-        for editor, layer, seed in (("ft", 3, 0), ("ft", "null", 1), ("rome", 2, 1))
+        for editor, layer, seed in (("ft", 3, 0), ("ft", "null", 1))
     ]
     for overrides, cfg in jobs(config, runs):
         assert OmegaConf.to_container(cfg, resolve=True) == OmegaConf.to_container(config(*overrides), resolve=True)

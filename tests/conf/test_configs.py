@@ -194,16 +194,16 @@ def test_the_papers_hyper_parameters() -> None:
 
 
 def test_a_data_set_chooses_how_it_is_measured() -> None:
-    zsre = config("dataset=zsre")
+    zsre = chosen(("dataset", "zsre"))
     assert "Zsre" in zsre.evaluator["_target_"]
     assert zsre.references["_target_"].endswith("NoReferences")
-    assert "CounterFact" in config("dataset=counterfact").evaluator["_target_"]
+    assert "CounterFact" in chosen(("dataset", "counterfact")).evaluator["_target_"]
     assert "CounterFact" in config("dataset=zsre", "evaluator=counterfact").evaluator["_target_"]
 
 
 def test_a_model_chooses_its_second_moments() -> None:
-    assert config("model=minifact").covariance.corpus.unit == "line"
-    assert config("model=gpt2-xl").covariance.corpus.path == "wikimedia/wikipedia"
+    assert chosen(("model", "minifact")).covariance.corpus.unit == "line"
+    assert chosen(("model", "gpt2-xl")).covariance.corpus.path == "wikimedia/wikipedia"
     assert config("model=minifact", "covariance=wikitext").covariance.corpus.path == "Salesforce/wikitext"
 
 
@@ -251,13 +251,20 @@ def only_overrides(path: Path) -> None:
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         search = f"hydra.searchpath=[file://{path.parents[1]}]"
         cfg = compose("config", overrides=[search, f"experiment={path.stem}"], return_hydra_config=True)
-    chosen = {k: v for k, v in cfg.hydra.runtime.choices.items() if k in ("model", "dataset", "editor", "task")}
-    plain = config(*(f"{group}={option}" for group, option in chosen.items()))
+    choices = {group: name for group, name in cfg.hydra.runtime.choices.items() if (group, name) in OPTIONS}
     overridden = writable(cfg)
-    assert set(flat(OmegaConf.to_container(overridden))) == set(flat(OmegaConf.to_container(plain)))
+    assert set(choices) == {group for group, _ in OPTIONS}
+    assert set(overridden) == set(config())
+    for option in choices.items():
+        assert keys(overridden[option[0]]) == keys(chosen(option)[option[0]]), option
     assert overridden != config()
     instantiate(overridden.model), instantiate(overridden.editor), instantiate(overridden.dataset)
     assert f"experiment={path.stem}" in path.read_text().splitlines()[1], "its command stands in the second line"
+
+
+def keys(node: DictConfig) -> set[str]:
+    """Names of all values, at any depth."""
+    return set(flat(OmegaConf.to_container(node)))
 
 
 def flat(node: Any, prefix: str = "") -> Iterator[str]:

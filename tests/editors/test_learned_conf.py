@@ -1,4 +1,4 @@
-"""What conf/ says of MEND and KE (docs/method.md §4.4 to §4.7): the authors' settings and files, minifact's networks."""
+"""What conf/ says of MEND and KE (docs/method.md §4.4 to §4.7): the authors' settings and files, and minifact's."""
 
 from __future__ import annotations
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from naive_measures import nll
 
-from romexp.errors import ConfigError
+from romexp.errors import ConfigError, RecordError
 from romexp.evaluation import counterfact, generation
-from romexp.evaluation.base import split_deltas
 from romexp.evaluation.counterfact import CounterFactEvaluator
 from romexp.facts import Case, EditRequest
 from romexp.lm.apply_delta import applied
 from romexp.lm.model import LanguageModel
+from romexp.lm.sampling import Sampler
 from romexp.lm.scoring import Query, TargetScore
 from romexp.lm.weight_delta import LowRank, WeightDelta
 
@@ -111,14 +113,14 @@ def test_attributes_can_be_left_out(tiny_gpt2: LanguageModel) -> None:
 def test_an_nll_that_is_not_finite_is_null_with_a_note(
     tiny_gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def diverged(lm: LanguageModel, queries: Sequence[Query], **_: Any) -> list[tuple[TargetScore, ...]]:
-        def value(query: Query) -> float:
-            return float("nan") if query.prompt.startswith("Zoë") and query.edit == 0 else 1.5
+    def diverged(
+        lm: LanguageModel, queries: Sequence[Query], *, deltas: Sequence[WeightDelta | None], **_: Any
+    ) -> list[tuple[TargetScore, ...]]:
+        def scored(query: Query, delta: WeightDelta | None) -> TargetScore:
+            bad = delta is not None and query.prompt.startswith("Zoë")
+            return TargetScore(nll=math.nan if bad else 1.5, token_ids=(1,), token_nlls=(1.5,), predictions=(1,))
 
-        def scored(query: Query) -> TargetScore:
-            return TargetScore(nll=value(query), token_ids=(1,), token_nlls=(1.5,), predictions=(1,))
-
-        return [(scored(query), scored(query)) for query in queries]
+        return [(scored(query, delta),) * 2 for query, delta in zip(queries, deltas, strict=True)]
 
     monkeypatch.setattr(counterfact, "score", diverged)
     rows = OFF(tiny_gpt2, CASES[:1] * 2, deltas=[None, WeightDelta()], seed=0)
@@ -127,16 +129,42 @@ def test_an_nll_that_is_not_finite_is_null_with_a_note(
     assert rows[1]["notes"] == ["neighborhood_prompts: NLLs that are not finite are null"]
 
 
+def test_an_edit_that_diverged_costs_no_other_case_its_numbers(tiny_gpt2: LanguageModel) -> None:
+    """With the real scoring: its own NLLs are null, the rows beside it are what they are without it."""
+    name = f"{tiny_gpt2.architecture.mlp_out_name(1)}.weight"
+    low = LowRank(left=torch.full((64, 1), torch.inf), right=torch.ones(32, 1))
+    good = delta_for(tiny_gpt2, 1)
+    deltas = [None, WeightDelta(terms={name: low}), good]
+    first, diverged, last = OFF(tiny_gpt2, [CASES[0]] * 3, deltas=deltas, seed=0)
+    assert diverged["rewrite_prompts"] == [[None, None]]
+    assert [note.partition(":")[0] for note in diverged["notes"]] == list(KINDS)
+    for row, expected in zip((first, last), OFF(tiny_gpt2, [CASES[0]] * 2, deltas=[None, good], seed=0), strict=True):
+        assert "notes" not in row
+        assert_close(row, expected, 1e-5)
+
+
+def test_an_error_stands_in_the_place_of_a_case_that_cannot_be_measured(tiny_gpt2: LanguageModel) -> None:
+    """The others are measured as without it, each on its own edited model, with texts and without."""
+    bad = make_case(9, "Anna " * 130, "piano", "violin", generation_prompts=("Anna plays",))
+    talking = [replace(case, generation_prompts=("Anna plays",)) for case in CASES]
+    deltas = [None, delta_for(tiny_gpt2, 1)]
+    for evaluator in (OFF, CounterFactEvaluator(sampler=Sampler(max_length=8))):
+        first, error, second = evaluator(
+            tiny_gpt2, [talking[0], bad, talking[1]], deltas=[deltas[0], delta_for(tiny_gpt2, 2), deltas[1]], seed=0
+        )
+        assert isinstance(error, RecordError)
+        assert error.field == "prompt"
+        assert "sees 128 at once" in error.reason
+        expected = evaluator(tiny_gpt2, talking, deltas=deltas, seed=0)
+        for row, alone in zip((first, second), expected, strict=True):
+            assert_close(row, alone, 1e-5)
+            assert row.get("text") == alone.get("text")
+        assert ("text" in first) == evaluator.generates
+
+
 def test_one_delta_a_case_is_required(tiny_gpt2: LanguageModel) -> None:
-    with pytest.raises(ValueError, match="2 cases but 1 deltas"):
+    with pytest.raises(ValueError, match="zip"):
         OFF(tiny_gpt2, CASES, deltas=[None], seed=0)
-
-
-def test_deltas_are_numbered_in_order() -> None:
-    a, b = WeightDelta(), WeightDelta()
-    present, edits = split_deltas([None, a, None, b], 4)
-    assert present == [a, b]
-    assert edits == [-1, 0, -1, 1]
 
 
 def test_zsre_records_are_refused(tiny_gpt2: LanguageModel) -> None:

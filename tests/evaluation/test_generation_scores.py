@@ -12,12 +12,13 @@ from test_counterfact_evaluator import delta_for, make_case
 
 from romexp.errors import RecordError
 from romexp.evaluation.counterfact import CounterFactEvaluator
-from romexp.evaluation.generation import References, score_texts
+from romexp.evaluation.generation import References, essence_scores, generate_texts, score_texts
 from romexp.evaluation.text_metrics import ngram_entropy
 from romexp.facts import Case, EditRequest
 from romexp.lm.model import LanguageModel
 from romexp.lm.sampling import Sampler
 from romexp.lm.scoring import text_nlls
+from romexp.lm.weight_delta import WeightDelta
 
 EVALUATOR = CounterFactEvaluator(sampler=Sampler(max_length=16))
 
@@ -69,8 +70,6 @@ def test_a_text_depends_on_seed_and_case_alone(tiny_gpt2: LanguageModel) -> None
 
 
 def test_an_edited_row_goes_through_its_own_delta(tiny_gpt2: LanguageModel) -> None:
-    from romexp.lm.weight_delta import WeightDelta
-
     case = case_with(4)
     deltas = [None, WeightDelta(), delta_for(tiny_gpt2, 1)]
     same, empty, edited = EVALUATOR(tiny_gpt2, [case] * 3, deltas=deltas, seed=0)
@@ -143,8 +142,36 @@ def test_prompts_of_probabilities_are_unaffected_by_generation(tiny_gpt2: Langua
     assert {key: with_texts[key] for key in without} == without
 
 
-def test_a_prompt_longer_than_the_context_names_its_case(tiny_gpt2: LanguageModel) -> None:
-    cases = [case_with(4), case_with(9, prompts=("Anna plays", "Anna " * 200 + "plays"))]
-    with pytest.raises(RecordError, match="sees 128") as caught:
-        EVALUATOR(tiny_gpt2, cases, deltas=[None, None], seed=0, references=None)
-    assert (caught.value.index, caught.value.field) == (9, "prompt")
+def test_an_error_stands_in_the_place_of_a_case_whose_generation_prompt_is_too_long(tiny_gpt2: LanguageModel) -> None:
+    """Though its other prompts could be scored. The cases around it get the texts that they get without it."""
+    refs = references({("P1", "Q1"): ARTICLES})
+    bad = case_with(9, prompts=("Anna plays", "Anna " * 200 + "plays"))
+    cases, delta = [case_with(4), bad, case_with(5)], delta_for(tiny_gpt2, 1)
+    first, error, second = EVALUATOR(tiny_gpt2, cases, deltas=[delta, None, None], seed=0, references=refs)
+    assert isinstance(error, RecordError)
+    assert error.field == "prompt"
+    assert "sees 128" in error.reason
+    expected = EVALUATOR(tiny_gpt2, [cases[0], cases[2]], deltas=[delta, None], seed=0, references=refs)
+    for row, alone in zip((first, second), expected, strict=True):
+        assert row["text"] == alone["text"]
+        assert row["reference_score"] == alone["reference_score"]
+        assert row["essence_score"] == pytest.approx(alone["essence_score"], rel=1e-5)
+    assert first["essence_score"] != pytest.approx(second["essence_score"], rel=1e-3)  # each through its own edit
+
+
+def test_texts_and_essence_of_cases_that_come_with_their_edits(tiny_gpt2: LanguageModel) -> None:
+    """Each pair of a case and an edit is by itself, also where the case is the same."""
+    refs = references({("P1", "Q1"): ARTICLES})
+    case, delta = case_with(4), delta_for(tiny_gpt2, 1)
+    pairs = [(case, None), (case_with(6, target_id="Q404"), None), (case, delta), (case_with(7, prompts=()), delta)]
+    texts = generate_texts(tiny_gpt2, pairs, sampler=EVALUATOR.sampler, seed=3)
+    essences = essence_scores(tiny_gpt2, pairs, references=refs)
+    assert [len(own) for own in texts] == [2, 2, 2, 0]
+    assert texts[0] != texts[2]
+    assert essences[1] is None
+    for i in range(4):
+        assert generate_texts(tiny_gpt2, pairs[i : i + 1], sampler=EVALUATOR.sampler, seed=3) == texts[i : i + 1]
+        (alone,) = essence_scores(tiny_gpt2, pairs[i : i + 1], references=refs)
+        assert alone == (None if essences[i] is None else pytest.approx(essences[i], rel=1e-5))
+    assert essences[2] == pytest.approx(essences[3], rel=1e-5)
+    assert essences[0] != pytest.approx(essences[2], rel=1e-3)

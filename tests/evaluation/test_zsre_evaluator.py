@@ -151,10 +151,21 @@ def test_no_neighbours_no_booleans(tiny_gpt2: LanguageModel) -> None:
     assert ZsreEvaluator()(tiny_gpt2, [], deltas=[], seed=0) == []
 
 
-def test_neighbours_without_answers_are_refused() -> None:
-    case = Case(case_id=11, request=CASES[0].request, neighborhood_prompts=("Bob plays",))
-    with pytest.raises(RecordError, match=r"record 11, field neighborhood_targets: 0 for 1"):
-        questions_of(case)
+def test_errors_stand_in_the_place_of_cases_that_cannot_be_measured(tiny_gpt2: LanguageModel) -> None:
+    """Neighbours without answers, and a question that is too long. The others are measured as without them."""
+    unanswered = Case(case_id=11, request=CASES[0].request, neighborhood_prompts=("Bob plays",))
+    with pytest.raises(RecordError, match="field neighborhood_targets: 0 for 1"):
+        questions_of(unanswered)
+    long = replace(CASES[0], case_id=12, paraphrase_prompts=("Anna " * 130 + "plays",))
+    cases = [CASES[0], unanswered, CASES[1], long, CASES[2]]
+    edited = delta_for(tiny_gpt2, 1)
+    deltas = [None, edited, edited, None, delta_for(tiny_gpt2, 2)]
+    rows = ZsreEvaluator()(tiny_gpt2, cases, deltas=deltas, seed=0)
+    errors = [rows[1], rows[3]]
+    assert [isinstance(error, RecordError) and error.field for error in errors] == ["neighborhood_targets", "prompt"]
+    good = [0, 2, 4]
+    expected = ZsreEvaluator()(tiny_gpt2, [cases[i] for i in good], deltas=[deltas[i] for i in good], seed=0)
+    assert [rows[i] for i in good] == expected
 
 
 def word_mark_tokenizer() -> PreTrainedTokenizerFast:

@@ -68,14 +68,14 @@ def edits(lm: LanguageModel, subjects: tuple[str, ...]) -> tuple[TrainingEdit, .
     return tuple(
         TrainingEdit(
             subject=subject,
-            text=edit_text(lm, i, f"{subject} plays the", "violin"),
+            text=edit_text(lm, f"{subject} plays the", "violin"),
             rephrasings=(
-                edit_text(lm, i, f"It is said that {subject} plays the", "violin"),
-                edit_text(lm, i, f"In the north {subject} plays the", "violin"),
+                edit_text(lm, f"It is said that {subject} plays the", "violin"),
+                edit_text(lm, f"In the north {subject} plays the", "violin"),
             ),
             neighbors=("Müller plays the piano", "The bank plays the piano"),
         )
-        for i, subject in enumerate(subjects)
+        for subject in subjects
     )
 
 

@@ -80,8 +80,8 @@ def load(lm: LanguageModel, source: CaseEdits):  # type: ignore[no-untyped-def]
 def test_an_edit_of_a_case(tiny_gpt2: LanguageModel) -> None:
     found = load(tiny_gpt2, CaseEdits(dataset=cases("Anna", "Bob"), validation=0.5))
     (edit,) = [e for e in (*found.training, *found.validation) if e.subject == "Anna"]
-    assert edit.text == edit_text(tiny_gpt2, 0, "Anna plays the", "violin")
-    assert edit.rephrasings == (edit_text(tiny_gpt2, 0, "It is said that Anna plays the", "violin"),)
+    assert edit.text == edit_text(tiny_gpt2, "Anna plays the", "violin")
+    assert edit.rephrasings == (edit_text(tiny_gpt2, "It is said that Anna plays the", "violin"),)
     assert edit.neighbors == ("Bob is piano",)
     with_own = load(tiny_gpt2, CaseEdits(dataset=cases("Anna", "Bob"), rewrite=True))
     assert all(e.text in e.rephrasings and len(e.rephrasings) == 2 for e in with_own.training)
