@@ -23,6 +23,7 @@ from timing import Stopwatch, alternate
 from romexp.data.counterfact import CounterFact
 from romexp.editors.kn.attribution import Text, attribute
 from romexp.editors.kn.texts import attributed_texts, fact_texts
+from romexp.errors import raise_first_error
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.minifact import assets
 
@@ -50,8 +51,9 @@ def main() -> int:
     options = arguments()
     lm = PretrainedModel(path=options.model, device=options.device).load()
     cases = CounterFact(path=options.data, limit=options.records).load().items
-    facts = fact_texts(lm, [case.request for case in cases], ["{}"], leading_space=options.leading_space)
-    texts = [text for ((text,),) in attributed_texts(lm, facts, extend_prompt=False)]
+    requests = [case.request for case in cases]
+    facts = fact_texts(lm, requests, ["{}"], leading_space=options.leading_space, extend_prompt=False)
+    texts = [text for ((text,),) in attributed_texts(lm, raise_first_error(facts), extend_prompt=False)]
     few = texts[: options.single_records]
     console = Console(stderr=True)
     variants = {

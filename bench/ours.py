@@ -8,6 +8,7 @@ from functools import partial
 from timing import Stopwatch
 from workload import SEED, Edited, Variant, Workload
 
+from romexp.errors import RecordError, raise_first_error
 from romexp.evaluation.counterfact import CounterFactEvaluator
 from romexp.evaluation.generation import generate_texts
 from romexp.facts import Case
@@ -35,34 +36,33 @@ def _edit(work: Workload, watch: Stopwatch, *, size: int) -> Edited:
     for cases in _chunks(work.cases, size):
         with watch("edit"):
             edits = work.editor(work.lm, [case.request for case in cases], resources=work.resources)
-        mine = [edit.delta for edit in edits]
+        mine = [edit.delta for edit in raise_first_error(edits)]
         with watch("metrics"):
             rows = evaluator(work.lm, cases, deltas=mine, seed=SEED)
         deltas += mine
-        nlls += [[nll for kind in KINDS for pair in row[kind] for nll in pair] for row in rows]
+        nlls += [[nll for kind in KINDS for pair in row[kind] for nll in pair] for row in raise_first_error(rows)]
     return Edited(deltas=deltas, nlls=nlls)
 
 
 def _generate(work: Workload, deltas: list[WeightDelta], watch: Stopwatch, *, size: int) -> list[list[str]]:
     texts: list[list[str]] = []
     for start in range(0, len(work.cases), size):
-        cases, mine = work.cases[start : start + size], deltas[start : start + size]
+        chunk = slice(start, start + size)
+        edited = list(zip(work.cases[chunk], deltas[chunk], strict=True))
         with watch("generate"):
-            texts += generate_texts(
-                work.lm, cases, sampler=work.sampler, seed=SEED, deltas=mine, edits=range(len(cases))
-            )
+            texts += raise_first_error(generate_texts(work.lm, edited, sampler=work.sampler, seed=SEED))
     return texts
 
 
 def _generate_singly(work: Workload, deltas: list[WeightDelta], watch: Stopwatch) -> list[list[str]]:
     texts = []
     for case, delta in zip(work.cases, deltas, strict=True):
-        mine = []
+        mine: list[str | RecordError] = []
         for j, prompt in enumerate(case.generation_prompts):
             seed = derive_seed(SEED, case.case_id, "generation", j)
             with watch("generate"):
-                mine += generate(work.lm, [prompt], sampler=work.sampler, seeds=[seed], deltas=[delta], edits=[0])
-        texts.append(mine)
+                mine += generate(work.lm, [prompt], sampler=work.sampler, seeds=[seed], deltas=[delta])
+        texts.append(raise_first_error(mine))
     return texts
 
 

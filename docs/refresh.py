@@ -1,4 +1,5 @@
-"""Writes what the README shows: the default run's output, table and chart of all editors, the average causal trace.
+"""Writes what the README shows: the default run's output, table and chart of all editors, the average causal trace; and
+what comes out of the tutorial notebook.
 
     python docs/refresh.py
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import tutorial
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -60,6 +62,7 @@ def main() -> None:
         shown, results = run(TRACE, folder / "trace")
         summary = json.loads((results / "summary.json").read_text(encoding="utf-8"))
         save(average_heatmaps(summary, window=3, model="minifact"), ROOT / "docs" / "trace.svg")
+        tutorial.write(tutorial.executed(folder))
 
 
 def put(what: str, text: str) -> None:

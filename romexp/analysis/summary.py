@@ -120,12 +120,12 @@ def harmonic_mean(values: Iterable[float]) -> float:
     Raises:
         ValueError: no numbers, or a negative one.
     """
-    numbers = list(values)
-    if not numbers or min(numbers) < 0:
-        raise ValueError(f"a harmonic mean needs non-negative numbers, got {numbers}")
-    # Scaled by the smallest, so that 1/x of a tiny number does not overflow.
-    smallest = min(numbers)
-    return 0.0 if smallest == 0 else smallest * len(numbers) / math.fsum(smallest / x for x in numbers)
+    from scipy.stats import hmean  # takes half a second to import, and most commands print no score
+
+    numbers = np.array(list(values), dtype=float)
+    if not len(numbers) or numbers.min() < 0:
+        raise ValueError(f"a harmonic mean needs non-negative numbers, got {numbers.tolist()}")
+    return float(hmean(numbers)) if numbers.min() > 0 else 0.0
 
 
 def _score_statistics(values: np.ndarray, *, seed: int) -> Statistics:
@@ -138,30 +138,40 @@ def _score_statistics(values: np.ndarray, *, seed: int) -> Statistics:
     """
     means = np.nanmean(values, axis=0)
     whole = values[np.isfinite(values).all(axis=1)]
-    ends = bootstrap(whole, score_of, seed=seed) if len(whole) else [None, None]
-    return {"mean": score_of(means), "half_width": None, "interval": ends, "n": len(whole)}
+    ends = bootstrap(whole, scores_of, seed=seed) if len(whole) else [None, None]
+    return {"mean": float(scores_of(means)), "half_width": None, "interval": ends, "n": len(whole)}
 
 
-def score_of(means: np.ndarray) -> float:
-    """S of the three means, fractions: their harmonic mean × 100."""
-    return 100 * harmonic_mean(means.tolist())
+def scores_of(means: np.ndarray) -> np.ndarray:
+    """S of three means, fractions: their harmonic mean × 100. Means are (3 × …), and S is (…)."""
+    from scipy.stats import hmean
+
+    some_zero = (means <= 0).any(axis=0)
+    return np.where(some_zero, 0.0, 100 * hmean(np.where(some_zero, 1.0, means), axis=0))
 
 
-def bootstrap(values: np.ndarray, score: Callable[[np.ndarray], float], *, seed: int) -> list[float]:
+def bootstrap(values: np.ndarray, score: Callable[[np.ndarray], np.ndarray], *, seed: int) -> list[float]:
     """Percentile interval (95 %) of a score of means: cases are drawn anew `RESAMPLES` times.
 
     Args:
         values: (cases × k), without gaps.
-        score: of the (k,) means over the drawn cases.
+        score: of means (k × resamples), one number a resample.
     """
-    random = np.random.default_rng(seed)
-    n, scores = len(values), []
-    for _ in range(0, RESAMPLES, CHUNK):
-        drawn = random.integers(n, size=(CHUNK, n))
-        counts = np.stack([np.bincount(cases, minlength=n) for cases in drawn])
-        scores += [score(means) for means in counts @ values / n]
-    low, high = np.percentile(scores, [2.5, 97.5])
-    return [float(low), float(high)]
+    from scipy import stats
+
+    if len(values) == 1 or (values == values[0]).all():  # nothing varies, and scipy would warn
+        return [float(score(values[0]))] * 2
+    found = stats.bootstrap(
+        tuple(values.T),
+        lambda *columns, axis: score(np.stack([column.mean(axis=axis) for column in columns])),
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=CHUNK,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return [float(found.confidence_interval.low), float(found.confidence_interval.high)]
 
 
 def flatten(summary: Summary) -> dict[str, float]:

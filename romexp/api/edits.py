@@ -144,7 +144,8 @@ def edit(
         target_true=target_true.strip() if isinstance(target_true, str) else checks.text(target_true, "target_true"),
     )
     chosen = editor_for(model, method)
-    (made,) = raise_first_error(chosen(model, [request], resources=resources_for(model, covariance, seed=seed)))
+    with resources_for(model, covariance, seed=seed) as resources:
+        (made,) = raise_first_error(chosen(model, [request], resources=resources))
     found = FactEdit(
         lm=model, request=request, method=chosen.name, delta=made.delta, diagnostics=dict(made.diagnostics)
     )

@@ -12,8 +12,10 @@ from romexp.analysis.summary import Summary, case_frame, summarize_frame
 from romexp.api import checks
 from romexp.api.datasets import CaseSet
 from romexp.api.methods import Method, Moments, editor_for, resources_for
+from romexp.api.progress import bar
 from romexp.data.download import cache_folder
 from romexp.edit_batch import EditBatch, unedited_cache
+from romexp.editors.base import Editor, Resources
 from romexp.errors import ConfigError, DataError, RecordError
 from romexp.lm.model import LanguageModel
 from romexp.reporting.tables.run import cell, columns_of, table_rows
@@ -102,16 +104,18 @@ def evaluate(
         raise ConfigError(f"cases: expected a data set of romexp.dataset, got {type(cases).__name__}")
     size = checks.at_least(batch_size, 1, "batch_size")
     editor = editor_for(lm, method)
-    batch = _batch(lm, cases, editor, generation, covariance, seed)
     results: list[CaseResult] = []
     aside: dict[int, str] = {}
-    for start in range(0, len(cases), size):
-        some = cases.loaded.items[start : start + size]
-        for case, outcome in zip(some, batch(some).outcomes, strict=True):
-            if isinstance(outcome, RecordError):
-                aside[case.case_id] = str(outcome)
-            else:
-                results.append(outcome.result)
+    with resources_for(lm, covariance, seed=seed) as resources, bar(f"{editor.name} on {lm.name}, cases") as report:
+        batch = _batch(lm, cases, editor, resources, generation=generation)
+        for start in range(0, len(cases), size):
+            some = cases.loaded.items[start : start + size]
+            for case, outcome in zip(some, batch(some).outcomes, strict=True):
+                if isinstance(outcome, RecordError):
+                    aside[case.case_id] = str(outcome)
+                else:
+                    results.append(outcome.result)
+            report(start + len(some), len(cases))
     if not results:
         first = next(iter(aside.values()))
         raise DataError(f"{cases.loaded.path}: not one of {len(aside)} cases could be edited; the first: {first}")
@@ -125,9 +129,7 @@ def evaluate(
     )
 
 
-def _batch(
-    lm: LanguageModel, cases: CaseSet, editor: Any, generation: bool, covariance: Moments, seed: int
-) -> EditBatch:
+def _batch(lm: LanguageModel, cases: CaseSet, editor: Editor, resources: Resources, *, generation: bool) -> EditBatch:
     evaluator: Any = cases.evaluator
     if any(field.name == "generation" for field in fields(evaluator)):
         evaluator = replace(evaluator, generation="on" if generation else "off")
@@ -135,11 +137,12 @@ def _batch(
     if evaluator.needs_references:
         loaded = cases.references.load(cases.references.needed(cases.loaded.items))
         references, digests = loaded.references, dict(loaded.digests)
+    cache = cache_folder(None)
     return EditBatch(
         lm=lm,
         editor=editor,
-        resources=resources_for(lm, covariance, seed=seed),
+        resources=resources,
         evaluator=evaluator,
         references=references,
-        unedited=unedited_cache(lm, evaluator, references=digests, seed=seed, cache_dir=cache_folder(None)),
+        unedited=unedited_cache(lm, evaluator, references=digests, seed=resources.seed, cache_dir=cache),
     )

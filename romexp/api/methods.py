@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from hydra.utils import instantiate
 
 from romexp.api import checks
+from romexp.api.progress import bar
 from romexp.compose import check_option, compose_config
 from romexp.data.corpora import TextCorpus, TextList
 from romexp.data.download import cache_folder
@@ -57,10 +59,12 @@ def editor_for(lm: LanguageModel, method: Method) -> Editor:
     return chosen
 
 
-def resources_for(lm: LanguageModel, covariance: Moments, *, seed: int) -> Resources:
-    """What editors may ask for: second moments and a cache."""
-    source = second_moments(lm, covariance).source(lm)
-    return Resources(second_moment=source, cache_dir=cache_folder(None), seed=seed)
+@contextmanager
+def resources_for(lm: LanguageModel, covariance: Moments, *, seed: int) -> Iterator[Resources]:
+    """What editors may ask for: second moments, with a bar while they are measured, and a cache."""
+    with bar(f"second moments of {lm.name}, texts") as report:
+        source = second_moments(lm, covariance).source(lm, progress=report)
+        yield Resources(second_moment=source, cache_dir=cache_folder(None), seed=seed)
 
 
 def second_moments(lm: LanguageModel, covariance: Moments) -> Covariance:

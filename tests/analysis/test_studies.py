@@ -13,6 +13,7 @@ from romexp.analysis.merging import agree
 from romexp.analysis.missing import entry_gap, study_gaps
 from romexp.analysis.studies import Studies, to_studies
 from romexp.results.find import find_runs
+from romexp.results.rows import CaseResult
 from romexp.results.settings import differing, flat, short
 
 
@@ -28,7 +29,7 @@ def test_shards_are_the_whole(tmp_path: Path) -> None:
         write_run(tmp_path / "parts" / f"s{i}", range(i, 30, 3), selection={"shard": f"{i + 1}/3"})
     whole, parts = studies(tmp_path / "whole"), studies(tmp_path / "parts")
     (one,), (other,) = whole.studies[0].entries, parts.studies[0].entries
-    assert one.rows == other.rows
+    assert one.results == other.results
     assert one.summary == other.summary
     assert (one.label, other.label, len(other.runs)) == ("ROME", "ROME", 3)
     assert parts.problems == ()
@@ -124,10 +125,9 @@ def test_the_unedited_model_has_every_case_of_any_entry_once(tmp_path: Path) -> 
     write_run(tmp_path / "b", range(3, 10), editor="rome")
     (study,) = studies(tmp_path).studies
     assert study.unedited["n_cases"] == 10
-    assert [row["case_id"] for row in study.unedited_rows] == list(range(10))
-    successes = [
-        row["pre"]["rewrite_prompts"][0][1] > row["pre"]["rewrite_prompts"][0][0] for row in study.unedited_rows
-    ]
+    assert [result.case_id for result in study.unedited_results] == list(range(10))
+    pairs = [(result.before or {})["rewrite_prompts"][0] for result in study.unedited_results]
+    successes = [true > new for new, true in pairs]
     assert study.unedited["pre"]["ES"]["mean"] == pytest.approx(100 * np.mean(successes))
 
 
@@ -136,8 +136,8 @@ def test_of_runs_that_disagree_the_later_counts_and_it_is_said(tmp_path: Path) -
     write_run(tmp_path / "a_late", range(2, 6), selection={"offset": 2}, finished="2026-01-02T00:00:00+00:00", seed=9)
     found = studies(tmp_path)
     (entry,) = found.studies[0].entries
-    late = json.loads((tmp_path / "a_late" / "cases.jsonl").read_text().splitlines()[0])
-    assert next(row for row in entry.rows if row["case_id"] == 2) == late
+    late = CaseResult.from_json(json.loads((tmp_path / "a_late" / "cases.jsonl").read_text().splitlines()[0]))
+    assert next(result for result in entry.results if result.case_id == 2) == late
     (problem,) = found.problems
     assert "a_late: 2 cases differ" in problem
     assert "case 2" in problem
@@ -152,17 +152,17 @@ def test_rounding_is_no_disagreement(tmp_path: Path) -> None:
     far["post"]["rewrite_prompts"][0][0] += 0.5
     missing = json.loads(json.dumps(row))
     missing["post"]["rewrite_prompts"] = []
-    assert agree(row, close)
-    assert not agree(row, far)
-    assert not agree(row, missing)
+    result, *others = map(CaseResult.from_json, (row, close, far, missing))
+    assert [agree(result, other) for other in others] == [True, False, False]
 
 
 def test_answers_of_zsre_may_disagree(tmp_path: Path) -> None:
     row = json.loads((write_run(tmp_path / "a", [1], dataset="zsre", zsre=True) / "cases.jsonl").read_text())
     other = json.loads(json.dumps(row))
     other["post"]["rewrite_prompts_correct"][0] ^= True
-    assert agree(row, json.loads(json.dumps(row)))
-    assert not agree(row, other)
+    result, same, different = map(CaseResult.from_json, (row, json.loads(json.dumps(row)), other))
+    assert agree(result, same)
+    assert not agree(result, different)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +197,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_is_used(tmp_path: Path) -> No
     strange = write_run(tmp_path / "strange", range(5))
     rows = [json.loads(line) for line in (strange / "cases.jsonl").read_text().splitlines()]
     rows[3]["post"]["paraphrase_prompts"] = ["text"]
+    rows[4]["pre"] = "text"
     (strange / "cases.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "cases.jsonl").write_text("")
@@ -204,11 +205,13 @@ def test_what_cannot_be_used_is_named_and_the_rest_is_used(tmp_path: Path) -> No
     found = find_runs([tmp_path])
     merged = to_studies(found.runs)
     (study,) = merged.studies
-    assert [(entry.label, entry.n_cases) for entry in study.entries] == [("FT", 5), ("FT+L", 4), ("ROME", 4)]
+    assert [(entry.label, entry.n_cases) for entry in study.entries] == [("FT", 5), ("FT+L", 4), ("ROME", 3)]
     assert "bad/manifest.json: not a run's manifest" in found.problems[0]
     assert any("broken/cases.jsonl, line 2" in problem for problem in merged.problems)
     assert any("strange/cases.jsonl, case 3" in problem for problem in merged.problems)
-    assert len(merged.problems) == 2
+    (of_four,) = [problem for problem in merged.problems if "strange/cases.jsonl, case 4" in problem]
+    assert "pre: expected an object, found str" in of_four
+    assert len(merged.problems) == 3
 
 
 def test_a_half_done_study_says_what_is_missing_and_how_to_go_on(tmp_path: Path) -> None:

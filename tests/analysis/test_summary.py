@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from romexp.analysis.summary import case_frame, flatten, harmonic_mean, statistics, summarize, summarize_side
+from romexp.results.rows import CaseResult
 
 LN2, LN4, LN10 = math.log(2), math.log(4), math.log(10)
 POSITIVE = st.lists(st.floats(1e-300, 100), min_size=1, max_size=6)
@@ -28,11 +29,17 @@ def side(rewrite: list[float], paraphrases: list[list[float]], neighbours: list[
     }
 
 
+def results(*rows: dict[str, Any]) -> list[CaseResult]:
+    """What lines of `cases.jsonl` become."""
+    return [CaseResult.from_json(row) for row in rows]
+
+
 ROWS = [
     {"case_id": 7, "pre": side(NO, [NO, NO], [NO, NO]), "post": side(YES, [YES, NO], [NO, YES], ngram_entropy=6.0)},
     {"case_id": 2, "pre": side(NO, [NO, YES], [NO, NO]), "post": side(YES, [YES, YES], [NO, NO], ngram_entropy=5.0)},
     {"case_id": 5, "pre": side(YES, [NO, NO], [NO, YES]), "post": side(NO, [YES, YES], [NO, NO], essence_score=8.0)},
 ]
+RESULTS = results(*ROWS)
 
 
 def test_statistics_by_hand() -> None:
@@ -44,7 +51,7 @@ def test_statistics_by_hand() -> None:
 
 
 def test_summary_by_hand() -> None:
-    summary = summarize(ROWS)
+    summary = summarize(RESULTS)
     assert (summary["n_cases"], summary["n_failed"]) == (3, 0)
     means = {name: entry["mean"] for name, entry in summary["post"].items()}
     es, ps, ns = 200 / 3, 100 * 2.5 / 3, 100 * 2.5 / 3
@@ -88,8 +95,7 @@ def test_the_published_scores(parts: tuple[float, float, float], score: float) -
 
 def test_a_zero_part_makes_the_score_zero() -> None:
     assert harmonic_mean([0.0, 100.0, 100.0]) == 0.0
-    rows = [{"case_id": 0, "pre": side(NO, [NO], [NO]), "post": side(YES, [YES], [YES])}]
-    summary = summarize(rows)
+    summary = summarize(results({"case_id": 0, "pre": side(NO, [NO], [NO]), "post": side(YES, [YES], [YES])}))
     assert summary["pre"]["S"]["mean"] == 0.0 == summary["post"]["S"]["mean"]
     assert summary["pre"]["S"]["interval"] == [0.0, 0.0]
 
@@ -109,8 +115,8 @@ def test_harmonic_mean_lies_between_the_least_and_the_arithmetic_mean(values: li
 
 
 def test_no_score_without_its_three_parts() -> None:
-    rows = [{"case_id": 0, "pre": {"rewrite_prompts": [NO]}, "post": {"rewrite_prompts": [YES]}}]
-    assert set(summarize(rows)["post"]) == {"ES", "EM"}
+    only = results({"case_id": 0, "pre": {"rewrite_prompts": [NO]}, "post": {"rewrite_prompts": [YES]}})
+    assert set(summarize(only)["post"]) == {"ES", "EM"}
 
 
 def test_zsre() -> None:
@@ -122,18 +128,18 @@ def test_zsre() -> None:
         {"case_id": 0, "pre": accuracies([False], [False], [True]), "post": accuracies([True], [True, False], [True])},
         {"case_id": 1, "pre": accuracies([True], [False], [True]), "post": accuracies([True], [True, True], [False])},
     ]
-    post = {name: entry["mean"] for name, entry in summarize(rows)["post"].items()}
+    post = {name: entry["mean"] for name, entry in summarize(results(*rows))["post"].items()}
     expected = {"S": 3 / (1 / 100 + 1 / 75 + 1 / 50), "Efficacy": 100, "Paraphrase": 75, "Specificity": 50}
     assert post == pytest.approx(expected)
 
 
 def test_failed_cases_are_left_out_of_both_sides_and_counted() -> None:
-    failed = [
+    failed = results(
         {"case_id": 8, "pre": side(YES, [YES], [YES]), "error": "no such subject"},
         {"case_id": 9, "pre": side(YES, [YES], [YES]), "post": None},
         {"case_id": 10},
-    ]
-    whole, partial = summarize(ROWS), summarize(ROWS + failed)
+    )
+    whole, partial = summarize(RESULTS), summarize(RESULTS + failed)
     assert (partial["n_cases"], partial["n_failed"]) == (3, 3)
     assert (partial["pre"], partial["post"]) == (whole["pre"], whole["post"])
     assert summarize(failed) == {"n_cases": 0, "n_failed": 3, "pre": {}, "post": {}}
@@ -141,20 +147,20 @@ def test_failed_cases_are_left_out_of_both_sides_and_counted() -> None:
 
 
 def test_a_run_without_edits_has_one_side() -> None:
-    rows = [{"case_id": row["case_id"], "pre": row["pre"]} for row in ROWS]
-    summary = summarize(rows, sides=("pre",))
+    unedited = results(*({"case_id": row["case_id"], "pre": row["pre"]} for row in ROWS))
+    summary = summarize(unedited, sides=("pre",))
     assert summary["n_cases"] == 3
-    assert summary["pre"] == summarize(ROWS)["pre"]
+    assert summary["pre"] == summarize(RESULTS)["pre"]
     assert "post" not in summary
 
 
 def test_order_does_not_matter() -> None:
-    a, b = summarize(ROWS), summarize(ROWS[::-1])
+    a, b = summarize(RESULTS), summarize(RESULTS[::-1])
     assert a == b
 
 
 def test_the_frame_has_a_case_a_line(tmp_path: Any) -> None:
-    frame = case_frame([*ROWS, {"case_id": 3, "pre": side(NO, [NO], [NO])}])
+    frame = case_frame([*RESULTS, *results({"case_id": 3, "pre": side(NO, [NO], [NO])})])
     assert frame["case_id"].tolist() == [2, 3, 5, 7]
     assert frame["complete"].tolist() == [True, False, True, True]
     assert list(frame.columns) == [
@@ -195,7 +201,7 @@ def test_the_bootstrap_interval_has_about_the_normal_width() -> None:
 
 
 def test_flat_names_are_the_papers() -> None:
-    flat = flatten(summarize(ROWS))
+    flat = flatten(summarize(RESULTS))
     assert flat["n_cases"] == 3
     assert flat["post/ES"] == pytest.approx(200 / 3)
     assert flat["post/ES_half_width"] > 0

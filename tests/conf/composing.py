@@ -31,7 +31,7 @@ def for_every(things: Iterable[Thing], look: Callable[[Thing], object]) -> None:
     for thing in things:
         try:
             look(thing)
-        except (Exception, pytest.fail.Exception) as error:  # The latter is no Exception, and comes from `raises`.
+        except (Exception, pytest.fail.Exception) as error:  # What `pytest.raises` fails with is no Exception.
             wrong.append(f"{label(thing)}: {type(error).__name__}: {error}")
     if wrong:
         raise AssertionError(f"{len(wrong)} of {len(things)} are wrong\n" + "\n".join(wrong))

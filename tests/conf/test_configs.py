@@ -38,7 +38,8 @@ TOGETHER = (
 """Groups whose options are composed side by side, to compose less often: the first of each, the second of each, …
 
 What an option chooses in other groups must not be chosen for it, so a data set does not stand beside evaluators and
-references, nor a model beside covariances and tracers, nor a task beside data sets. A pair holds for every row.
+references, nor a model beside covariances and tracers, nor a task beside data sets. An option in place of a group is
+in every row.
 """
 
 LEFT_OUT = {"remote", "idf_remote", "vocabulary_remote"}
@@ -57,8 +58,8 @@ ROW_OF = {option: row for row in rows() for option in row}
 
 
 def overrides(options: list[Option]) -> list[str]:
-    chosen = [f"{group}={name}" for group, name in options]
-    return chosen + [needed for option in options for needed in NEEDED.get(option, [])]
+    needed = [override for option in options for override in NEEDED.get(option, [])]
+    return [*(f"{group}={name}" for group, name in options), *needed]
 
 
 def chosen(option: Option, *, conf: Path = CONF) -> DictConfig:
@@ -79,7 +80,7 @@ def targets(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def builds_what_it_names(option: Option, *, conf: Path = CONF) -> None:
-    node = writable(chosen(option, conf=conf))[option[0]]  # To build a task resolves, and so changes, its parts.
+    node = writable(chosen(option, conf=conf))[option[0]]  # Building a task changes the configuration it is in.
     built = instantiate(node)
     assert type(built) is get_class(node["_target_"])
     assert dataclasses.is_dataclass(built)
@@ -90,7 +91,7 @@ def builds_what_it_names(option: Option, *, conf: Path = CONF) -> None:
 def has_the_fields_of_its_classes(option: Option, *, conf: Path = CONF) -> None:
     for node in targets(OmegaConf.to_container(chosen(option, conf=conf)[option[0]])):
         target = node["_target_"]
-        if target.rsplit(".", 1)[1][0].islower():  # a function that gives a path
+        if target.rsplit(".", 1)[1][0].islower():  # This is a function that gives a path.
             continue
         fields = {f.name for f in dataclasses.fields(get_class(target)) if f.init} - LEFT_OUT
         assert set(node) - {"_target_"} == fields, target

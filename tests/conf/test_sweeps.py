@@ -122,7 +122,7 @@ def has_a_twin_that_runs_offline(study: str, *, twin: str = "") -> None:
 def test_every_study_of_the_paper_is_there_and_has_a_twin_that_runs_offline() -> None:
     assert {path.stem for path in SWEEPS} >= STUDIES
     for_every(sorted(STUDIES), has_a_twin_that_runs_offline)
-    with pytest.raises(AssertionError, match="gpt2-xl"):  # A control: a study of the paper is no twin.
+    with pytest.raises(AssertionError, match="gpt2-xl"):  # This is a control: a study of the paper is no twin.
         has_a_twin_that_runs_offline("fig5", twin="fig5")
 
 
@@ -151,7 +151,7 @@ def test_a_launcher_has_settings_that_its_plugin_knows(name: str) -> None:
     written = sweep(named("fig5"), f"hydra/launcher={name}").hydra.launcher
     try:
         schema = get_class(f"hydra_plugins.{LAUNCHERS[name]}")
-    except Exception as error:  # Hydra's own, which says nothing of its kind
+    except Exception as error:  # Hydra's own error says nothing of its kind.
         pytest.skip(f"the plugin is not installed: {error}")
     known = {field.name: field.default for field in fields(schema)}
     assert set(written) <= set(known)
@@ -168,7 +168,7 @@ def launcher_explains_its_values(path: Path) -> None:
 def test_launchers_explain_their_values(tmp_path: Path) -> None:
     launchers = sorted((ROOT / "conf" / "hydra" / "launcher").glob("*.yaml"))
     for_every(launchers, launcher_explains_its_values)
-    for path in launchers:  # A control: the same files without their last comment.
+    for path in launchers:  # This is a control: the same files lack their last comment.
         head, _, tail = path.read_text().rpartition("  #" if path.stem == "ray_cluster" else "\n#")
         (tmp_path / path.name).write_text(head + "\n" + tail.partition("\n")[2])
     with pytest.raises(AssertionError, match=f"{len(launchers)} of {len(launchers)} are wrong"):

@@ -29,6 +29,7 @@ from romexp.editors.rome import editor as editor_module
 from romexp.editors.rome.editor import Rome
 from romexp.editors.rome.values import Trajectory
 from romexp.errors import ConfigError, RecordError
+from romexp.facts import EditRequest
 from romexp.lm.apply_delta import applied
 from romexp.lm.architecture import ARCHITECTURES
 from romexp.lm.model import LanguageModel
@@ -269,6 +270,13 @@ class TestBatches:
         assert re.search(message, error.reason)
         assert furthest(edits, without) == 0
         assert furthest(edits, without[1:] + without[:1]) > 0.1  # a control: no edit is another's
+
+    def test_the_old_answer_may_be_left_out(self, tiny_gpt2: LanguageModel) -> None:
+        first = REQUESTS[0]
+        bare = EditRequest(subject=first.subject, prompt=first.prompt, target_new=first.target_new)
+        assert bare != first
+        edits = [ROME(tiny_gpt2, [request], resources=resources()) for request in (bare, first)]
+        assert furthest(*edits) == 0
 
     def test_bad_requests_alone_give_their_errors(self, tiny_gpt2: LanguageModel) -> None:
         requests = [replace(REQUESTS[0], target_new=" "), replace(REQUESTS[1], subject=" ")]

@@ -299,12 +299,24 @@ class TestOverlay:
         untouched = [0, 2, 4, 6, 8, 9]
         assert torch.equal(mixed[untouched], finite[untouched])
 
-    def test_over_applied_weights(self, tiny_gpt2: LanguageModel) -> None:
-        deltas, ids = many_deltas(tiny_gpt2), some_ids(tiny_gpt2, 1)
-        with applied(tiny_gpt2, deltas[2]), overlay(tiny_gpt2, [deltas[1]]):
-            both = run(tiny_gpt2, ids)
-        with applied(tiny_gpt2, deltas[1]), applied(tiny_gpt2, deltas[2]):
-            torch.testing.assert_close(both, run(tiny_gpt2, ids), atol=1e-4, rtol=1e-4)
+    def test_over_applied_weights_is_refused(self, tiny_gpt2: LanguageModel) -> None:
+        """An edit would be added twice. Rows without an edit may run, and afterwards all is as it was."""
+        first, second, *_, empty = many_deltas(tiny_gpt2)
+        ids = some_ids(tiny_gpt2, 1)
+        with applied(tiny_gpt2, first):
+            written = run(tiny_gpt2, ids)
+            with applied(tiny_gpt2, second):
+                pass
+            for delta in (first, second):
+                with pytest.raises(ValueError, match="hold an edit already"), overlay(tiny_gpt2, [delta]):
+                    pytest.fail("entered")
+            for nothing in (None, empty):
+                with overlay(tiny_gpt2, [nothing]):
+                    assert torch.equal(run(tiny_gpt2, ids), written)
+        with pytest.raises(ZeroDivisionError), applied(tiny_gpt2, first):
+            raise ZeroDivisionError
+        with applied(tiny_gpt2, empty), overlay(tiny_gpt2, [first]):
+            torch.testing.assert_close(run(tiny_gpt2, ids), written, atol=1e-4, rtol=1e-4)
 
     def test_ends_also_after_an_error(self, tiny_gpt2: LanguageModel) -> None:
         deltas, ids = many_deltas(tiny_gpt2), some_ids(tiny_gpt2, 1)

@@ -18,8 +18,8 @@ from page_runs_made_up import change_rows, studies, write_editors, write_sweep
 from PIL import Image
 from report_runs import write_run
 
-from romexp.analysis.generations import Generations, generations
 from romexp.analysis.studies import Study
+from romexp.analysis.summary import case_frame
 from romexp.analysis.sweeps import sweep_axis
 from romexp.reporting.figures import draw_all as figures
 from romexp.reporting.figures.draw_all import MOST_BARS, draw_all, drawings
@@ -34,7 +34,7 @@ from romexp.reporting.figures.style import (
     write_figure,
 )
 from romexp.reporting.figures.sweeps import sweep_figure
-from romexp.reporting.figures.texts import LABELS, WIDTH, _paragraph, _width, generation_figure
+from romexp.results.rows import CaseResult
 
 
 def statistic(mean: float, half: float | None = 1.0) -> dict[str, object]:
@@ -185,11 +185,13 @@ class TestEditors:
     def test_boxes_are_quartiles_of_cases(self) -> None:
         nlls = [0.1, 0.5, 1.0, 2.0, 3.0]
         rows = [{"case_id": i, "post": {"rewrite_prompts": [[nll, 50.0]]}} for i, nll in enumerate(nlls)]
-        figure = case_boxes({"ROME": rows}, colors={"ROME": "#222222"}, title="t")
+        frame = case_frame([CaseResult.from_json(row) for row in rows])
+        figure = case_boxes({"ROME": frame}, colors={"ROME": "#222222"}, title="t")
         assert figure is not None
         median = figure.axes[0].lines[4].get_ydata()
         assert median == pytest.approx(100 * np.exp(-1.0) * np.ones(2), abs=0.01)
-        assert case_boxes({"ROME": [{"case_id": 0}]}, colors={}, title="t") is None
+        nothing = case_frame([CaseResult.from_json({"case_id": 0})])
+        assert case_boxes({"ROME": nothing}, colors={}, title="t") is None
 
     def test_rome_and_attnedit_get_a_figure_of_their_own(self, tmp_path: Path) -> None:
         write_editors(tmp_path, editors={"rome": 4.0, "ft_attn": 3.0})
@@ -221,7 +223,6 @@ class TestEditors:
         (study,) = studies(tmp_path)
         bars = next(figure for what, _, figure in drawings(study) if what == "editors")
         assert [label.get_text() for label in bars.axes[0].get_yticklabels()] == ["unedited", "FT"]
-        assert list(generations(study)[0].texts) == ["unedited", "FT"]
 
     def test_a_large_sweep_is_no_bar_chart(self, tmp_path: Path) -> None:
         write_sweep(tmp_path, layers=range(MOST_BARS // 2 + 1), n=2)
@@ -230,75 +231,11 @@ class TestEditors:
         assert list(captions(studies(tmp_path)[0])) == ["editors", "cases", "sweep_rome"]
 
 
-class TestGenerations:
-    def test_one_prompt_each_and_the_unedited_model_first(self, tmp_path: Path) -> None:
-        write_editors(tmp_path)
-        found = generations(studies(tmp_path)[0])
-        assert [each.case_id for each in found] == [0, 1, 2, 3]
-        assert list(found[0].texts) == ["unedited", "FT", "ROME"]
-        assert found[0].begins == [0, 2]
-        assert found[0].prompts == ()
-        assert found[0].fact == "subject 0 is"
-
-    def test_the_prompt_stands_once_above_what_was_written_after_it(self, tmp_path: Path) -> None:
-        write_editors(tmp_path, n=1)
-        asked = ["The home of someone is", "The home of someone is", "He likes"]
-        for name in ("ft0", "rome0"):
-            change_rows(tmp_path / name, {0: {"prompts": {"generation_prompts": asked}}})
-        (case,) = generations(studies(tmp_path)[0])
-        assert case.begins == [0, 2]
-        figure = generation_figure([case], title="t", texts=2)
-        assert figure is not None
-        shown = " ".join(each.get_text() for each in figure.texts)
-        assert shown.count("The home of someone is") == shown.count("He likes") == 1
-        assert shown.count("prompt") == 2
-        assert "… a , said rome." in shown
-
-    def test_cases_that_one_editor_lacks_are_left_out(self, tmp_path: Path) -> None:
-        write_editors(tmp_path)
-        change_rows(tmp_path / "ft0", {1: {"post": None}})
-        assert [each.case_id for each in generations(studies(tmp_path)[0])] == [0, 2, 3]
-
-    def test_texts_of_very_many_models_are_no_figure(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        write_editors(tmp_path, n=2)
-        assert "generations" in captions(studies(tmp_path)[0])
-        monkeypatch.setattr(figures, "MOST_BARS", 2)
-        assert "generations" not in captions(studies(tmp_path)[0])
-
-    def test_the_figure_holds_every_word_inside_its_width(self) -> None:
-        text = "Ein $wort$ o* 東京 " + "w" * 200 + " judo, " + "and so on " * 40
-        case = Generations(
-            case_id=0,
-            subject="x",
-            fact="x plays",
-            target_new="judo",
-            target_true="boxing",
-            texts={"unedited": [text], "an editor with a long name (layer=3)": ["short"]},
-        )
-        figure = generation_figure([case], title="title")
-        assert figure is not None
-        shown = [each.get_text() for each in figure.texts]
-        assert {r"\$wort\$", "□□", "judo", "title", "short"} <= set(shown)
-        assert {each.get_color() for each in figure.texts if each.get_text() == "judo"} == {"#D55E00"}
-        FigureCanvasAgg(figure).draw()
-        right = max(each.get_window_extent().x1 for each in figure.texts)
-        assert right <= figure.bbox.width + 2
-        assert generation_figure([], title="none") is None
-
-    def test_wrapping_loses_no_word(self) -> None:
-        text = "one two  three " * 30
-        pieces, below = _paragraph(text, {"two": "red"}, left=LABELS, right=WIDTH, y=10)
-        assert [piece.text for piece in pieces] == text.split()
-        assert {piece.color for piece in pieces if piece.text == "two"} == {"red"}
-        assert all(piece.x + _width(piece.text, piece.bold) <= WIDTH for piece in pieces)
-        assert below > max(piece.y for piece in pieces)
-
-
 def test_figures_are_byte_identical_when_repeated(tmp_path: Path) -> None:
     write_editors(tmp_path / "runs", n=2)
     first = draw_all(studies(tmp_path / "runs"), tmp_path / "a")
     again = draw_all(studies(tmp_path / "runs"), tmp_path / "b")
-    names = [f"minifact_minifact_{what}" for what in ("editors", "cases", "generations")]
+    names = [f"minifact_minifact_{what}" for what in ("editors", "cases")]
     assert [path.name for path in first] == [f"{name}{ending}" for name in names for ending in (".pdf", ".png")]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
     with Image.open(tmp_path / "a" / "minifact_minifact_editors.png") as image:
@@ -311,7 +248,7 @@ def test_figures_are_byte_identical_when_repeated(tmp_path: Path) -> None:
 
 
 def test_studies_of_one_name_do_not_overwrite_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "drawings", lambda study: [("editors", "a caption", Figure())])
+    monkeypatch.setattr(figures, "drawings", lambda study, **_: [("editors", "a caption", Figure())])
     write_editors(tmp_path / "runs", editors={"rome": 3.0}, n=1)
     write_run(tmp_path / "runs" / "other", range(1))
     names = [path.name for path in draw_all(studies(tmp_path / "runs"), tmp_path / "figures")]

@@ -16,7 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from report_runs import write_run
 
-from romexp.reporting.page.cases import MOST_TEXTS, case_data
+from romexp.reporting.page.cases import MOST_TEXTS, case_data, different_prompts
 from romexp.reporting.page.render import TEMPLATE, write_page
 from romexp.reporting.page.runs import MOST_ASIDE, describe_run, run_ids
 from romexp.results.find import find_runs
@@ -251,6 +251,14 @@ class TestCases:
             change_rows(tmp_path / name, {0: {"pre": {"text": texts}, "post": {"text": texts}}})
         (case,) = case_data(studies(tmp_path)[0], identifier="s0", most_cases=1)["cases"]
         assert [text[0] for text in case["post"][0]["texts"]] == ["A", "B", "C"][:MOST_TEXTS]
+
+    def test_the_first_text_of_each_prompt(self) -> None:
+        """By the prompts, or by the texts' first words where there is not one prompt a text."""
+        texts = ["He is a poet.", "He is a pilot.", "She is a judge."]
+        assert different_prompts(texts, ["He", "He is a", "He"]) == [0, 1]
+        assert different_prompts(texts, ["He", "He"]) == different_prompts(texts, []) == [0, 1, 2]
+        assert different_prompts(["He is a poet and", "He is a poet in", "She"], []) == [0, 2]
+        assert different_prompts([], []) == []
 
 
 class TestRuns:

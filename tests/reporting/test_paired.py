@@ -21,7 +21,7 @@ def test_paired_differences_are_those_of_a_naive_computation(tmp_path: Path) -> 
     (study,) = studies(tmp_path)
     ft, rome = study.entries
     pair = paired(rome, ft, seed=3)
-    by_id = [{row["case_id"]: case_metrics(row["post"]) for row in entry.rows} for entry in (rome, ft)]
+    by_id = [{each.case_id: case_metrics(each.after or {}) for each in entry.results} for entry in (rome, ft)]
     common = sorted(set(by_id[0]) & set(by_id[1]))
     assert (pair.n, common) == (40, list(range(20, 60)))
     for name in ("ES", "EM", "PS", "PM", "NS", "NM"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from romexp.errors import DataError
-from romexp.results.rows import complete, mend, read_rows
+from romexp.facts import EditRequest
+from romexp.results.rows import CaseResult, cut_torn_line, read_rows
 
 ROWS = [{"case_id": i, "pre": {"text": [f"Zoë {i}\n\u2028"]}, "post": {}} for i in range(3)]
 TEXT = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
@@ -21,7 +23,7 @@ def test_a_file_cut_anywhere_gives_its_whole_rows_and_can_be_continued(tmp_path:
         path.write_bytes(TEXT[:cut])
         whole = sum(end <= cut for end in ends)  # a row counts once its closing brace is there
         assert read_rows(path) == ROWS[:whole]
-        mend(path)
+        cut_torn_line(path)
         with path.open("ab") as file:
             file.write(b'{"case_id": 99}\n')
         assert read_rows(path) == [*ROWS[:whole], {"case_id": 99}]
@@ -51,11 +53,54 @@ def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
     path = tmp_path / "cases.jsonl"
     path.touch()
     assert read_rows(path) == []
-    mend(path)
+    cut_torn_line(path)
     assert path.read_bytes() == b""
 
 
-def test_a_case_is_complete_when_measured_on_every_side() -> None:
-    row = {"case_id": 1, "pre": {"rewrite_prompts": []}, "post": None}
-    assert complete(row, ["pre"])
-    assert not complete(row, ["pre", "post"])
+RESULT = CaseResult(
+    case_id=7,
+    request=EditRequest(
+        subject="Zoë", prompt="{} lives in", target_new="Oslo", target_true="Rome", relation_id="P1", target_new_id="Q2"
+    ),
+    prompts={"rewrite_prompts": ["Zoë lives in"], "generation_prompts": ["Zoë", "Zoë"]},
+    before={"rewrite_prompts": [[2.5, None]], "notes": ["an NLL that is not finite"]},
+    after={"rewrite_prompts": [[0.5, 3.0]]},
+    edit={"layer": 3, "loss": [1.0, 0.5]},
+    seconds=0.25,
+)
+
+
+class TestCaseResult:
+    def test_comes_back_from_its_line_as_it_was(self) -> None:
+        line = json.dumps(RESULT.to_json(), ensure_ascii=False, allow_nan=False)
+        assert CaseResult.from_json(json.loads(line)) == RESULT
+
+    def test_its_line_has_the_names_of_the_file_format(self) -> None:
+        """docs/method.md §11."""
+        row = RESULT.to_json()
+        assert list(row) == ["case_id", "requested_rewrite", "prompts", "pre", "post", "edit", "time"]
+        assert row["requested_rewrite"]["target_new"] == "Oslo"
+        assert (row["pre"], row["post"], row["time"]) == (RESULT.before, RESULT.after, 0.25)
+
+    def test_what_a_line_does_not_say_is_empty(self) -> None:
+        """A case that failed, and rows that were written before they had all parts."""
+        bare = CaseResult.from_json({"case_id": 3, "post": None, "error": "no"})
+        assert (bare.case_id, bare.request.subject, bare.request.text) == (3, "", "")
+        assert (bare.before, bare.after, bare.prompts, bare.edit, bare.seconds) == (None, None, {}, {}, 0.0)
+
+    def test_prompts_that_are_no_list_are_left_out(self) -> None:
+        row = RESULT.to_json() | {"prompts": {"rewrite_prompts": "Zoë lives in", "generation_prompts": ["Zoë"]}}
+        assert CaseResult.from_json(row).prompts == {"generation_prompts": ["Zoë"]}
+
+    @pytest.mark.parametrize("part", ["requested_rewrite", "pre", "post", "edit"])
+    def test_a_part_of_another_type_is_named(self, part: str) -> None:
+        with pytest.raises(DataError, match=f"{part}: expected an object, found list"):
+            CaseResult.from_json(RESULT.to_json() | {part: [1]})
+
+    def test_is_complete_when_measured_on_every_side(self) -> None:
+        one_sided = replace(RESULT, after=None)
+        assert one_sided.is_complete(["pre"])
+        assert not one_sided.is_complete(["pre", "post"])
+        assert RESULT.is_complete(["pre", "post"])
+        assert (RESULT.measured("pre"), RESULT.measured("post")) == (RESULT.before, RESULT.after)
+        assert one_sided.measured("post") is None

@@ -64,7 +64,7 @@ def test_rows_that_do_not_say_their_prompts_are_gone_on_after(romexp: Command, t
     assert gone_on[:2] == early
     assert gone_on[2]["prompts"] == whole[2]["prompts"]
     merged = merge(find_runs([tmp_path]).runs)
-    assert (len(merged.rows), merged.problems) == (3, ())  # they agree
+    assert (len(merged.results), merged.problems) == (3, ())  # they agree
 
 
 def test_a_finished_run_is_not_done_again(romexp: Command, tiny: list[str], tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from romexp.data.corpora import TextCorpus
 from romexp.data.known import KnownFacts
 from romexp.editors.none import NoEdit
 from romexp.editors.rome.editor import Rome
+from romexp.editors.traced_layer import remember_layer, traced_layer, with_traced_layer
 from romexp.errors import ConfigError, DataError
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.minifact import assets
 from romexp.tasks.trace import TraceExperiment
-from romexp.editors.traced_layer import remember_layer, traced_layer, with_traced_layer
 from romexp.tracing.tracer import Tracer
 from romexp.tracking import NoTracker, WandbTracker
 

@@ -1,4 +1,4 @@
-"""docs/method.md §2.1, §2.2, §2.5 word by word: one whole forward pass for every cell, row 0 clean, rows 1…n corrupted."""
+"""docs/method.md §2.1, §2.2, §2.5 word by word: one whole pass for every cell, row 0 clean, rows 1…n corrupted."""
 
 from __future__ import annotations
 

@@ -231,7 +231,11 @@ def test_prompts_that_cannot_be_traced_are_named(tiny_gpt2: LanguageModel) -> No
     assert isinstance(absent, RecordError)
     assert isinstance(empty, RecordError)
     assert "Nobody" in absent.reason
-    assert (absent.index, absent.field) == (1, "subject")
+    assert absent.field == "subject"
+    (alone,) = prepare_prompts(tiny_gpt2, texts[:1], SUBJECTS[:1])
+    assert isinstance(alone, TracedPrompt)
+    assert (good.ids, good.subject_range, good.answer) == (alone.ids, alone.subject_range, alone.answer)
+    assert good.high_score == pytest.approx(alone.high_score, abs=1e-6)
 
 
 @pytest.mark.parametrize(

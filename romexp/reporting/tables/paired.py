@@ -11,7 +11,7 @@ import pandas as pd
 
 from romexp.analysis.metrics import SCORED
 from romexp.analysis.studies import Entry, Study
-from romexp.analysis.summary import Statistics, bootstrap, interval_of, metric_statistics, score_of
+from romexp.analysis.summary import Statistics, bootstrap, interval_of, metric_statistics, scores_of
 from romexp.reporting.tables.model import Block, Cell, Column, Line, ReportTable, metric_columns, statistic_cell
 
 MOST_PAIRS = 45
@@ -116,15 +116,16 @@ def _score_difference(one: np.ndarray, two: np.ndarray, *, seed: int) -> Statist
     """
     both = np.concatenate([one, two], axis=1)
     return {
-        "mean": _difference(both.mean(axis=0)),
+        "mean": float(_difference(both.mean(axis=0))),
         "half_width": None,
         "interval": bootstrap(both, _difference, seed=seed),
         "n": len(one),
     }
 
 
-def _difference(means: np.ndarray) -> float:
-    return score_of(means[:3]) - score_of(means[3:])
+def _difference(means: np.ndarray) -> np.ndarray:
+    """Difference of S from the six means of two editors (6 × …)."""
+    return scores_of(means[:3]) - scores_of(means[3:])
 
 
 def _line(study: Study, pair: Paired, names: Sequence[str]) -> Line:
