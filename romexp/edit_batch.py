@@ -83,6 +83,8 @@ class EditBatch:
         def measure(unknown: Sequence[Case]) -> list[Measurements | RecordError]:
             """The unedited model on these cases. The first call measures the edited ones too: they share most work."""
             todo = [] if after else changed
+            if not unknown and not todo:
+                return []
             found = self.evaluator(
                 self.lm,
                 [*unknown, *(case for case, _ in todo)],
@@ -94,8 +96,6 @@ class EditBatch:
             return found[: len(unknown)]
 
         before = self.unedited.measurements(cases, measure)
-        if changed and not after:
-            measure([])
         return [
             # An edit that changes nothing is not measured again.
             _outcome(case, edit, before=own, after=after.get(case.case_id, own), seconds=seconds)

@@ -10,7 +10,7 @@ import torch
 from romexp.api import checks
 from romexp.errors import ConfigError, RecordError, raise_first_error
 from romexp.lm.apply_delta import overlay
-from romexp.lm.forward import Row, check_length, context_length, logits, make_pass, run
+from romexp.lm.forward import Row, check_length, context_length, logits, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
 from romexp.lm.sampling import Sampler, generate
 from romexp.lm.tokens import encode
@@ -84,6 +84,6 @@ def next_token_probabilities(
             raise ConfigError(f"prompt: {prompt!r} has no token")
         check_length(lm, len(row))
     with overlay(lm, deltas):
-        final = run(lm, make_pass(lm, rows))
+        final = run_blocks(lm, make_inputs(lm, rows))
     last = final[torch.arange(len(rows), device=final.device), [len(row) - 1 for row in rows]]
     return logits(lm, last).softmax(dim=-1)

@@ -55,8 +55,8 @@ class Editor(Protocol):
     ) -> list[Edit | RecordError]:
         """Edit each request independently of the others; leave `lm` as it was.
 
-        Raises:
-            RecordError: a request cannot be edited; its `index` is the position in `requests`.
+        Returns:
+            One edit a request, in order; in the place of a request that cannot be edited, its error.
         """
         ...
 

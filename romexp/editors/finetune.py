@@ -21,7 +21,7 @@ from romexp.editors.targets import Spot, edit_text, read_targets
 from romexp.errors import ConfigError, RecordError, result_or_error, with_errors_in_place, without_errors
 from romexp.facts import EditRequest
 from romexp.lm.apply_delta import weight_in_out
-from romexp.lm.forward import Pass, Row, make_pass, run
+from romexp.lm.forward import BlockInputs, Row, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
 from romexp.lm.weight_delta import Dense, WeightDelta
 
@@ -76,11 +76,11 @@ class FineTune:
 
     def _edits(self, lm: LanguageModel, texts: Sequence[_Text]) -> list[Edit]:
         layer = pick_layer(lm, layer=self.layer, fraction=self.layer_fraction)
-        given = make_pass(lm, [text.row for text in texts])
+        inputs = make_inputs(lm, [text.row for text in texts])
         with torch.no_grad():
-            below = run(lm, given, stop=layer) if layer > 0 else None
+            below = run_blocks(lm, inputs, stop=layer) if layer > 0 else None
         trained = self._trainable(lm, layer, len(texts))
-        losses = self._train(lm, texts, given, below, trained, layer)
+        losses = self._train(lm, texts, inputs, below, trained, layer)
         return [
             Edit(
                 delta=WeightDelta(terms={name: Dense(value=values[i].clone()) for name, values in trained.items()}),
@@ -108,7 +108,7 @@ class FineTune:
         self,
         lm: LanguageModel,
         texts: Sequence[_Text],
-        given: Pass,
+        inputs: BlockInputs,
         below: torch.Tensor | None,
         trained: dict[str, torch.Tensor],
         layer: int,
@@ -118,11 +118,11 @@ class FineTune:
         active = list(range(len(texts)))
         state = _Training(parameters=trained, lr=self.lr, bound=self.norm_constraint)
         for _ in range(self.num_steps):
-            index = torch.tensor(active, device=given.ids.device)
+            index = torch.tensor(active, device=inputs.ids.device)
             chosen = {name: values[index].requires_grad_(True) for name, values in trained.items()}
             hidden = below[index] if below is not None else None
             with torch.enable_grad(), _through(lm, chosen):
-                final = run(lm, given.select(index), start=layer, hidden=hidden)
+                final = run_blocks(lm, inputs.select(index), start=layer, hidden=hidden)
                 loss = read_targets(lm, final, [texts[i].spots for i in active]).nll()
             for i, value in zip(active, loss.tolist(), strict=True):
                 history[i].append(value)
@@ -171,8 +171,8 @@ def _through(lm: LanguageModel, deltas: dict[str, torch.Tensor]) -> Iterator[Non
 
 
 def _adder(value: torch.Tensor) -> Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor]:
-    def hook(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-        x = inputs[0]
+    def hook(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
+        x = args[0]
         own = value.to(x.dtype)
         return output + (own[:, None] if own.ndim == 2 else torch.bmm(x, own))
 

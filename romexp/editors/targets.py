@@ -92,7 +92,7 @@ def read_targets(lm: LanguageModel, final: torch.Tensor, spots: Sequence[Sequenc
     """Read each text's spots, at least one in all.
 
     Args:
-        final: (texts × tokens × hidden size) as `romexp.lm.forward.run` returns it.
+        final: (texts × tokens × hidden size) as `romexp.lm.forward.run_blocks` returns it.
     """
     flat = [(i, *spot, 1 / len(own)) for i, own in enumerate(spots) for spot in own]
     rows, columns, tokens, weights = (torch.tensor(part, device=final.device) for part in zip(*flat, strict=True))

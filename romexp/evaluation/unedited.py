@@ -55,7 +55,8 @@ class UneditedCache:
         another process is measuring just now is waited for at the end, and measured here if it came to nothing there.
 
         Args:
-            measure: measures the unedited model on some cases. It is called at most twice.
+            measure: measures the unedited model on some cases, maybe none. It is called once before any waiting, so
+                that the caller can do other work in it, and a second time only where another process gave up.
         """
         found = self._kept(cases)
         with self._lock_available(case for case in cases if case.case_id not in found) as claimed:
@@ -65,15 +66,15 @@ class UneditedCache:
         if others:
             with self._wait_for_others(others):
                 found |= self._kept(others)
-                found |= self._measured([case for case in others if case.case_id not in found], measure)
+                if left := [case for case in others if case.case_id not in found]:
+                    found |= self._measured(left, measure)
         return [found[case.case_id] for case in cases]
 
     def _measured(self, cases: Sequence[Case], measure: Measure) -> Found:
         """Measure these cases, and keep all but errors."""
-        if not cases:
-            return {}
         found = list(zip(cases, measure(cases), strict=True))
-        self._keep([(case, own) for case, own in found if not isinstance(own, RecordError)])
+        if good := [(case, own) for case, own in found if not isinstance(own, RecordError)]:
+            self._keep(good)
         return {case.case_id: own for case, own in found}
 
     def _kept(self, cases: Iterable[Case]) -> Found:

@@ -12,7 +12,7 @@ from romexp.editors.learned.factors import edit_factors
 from romexp.editors.targets import read_targets
 from romexp.learning.draws import Draw
 from romexp.lm.apply_delta import overlay
-from romexp.lm.forward import Pass, Row, layer_of, logits, make_pass, run
+from romexp.lm.forward import BlockInputs, Row, layer_of, logits, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
 from romexp.lm.weight_delta import WeightDelta
 
@@ -46,10 +46,10 @@ def _on_targets(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     texts = [text for draw in draws for text in draw.outers]
     owners = [i for i, draw in enumerate(draws) for _ in draw.outers]
-    given = make_pass(lm, [Row.text(text.ids[:-1]) for text in texts])
-    hidden = _below(lm, given, start)
+    inputs = make_inputs(lm, [Row.text(text.ids[:-1]) for text in texts])
+    hidden = _below(lm, inputs, start)
     with overlay(lm, [deltas[i] for i in owners]):
-        final = run(lm, given, start=start, hidden=hidden)
+        final = run_blocks(lm, inputs, start=start, hidden=hidden)
     said = read_targets(lm, final, [text.spots for text in texts])
     return _mean_by(said.nll(), owners, len(draws)), _mean_by(said.right(), owners, len(draws))
 
@@ -57,12 +57,12 @@ def _on_targets(
 def _on_locality(lm: LanguageModel, deltas: Sequence[WeightDelta], draws: Sequence[Draw], start: int) -> torch.Tensor:
     texts = [ids for draw in draws for ids in draw.locality]
     owners = [i for i, draw in enumerate(draws) for _ in draw.locality]
-    given = make_pass(lm, [Row.text(ids) for ids in texts])
-    hidden = _below(lm, given, start)
+    inputs = make_inputs(lm, [Row.text(ids) for ids in texts])
+    hidden = _below(lm, inputs, start)
     with torch.no_grad():
-        before = run(lm, given, start=start, hidden=hidden)
+        before = run_blocks(lm, inputs, start=start, hidden=hidden)
     with overlay(lm, [deltas[i] for i in owners]):
-        after = run(lm, given, start=start, hidden=hidden)
+        after = run_blocks(lm, inputs, start=start, hidden=hidden)
     lengths = torch.tensor([len(ids) for ids in texts], device=after.device)
     real = torch.arange(after.shape[1], device=after.device)[None] < lengths[:, None]
     divergence = _kl(logits(lm, before[real]), logits(lm, after[real]))
@@ -71,9 +71,9 @@ def _on_locality(lm: LanguageModel, deltas: Sequence[WeightDelta], draws: Sequen
 
 
 @torch.no_grad()
-def _below(lm: LanguageModel, given: Pass, start: int) -> torch.Tensor | None:
+def _below(lm: LanguageModel, inputs: BlockInputs, start: int) -> torch.Tensor | None:
     """The state that enters the lowest edited block: the same for every edited model."""
-    return run(lm, given, stop=start) if start > 0 else None
+    return run_blocks(lm, inputs, stop=start) if start > 0 else None
 
 
 def _kl(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:

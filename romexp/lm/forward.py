@@ -45,7 +45,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Pass:
+class BlockInputs:
     """What one forward pass is given.
 
     Attributes:
@@ -59,12 +59,12 @@ class Pass:
     positions: torch.Tensor
     mask: torch.Tensor
 
-    def select(self, rows: torch.Tensor) -> Pass:
+    def select(self, rows: torch.Tensor) -> BlockInputs:
         """The pass of these batch rows, repeats allowed."""
-        return Pass(ids=self.ids[rows], positions=self.positions[rows], mask=self.mask[rows])
+        return BlockInputs(ids=self.ids[rows], positions=self.positions[rows], mask=self.mask[rows])
 
 
-def make_pass(lm: LanguageModel, rows: Sequence[Row]) -> Pass:
+def make_inputs(lm: LanguageModel, rows: Sequence[Row]) -> BlockInputs:
     """Right-pad rows into one pass; a row may be empty. Padding sees and is seen by nothing but itself.
 
     Raises:
@@ -83,7 +83,7 @@ def make_pass(lm: LanguageModel, rows: Sequence[Row]) -> Pass:
     key, query = segments[:, None, :], segments[:, :, None]
     causal = torch.ones((width, width), dtype=torch.bool, device=lm.device).tril()
     allowed = causal & ((key == query) | ((key == 0) & (query >= 0)))
-    return Pass(ids=ids, positions=positions, mask=additive_mask(lm, allowed[:, None]))
+    return BlockInputs(ids=ids, positions=positions, mask=additive_mask(lm, allowed[:, None]))
 
 
 def additive_mask(lm: LanguageModel, allowed: torch.Tensor) -> torch.Tensor:
@@ -153,9 +153,9 @@ class KeysAndValues:
         return next((keys[:, :, : self.width].shape[2] for keys, _ in self.prefix.values()), 0)
 
 
-def run(
+def run_blocks(
     lm: LanguageModel,
-    given: Pass,
+    inputs: BlockInputs,
     *,
     start: int = 0,
     stop: int | None = None,
@@ -165,7 +165,7 @@ def run(
     """Run blocks `start` … `stop`-1 and return the residual stream (batch × queries × hidden size).
 
     Args:
-        start: first block to run; `hidden` is then its input, for the same columns as `given`. One past the last
+        start: first block to run; `hidden` is then its input, for the same columns as `inputs`. One past the last
             block leaves only the final norm.
         stop: one past the last block. None runs them all and applies the final norm, ready for `logits`.
         cache: an object with `update(keys, values, layer)` (see `KeysAndValues`).
@@ -180,9 +180,9 @@ def run(
         return lm.module(lm.architecture.final_norm)(hidden)
     with _only_blocks(lm, start=start, stop=stop, hidden=hidden) as last_output:
         out = lm.model.base_model(
-            input_ids=given.ids,
-            position_ids=given.positions,
-            attention_mask=given.mask,
+            input_ids=inputs.ids,
+            position_ids=inputs.positions,
+            attention_mask=inputs.mask,
             past_key_values=cache,
             use_cache=False,
         )
@@ -225,7 +225,7 @@ def _feed(hidden: torch.Tensor):  # type: ignore[no-untyped-def]
 
 
 def logits(lm: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
-    """Output head on states that `run` returned with the final norm applied: (… × vocabulary), in float32."""
+    """Output head on states that `run_blocks` returned with the final norm applied: (… × vocabulary), in float32."""
     head = lm.model.get_output_embeddings()
     return head(hidden).float()
 
@@ -242,7 +242,7 @@ def layer_of(lm: LanguageModel, parameter: str) -> int:
     return int(parameter[len(prefix) :].split(".", 1)[0])
 
 
-def suffix_pass(lm: LanguageModel, rows: Sequence[Row], starts: Sequence[int], *, prefix_width: int) -> Pass:
+def suffix_inputs(lm: LanguageModel, rows: Sequence[Row], starts: Sequence[int], *, prefix_width: int) -> BlockInputs:
     """A pass over each row's tokens from `starts[i]` on, looking back at a cached prefix of `prefix_width` columns.
 
     Column c of the prefix is token c of the row and is visible if c < starts[i].
@@ -251,7 +251,7 @@ def suffix_pass(lm: LanguageModel, rows: Sequence[Row], starts: Sequence[int], *
         Row(ids=row.ids[s:], positions=row.positions[s:], segments=row.segments[s:])
         for row, s in zip(rows, starts, strict=True)
     ]
-    own = make_pass(lm, tails)
+    own = make_inputs(lm, tails)
     visible = torch.arange(prefix_width, device=lm.device)[None] < torch.tensor(list(starts), device=lm.device)[:, None]
     before = additive_mask(lm, visible[:, None, None, :].expand(-1, 1, own.ids.shape[1], -1))
     return replace(own, mask=torch.cat([before, own.mask], dim=-1))

@@ -16,7 +16,7 @@ import torch
 from romexp.errors import ConfigError, RecordError, result_or_error, with_errors_in_place, without_errors
 from romexp.lm.apply_delta import overlay
 from romexp.lm.batching import batched
-from romexp.lm.forward import Pass, additive_mask, check_length, context_length, logits, run
+from romexp.lm.forward import BlockInputs, additive_mask, check_length, context_length, logits, run_blocks
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import encode
 from romexp.lm.weight_delta import WeightDelta
@@ -100,7 +100,7 @@ def generate(
     rows = [
         _Row(ids=encoding.ids or (int(lm.tokenizer.eos_token_id),), seed=seed, delta=delta)
         for encoding, seed, delta in zip(
-            encode(lm.tokenizer, prompts), seeds, deltas or [None] * len(seeds), strict=True
+            encode(lm.tokenizer, prompts), seeds, [None] * len(seeds) if deltas is None else deltas, strict=True
         )
     ]
     checked = [result_or_error(partial(_checked, lm, row)) for row in rows]
@@ -182,7 +182,9 @@ def _grow(
     for step in range(steps):
         end = width + step
         mask = additive_mask(lm, allowed[:, None, seen:end, :end])
-        hidden = run(lm, Pass(ids=ids[:, seen:end], positions=positions[:, seen:end], mask=mask), cache=buffer)
+        hidden = run_blocks(
+            lm, BlockInputs(ids=ids[:, seen:end], positions=positions[:, seen:end], mask=mask), cache=buffer
+        )
         ids[:, end] = _draw(logits(lm, hidden[:, -1]), draws[:, step], sampler)
         seen = end
     lists = ids.tolist()

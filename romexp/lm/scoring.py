@@ -1,4 +1,5 @@
-"""How likely a model finds given targets: length-normalized NLL and next-token predictions (docs/method.md §5.2, §5.6).
+"""How likely a model finds inputs targets: length-normalized NLL and next-token predictions
+(docs/method.md §5.2, §5.6).
 
 A prompt is run once, whatever the number of targets (they are packed behind it as alternatives), and the blocks below
 the lowest edited layer are run once for all edits of a prompt.
@@ -16,7 +17,7 @@ import torch
 from romexp.errors import RecordError, result_or_error, with_errors_in_place
 from romexp.lm.apply_delta import overlay
 from romexp.lm.batching import batched
-from romexp.lm.forward import Pass, Row, check_length, layer_of, logits, make_pass, run
+from romexp.lm.forward import BlockInputs, Row, check_length, layer_of, logits, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import Encoding, encode
 from romexp.lm.weight_delta import WeightDelta
@@ -86,7 +87,7 @@ def score(
     readings: list[_Reading] = []
     edits: list[WeightDelta | None] = []
     spans: list[range] = []
-    for delta, query_rows in zip(deltas or [None] * len(queries), packed, strict=True):
+    for delta, query_rows in zip([None] * len(queries) if deltas is None else deltas, packed, strict=True):
         if isinstance(query_rows, RecordError):
             continue
         first = len(readings)
@@ -115,7 +116,7 @@ def text_nlls(
     ids = [encoding.ids[: max_tokens or lm.max_positions] for encoding in encode(lm.tokenizer, texts)]
     rows = [Row.text(row) for row in ids]
     readings = [_Reading(row=i, columns=tuple(range(len(row) - 1)), token_ids=row[1:]) for i, row in enumerate(ids)]
-    scores = _read(lm, rows, readings, deltas or [None] * len(texts), max_batch_tokens)
+    scores = _read(lm, rows, readings, [None] * len(texts) if deltas is None else deltas, max_batch_tokens)
     return [s.token_nlls for s in scores]
 
 
@@ -151,7 +152,13 @@ def _pack(lm: LanguageModel, queries: Sequence[Query]) -> list[_Packed | RecordE
 
 
 def _pack_one(lm: LanguageModel, query: Query, encodings: Sequence[Encoding]) -> _Packed:
-    """Targets whose prompt tokens agree share a row."""
+    """Targets whose prompt tokens agree share a row.
+
+    Raises:
+        RecordError: a prompt or target has no token, or is too long for the model.
+    """
+    if any(not target.strip() for target in query.targets):
+        raise RecordError(f"{_short(query.prompt)!r}: a target is empty", field="target")
     branches: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
     order: list[tuple[tuple[int, ...], int]] = []
     for encoding in encodings:
@@ -171,9 +178,12 @@ def _split(lm: LanguageModel, encoding: Encoding, query: Query) -> tuple[tuple[i
         start = target_start(encoding, len(query.prompt))
         check_length(lm, len(encoding) - 1)  # the last token is only predicted
     except RecordError as error:
-        shown = query.prompt if len(query.prompt) <= 80 else f"{query.prompt[:77]}…"
-        raise RecordError(f"{shown!r}: {error.reason}", field=error.field) from error
+        raise RecordError(f"{_short(query.prompt)!r}: {error.reason}", field=error.field) from error
     return encoding.ids[:start], encoding.ids[start:]
+
+
+def _short(prompt: str) -> str:
+    return prompt if len(prompt) <= 80 else f"{prompt[:77]}…"
 
 
 def _branched(
@@ -224,16 +234,16 @@ def _final_states(lm: LanguageModel, rows: Sequence[Row], deltas: Sequence[Weigh
     """Normed final states (rows × seq × hidden size), each row through its own edited model."""
     layers = [layer_of(lm, name) for delta in set(deltas) if delta is not None for name in delta.terms]
     if not layers:
-        return run(lm, make_pass(lm, rows))
+        return run_blocks(lm, make_inputs(lm, rows))
     unique: dict[Row, int] = {}
     places = [unique.setdefault(row, len(unique)) for row in rows]
-    given = make_pass(lm, list(unique))
-    index = torch.tensor(places, device=given.ids.device)
+    inputs = make_inputs(lm, list(unique))
+    index = torch.tensor(places, device=inputs.ids.device)
     start = min(layers)
-    below = run(lm, given, stop=start)[index] if start > 0 else None
-    expanded: Pass = given.select(index)
+    below = run_blocks(lm, inputs, stop=start)[index] if start > 0 else None
+    expanded: BlockInputs = inputs.select(index)
     with overlay(lm, deltas):
-        return run(lm, expanded, start=start, hidden=below)
+        return run_blocks(lm, expanded, start=start, hidden=below)
 
 
 def _target_scores(

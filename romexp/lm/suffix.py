@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from romexp.lm.forward import KeysAndValues, Pass, additive_mask, run
+from romexp.lm.forward import BlockInputs, KeysAndValues, additive_mask, run_blocks
 from romexp.lm.model import LanguageModel
 
 
@@ -51,29 +51,29 @@ class Suffixes:
 
 def run_suffixes(lm: LanguageModel, rows: Suffixes, *, start: int, stop: int, hidden: torch.Tensor) -> torch.Tensor:
     """Blocks `start` … `stop`-1 on the rows' columns: (rows × width × hidden size), to and from the residual stream."""
-    return run(lm, _pass(lm, rows), start=start, stop=stop, hidden=hidden, cache=_looking_back(rows))
+    return run_blocks(lm, _pass(lm, rows), start=start, stop=stop, hidden=hidden, cache=_looking_back(rows))
 
 
 def last_states(lm: LanguageModel, rows: Suffixes, *, start: int, hidden: torch.Tensor) -> torch.Tensor:
     """Each row's last token after blocks `start` … and the final norm: (rows × hidden size), ready for `logits`."""
-    given, last_layer = _pass(lm, rows), lm.n_layers - 1
+    inputs, last_layer = _pass(lm, rows), lm.n_layers - 1
     row, last = torch.arange(len(rows.lengths), device=hidden.device), rows.lengths - 1
     if start > last_layer:
-        return run(lm, given, start=start, hidden=hidden[row, last])
+        return run_blocks(lm, inputs, start=start, hidden=hidden[row, last])
     if rows.width == 1:
-        return run(lm, given, start=start, hidden=hidden, cache=_looking_back(rows))[:, 0]
-    hidden = run(lm, given, start=start, stop=last_layer, hidden=hidden, cache=_looking_back(rows))
+        return run_blocks(lm, inputs, start=start, hidden=hidden, cache=_looking_back(rows))[:, 0]
+    hidden = run_blocks(lm, inputs, start=start, stop=last_layer, hidden=hidden, cache=_looking_back(rows))
     try:
         # A model that does not ask the cache for its keys and values is run whole.
-        return run(lm, given, start=last_layer, hidden=hidden, cache=_looking_back(rows, _Collect))[row, last]
+        return run_blocks(lm, inputs, start=last_layer, hidden=hidden, cache=_looking_back(rows, _Collect))[row, last]
     except _Collected as found:
         whole = _Whole(found.keys, found.values)
-    mask = given.mask.expand(len(row), -1, -1, -1)[row, :, last][:, :, None]
-    one = Pass(ids=given.ids[:, :1], positions=given.positions[row, last][:, None], mask=mask)
-    return run(lm, one, start=last_layer, hidden=hidden[row, last][:, None], cache=whole)[:, 0]
+    mask = inputs.mask.expand(len(row), -1, -1, -1)[row, :, last][:, :, None]
+    one = BlockInputs(ids=inputs.ids[:, :1], positions=inputs.positions[row, last][:, None], mask=mask)
+    return run_blocks(lm, one, start=last_layer, hidden=hidden[row, last][:, None], cache=whole)[:, 0]
 
 
-def _pass(lm: LanguageModel, rows: Suffixes) -> Pass:
+def _pass(lm: LanguageModel, rows: Suffixes) -> BlockInputs:
     """Positions and mask of the rows' columns behind their prefix. A padding column sees what is left of it and is seen
     by padding alone, so nothing of it is ever read."""
     device = rows.starts.device
@@ -85,7 +85,7 @@ def _pass(lm: LanguageModel, rows: Suffixes) -> Pass:
         before = before[:1]
     allowed = torch.cat([before.expand(-1, rows.width, -1), own.expand(len(before), -1, -1)], dim=-1)
     # With hidden states given, ids are embedded but never read.
-    return Pass(ids=torch.zeros_like(positions), positions=positions, mask=additive_mask(lm, allowed[:, None]))
+    return BlockInputs(ids=torch.zeros_like(positions), positions=positions, mask=additive_mask(lm, allowed[:, None]))
 
 
 def _looking_back(rows: Suffixes, kind: type[KeysAndValues] = KeysAndValues) -> KeysAndValues:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from romexp.lm.forward import KeysAndValues, Row, logits, make_pass, run
+from romexp.lm.forward import KeysAndValues, Row, logits, make_inputs, run_blocks
 from romexp.lm.hooks import Change, capture, patch
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import LOGIT_CHUNK
@@ -56,10 +56,10 @@ def module_path(lm: LanguageModel, kind: Kind, layer: int) -> str:
 @torch.no_grad()
 def clean_run(lm: LanguageModel, prompts: Sequence[TracedPrompt], kinds: Sequence[Kind]) -> CleanRun:
     """Run the prompts as they are and keep every output of the kinds asked for."""
-    given = make_pass(lm, [Row.text(p.ids) for p in prompts])
+    inputs = make_inputs(lm, [Row.text(p.ids) for p in prompts])
     paths = {kind: [module_path(lm, kind, layer) for layer in range(lm.n_layers)] for kind in kinds}
     with capture(lm, [path for each in paths.values() for path in each]) as outputs:
-        run(lm, given)
+        run_blocks(lm, inputs)
     return CleanRun(outputs={kind: torch.stack([outputs[path] for path in each]) for kind, each in paths.items()})
 
 
@@ -80,7 +80,7 @@ def corrupted_run(
         forced: further outputs to overwrite by module path (severed paths).
     """
     rows = [Row.text(p.ids) for p in prompts for _ in range(samples)]
-    given = make_pass(lm, rows)
+    block_inputs = make_inputs(lm, rows)
     recorder = KeysAndValues(record=True)
     blocks = [module_path(lm, "hidden", layer) for layer in range(lm.n_layers)]
     parts = {kind: [module_path(lm, kind, layer) for layer in range(lm.n_layers)] for kind in kinds}
@@ -90,7 +90,7 @@ def corrupted_run(
         capture(lm, blocks[:1], at="input") as first,
         capture(lm, [*blocks, *wanted]) as outputs,
     ):
-        final = run(lm, given, cache=recorder)
+        final = run_blocks(lm, block_inputs, cache=recorder)
     last = [len(row) - 1 for row in rows]
     inputs = torch.stack([first[blocks[0]], *(outputs[path] for path in blocks)])
     return CorruptedRun(

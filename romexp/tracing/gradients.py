@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from romexp.lm.batching import batched
-from romexp.lm.forward import Row, logits, make_pass, run
+from romexp.lm.forward import Row, logits, make_inputs, run_blocks
 from romexp.lm.hooks import Change, patch
 from romexp.lm.model import LanguageModel
 from romexp.tracing.prompt import TracedPrompt
@@ -45,8 +45,8 @@ def integrated_gradients(
 
 def _gradient_products(lm: LanguageModel, prompts: Sequence[TracedPrompt], alphas: Sequence[float]) -> torch.Tensor:
     """Σ_d x_id ∂p/∂x_id at α·x for each row (rows × tokens)."""
-    given = make_pass(lm, [Row.text(p.ids) for p in prompts])
-    scale = torch.tensor(alphas, device=given.ids.device, dtype=lm.dtype)[:, None, None]
+    inputs = make_inputs(lm, [Row.text(p.ids) for p in prompts])
+    scale = torch.tensor(alphas, device=inputs.ids.device, dtype=lm.dtype)[:, None, None]
     kept: list[torch.Tensor] = []
 
     def change(embeddings: torch.Tensor) -> torch.Tensor:
@@ -56,7 +56,7 @@ def _gradient_products(lm: LanguageModel, prompts: Sequence[TracedPrompt], alpha
 
     changes: dict[str, Change] = {lm.architecture.embedding: change}
     with torch.enable_grad(), patch(lm, changes):
-        final = run(lm, given)
+        final = run_blocks(lm, inputs)
         last = [len(p.ids) - 1 for p in prompts]
         states = final[torch.arange(len(prompts), device=final.device), last]
         answers = torch.tensor([p.answer for p in prompts], device=final.device)

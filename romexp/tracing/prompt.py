@@ -10,7 +10,7 @@ import torch
 
 from romexp.errors import RecordError, result_or_error, with_errors_in_place
 from romexp.lm.batching import batched
-from romexp.lm.forward import Row, check_length, logits, make_pass, run
+from romexp.lm.forward import Row, check_length, logits, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import batch_tokens
 from romexp.lm.tokens import encode, find_subject, subject_range
@@ -56,7 +56,7 @@ def prepare_prompts(
 
     def work(batch: Sequence[int]) -> list[TracedPrompt]:
         rows = [Row.text(encodings[i].ids) for i in batch]
-        final = run(lm, make_pass(lm, rows))
+        final = run_blocks(lm, make_inputs(lm, rows))
         last = final[torch.arange(len(rows), device=final.device), [len(row) - 1 for row in rows]]
         best = logits(lm, last).softmax(dim=-1).max(dim=-1)
         return [

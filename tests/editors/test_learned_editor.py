@@ -18,7 +18,7 @@ from romexp.editors.learned.editor import KE, Mend
 from romexp.editors.learned.published import PublishedNetworks
 from romexp.errors import ConfigError, DataError, RecordError
 from romexp.lm.apply_delta import applied, overlay
-from romexp.lm.forward import Row, make_pass, run
+from romexp.lm.forward import Row, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import Query, score
 from romexp.results.identity import digest, fingerprint
@@ -77,12 +77,12 @@ class TestEveryEditor:
 
     def test_the_overlay_is_the_written_weights(self, tiny_gpt2: LanguageModel, editor: Mend | KE) -> None:
         edits = editor(tiny_gpt2, REQUESTS, resources=RESOURCES)
-        given = make_pass(tiny_gpt2, [Row.text(text.ids) for text in texts_of(tiny_gpt2)])
+        given = make_inputs(tiny_gpt2, [Row.text(text.ids) for text in texts_of(tiny_gpt2)])
         with torch.no_grad(), overlay(tiny_gpt2, [edit.delta for edit in edits]):
-            together = run(tiny_gpt2, given)
+            together = run_blocks(tiny_gpt2, given)
         for i, edit in enumerate(edits):
             with torch.no_grad(), applied(tiny_gpt2, edit.delta):
-                alone = run(tiny_gpt2, given.select(torch.tensor([i])))[0]
+                alone = run_blocks(tiny_gpt2, given.select(torch.tensor([i])))[0]
             n = len(texts_of(tiny_gpt2)[i].ids)
             assert torch.allclose(together[i, :n], alone[:n], atol=1e-4)
 

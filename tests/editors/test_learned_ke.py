@@ -14,7 +14,7 @@ from learned_cases import SMALL_KE, born_ke, dense, distance, factors_of, losses
 from romexp.editors.learned.ke import NormedLinear
 from romexp.lm.apply_delta import overlay
 from romexp.lm.architecture import ARCHITECTURES
-from romexp.lm.forward import Row, make_pass, run
+from romexp.lm.forward import Row, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
 from romexp.lm.weight_delta import LowRank
 
@@ -84,7 +84,7 @@ def test_gradients_reach_every_parameter_through_the_edited_model(tiny_lm: Langu
     network = born_ke(tiny_lm).train()
     texts = texts_of(tiny_lm)
     with overlay(tiny_lm, network(factors_of(tiny_lm, network.edited))):
-        final = run(tiny_lm, make_pass(tiny_lm, [Row.text(text.ids) for text in texts]))
+        final = run_blocks(tiny_lm, make_inputs(tiny_lm, [Row.text(text.ids) for text in texts]))
         losses_of(tiny_lm, final, texts).mean().backward()
     assert not [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert all(p.grad is None for p in tiny_lm.model.parameters())

@@ -16,7 +16,7 @@ from romexp.editors.learned.mend import GradientTransform, MendNetwork, Residual
 from romexp.errors import DataError
 from romexp.lm.apply_delta import overlay
 from romexp.lm.architecture import ARCHITECTURES
-from romexp.lm.forward import Row, make_pass, run
+from romexp.lm.forward import Row, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
 
 
@@ -161,7 +161,7 @@ class TestGradients:
         texts = texts_of(tiny_lm)
         factors = factors_of(tiny_lm, network.edited)
         with overlay(tiny_lm, network(factors)):
-            final = run(tiny_lm, make_pass(tiny_lm, [Row.text(text.ids) for text in texts]))
+            final = run_blocks(tiny_lm, make_inputs(tiny_lm, [Row.text(text.ids) for text in texts]))
             loss = losses_of(tiny_lm, final, texts).mean()
         loss.backward()
         without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
@@ -180,7 +180,7 @@ class TestGradients:
         losses = []
         for _ in range(8):
             with overlay(tiny_gpt2, network(factors)):
-                final = run(tiny_gpt2, make_pass(tiny_gpt2, [Row.text(text.ids) for text in texts]))
+                final = run_blocks(tiny_gpt2, make_inputs(tiny_gpt2, [Row.text(text.ids) for text in texts]))
                 loss = losses_of(tiny_gpt2, final, texts).mean()
             losses.append(loss.item())
             loss.backward()

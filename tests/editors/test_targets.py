@@ -12,7 +12,7 @@ from learned_cases import texts_of
 from romexp.editors.targets import EditText, edit_text, read_targets
 from romexp.errors import RecordError
 from romexp.lm.architecture import ARCHITECTURES
-from romexp.lm.forward import Row, make_pass, run
+from romexp.lm.forward import Row, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import Query, score
 
@@ -26,7 +26,7 @@ def lm(request: pytest.FixtureRequest, tiny_factory: Callable[..., LanguageModel
 def test_the_loss_is_that_of_scoring(lm: LanguageModel) -> None:
     texts = texts_of(lm)
     with torch.no_grad():
-        final = run(lm, make_pass(lm, [Row.text(text.ids) for text in texts]))
+        final = run_blocks(lm, make_inputs(lm, [Row.text(text.ids) for text in texts]))
     said = read_targets(lm, final, [text.spots for text in texts])
     scored = [s for (s,) in score(lm, [Query(prompt=r.text, targets=(r.target_new,)) for r in REQUESTS])]
     assert said.nll().tolist() == pytest.approx([s.nll for s in scored], abs=1e-5)
@@ -62,7 +62,7 @@ def test_a_text_without_prompt_or_target_is_refused(start: int) -> None:
 def test_a_text_is_right_where_the_model_itself_says_every_token(tiny_gpt2: LanguageModel) -> None:
     ids = texts_of(tiny_gpt2)[0].ids
     with torch.no_grad():
-        final = run(tiny_gpt2, make_pass(tiny_gpt2, [Row.text(ids)] * 2))
+        final = run_blocks(tiny_gpt2, make_inputs(tiny_gpt2, [Row.text(ids)] * 2))
         best = tiny_gpt2.model(input_ids=torch.tensor([ids])).logits[0].argmax(dim=-1).tolist()
     other = (best[3] + 1) % 10
     said = read_targets(tiny_gpt2, final, [((2, best[2]), (3, best[3])), ((2, best[2]), (3, other))])

@@ -10,7 +10,7 @@ from forward_cases import CLOSE, VARIANTS, assert_rows, own_states, rows_of, var
 from torch import Tensor
 
 from romexp.lm.architecture import ARCHITECTURES
-from romexp.lm.forward import KeysAndValues, Row, logits, make_pass, run, suffix_pass
+from romexp.lm.forward import KeysAndValues, Row, logits, make_inputs, run_blocks, suffix_inputs
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import encode
 
@@ -28,25 +28,25 @@ def _no_grad() -> Iterator[None]:
 
 def tails(lm: LanguageModel, rows: Sequence[Row], starts: Sequence[int], layer: int) -> tuple[Tensor, KeysAndValues]:
     """Final states of each row's tokens from its start on, over keys and values of what lies left of them."""
-    hidden = run(lm, make_pass(lm, rows), stop=layer) if layer else None
+    hidden = run_blocks(lm, make_inputs(lm, rows), stop=layer) if layer else None
     heads = [Row.text(row.ids[:start]) for row, start in zip(rows, starts, strict=True)]
     width = max(starts)
     recorder = KeysAndValues(record=True)
     if width:
-        run(
+        run_blocks(
             lm,
-            make_pass(lm, heads),
+            make_inputs(lm, heads),
             start=layer,
             hidden=None if hidden is None else hidden[:, :width],
             cache=recorder,
         )
-    given = suffix_pass(lm, rows, starts, prefix_width=width)
+    given = suffix_inputs(lm, rows, starts, prefix_width=width)
     fed = None
     if hidden is not None:
         columns = torch.tensor(starts)[:, None] + torch.arange(given.ids.shape[1])[None]
         fed = hidden[torch.arange(len(rows))[:, None], columns.clamp(max=hidden.shape[1] - 1)]
     cache = KeysAndValues(prefix=recorder.stored)
-    return run(lm, given, start=layer, hidden=fed, cache=cache), cache
+    return run_blocks(lm, given, start=layer, hidden=fed, cache=cache), cache
 
 
 class TestPrefix:
@@ -66,8 +66,8 @@ class TestPrefix:
         rows, starts = rows_of(lm)[2:3], [5]
         states, cache = tails(lm, rows, starts, 1)
         cache.prefix = {layer: (k, torch.zeros_like(v)) for layer, (k, v) in cache.prefix.items()}
-        given = suffix_pass(lm, rows, starts, prefix_width=5)
-        blind = run(lm, given, start=1, hidden=run(lm, make_pass(lm, rows), stop=1)[:, 5:], cache=cache)
+        given = suffix_inputs(lm, rows, starts, prefix_width=5)
+        blind = run_blocks(lm, given, start=1, hidden=run_blocks(lm, make_inputs(lm, rows), stop=1)[:, 5:], cache=cache)
         assert (blind - states).abs().max() > 1e-3
 
     def test_a_prefix_serves_many_passes(self, lm: LanguageModel) -> None:
@@ -75,7 +75,7 @@ class TestPrefix:
         rows, starts = rows_of(lm)[2:3], [5]
         states, cache = tails(lm, rows, starts, 0)
         assert cache.get_seq_length() == 5
-        again = run(lm, suffix_pass(lm, rows, starts, prefix_width=5), cache=cache)
+        again = run_blocks(lm, suffix_inputs(lm, rows, starts, prefix_width=5), cache=cache)
         torch.testing.assert_close(again, states, **CLOSE)
         assert not cache.stored
 
@@ -98,14 +98,14 @@ class TestPackedAlternatives:
 
     def test_each_is_as_if_alone(self, lm: LanguageModel) -> None:
         row, alone, columns = self.packed(lm, segments=True)
-        states = run(lm, make_pass(lm, [*rows_of(lm), row]))[-1]
+        states = run_blocks(lm, make_inputs(lm, [*rows_of(lm), row]))[-1]
         n = columns[0].start
         for own, where in zip(alone, columns, strict=True):
             torch.testing.assert_close(states[[*range(n), *where]], own_states(lm, own)[-1], **CLOSE)
 
     def test_without_segments_they_see_each_other(self, lm: LanguageModel) -> None:
         row, alone, columns = self.packed(lm, segments=False)
-        states = run(lm, make_pass(lm, [row]))[0]
+        states = run_blocks(lm, make_inputs(lm, [row]))[0]
         expected = own_states(lm, alone[2])[-1][columns[0].start :]
         assert (states[list(columns[2])] - expected).abs().max() > 1e-3
 
@@ -114,10 +114,10 @@ def test_half_precision(tiny_factory: Callable[..., LanguageModel]) -> None:
     for family in ARCHITECTURES:
         half, whole = tiny_factory(family, dtype=torch.bfloat16), tiny_factory(family)
         rows, starts = rows_of(half), [3, 0, 5, 1]
-        states = run(half, make_pass(half, rows))
+        states = run_blocks(half, make_inputs(half, rows))
         assert states.dtype == torch.bfloat16
         assert logits(half, states).dtype == torch.float32
-        expected = run(whole, make_pass(whole, rows))
+        expected = run_blocks(whole, make_inputs(whole, rows))
         for i, row in enumerate(rows):
             error = (states[i, : len(row)].float() - expected[i, : len(row)]).norm()
             assert error < 0.1 * expected[i, : len(row)].norm()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from romexp.lm.forward import KeysAndValues, Row, make_pass, run
+from romexp.lm.forward import KeysAndValues, Row, make_inputs, run_blocks
 from romexp.lm.hooks import capture
 from romexp.lm.model import LanguageModel
 from romexp.lm.suffix import Suffixes, last_states, run_suffixes
@@ -21,7 +21,7 @@ def stored(tiny_lm: LanguageModel) -> tuple[list[tuple[int, ...]], torch.Tensor,
     cache = KeysAndValues(record=True)
     blocks = [tiny_lm.architecture.block_name(layer) for layer in range(tiny_lm.n_layers)]
     with torch.no_grad(), capture(tiny_lm, blocks[:1], at="input") as first, capture(tiny_lm, blocks) as outputs:
-        final = run(tiny_lm, make_pass(tiny_lm, [Row.text(i) for i in ids]), cache=cache)
+        final = run_blocks(tiny_lm, make_inputs(tiny_lm, [Row.text(i) for i in ids]), cache=cache)
     return ids, torch.stack([first[blocks[0]], *(outputs[path] for path in blocks)]), cache, final
 
 
@@ -59,7 +59,7 @@ def test_a_changed_state_changes_what_follows_as_in_a_whole_pass(tiny_lm: Langua
     hidden[:, 0] += change
     whole = inputs[layer][[text], : len(ids[text])].clone()
     whole[:, start] += change
-    expected = run(tiny_lm, make_pass(tiny_lm, [Row.text(ids[text])]), start=layer, hidden=whole)[:, -1]
+    expected = run_blocks(tiny_lm, make_inputs(tiny_lm, [Row.text(ids[text])]), start=layer, hidden=whole)[:, -1]
     found = last_states(tiny_lm, rows, start=layer, hidden=hidden)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(found[0], final[text, len(ids[text]) - 1], atol=1e-3)

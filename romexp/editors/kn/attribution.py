@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from romexp.lm.batching import batched
-from romexp.lm.forward import KeysAndValues, Pass, Row, logits, make_pass, run, suffix_pass
+from romexp.lm.forward import BlockInputs, KeysAndValues, Row, logits, make_inputs, run_blocks, suffix_inputs
 from romexp.lm.hooks import capture, first_tensor, patch
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import LOGIT_CHUNK
@@ -103,7 +103,7 @@ class _Base:
     prefix_width: int
     final: torch.Tensor
 
-    def copies(self, lm: LanguageModel, n: int) -> Pass:
+    def copies(self, lm: LanguageModel, n: int) -> BlockInputs:
         """n copies of each last token; a copy sees the prefix and itself."""
         rows = []
         for text in self.texts:
@@ -115,7 +115,7 @@ class _Base:
                     segments=(0,) * start + tuple(range(1, n + 1)),
                 )
             )
-        return suffix_pass(lm, rows, [len(text.ids) - 1 for text in self.texts], prefix_width=self.prefix_width)
+        return suffix_inputs(lm, rows, [len(text.ids) - 1 for text in self.texts], prefix_width=self.prefix_width)
 
 
 def _attribute(lm: LanguageModel, texts: Sequence[Text], steps: int, budget: int) -> list[Attribution]:
@@ -140,7 +140,7 @@ def _attribute(lm: LanguageModel, texts: Sequence[Text], steps: int, budget: int
 @torch.no_grad()
 def _look(lm: LanguageModel, texts: Sequence[Text]) -> _Base:
     """One pass, a block at a time, so that only the last tokens are kept of each."""
-    given = make_pass(lm, [Row.text(text.ids) for text in texts])
+    block_inputs = make_inputs(lm, [Row.text(text.ids) for text in texts])
     last = torch.tensor([len(text.ids) - 1 for text in texts], device=lm.device)
     at = torch.arange(len(texts), device=lm.device)
     recorder = KeysAndValues(record=True)
@@ -148,7 +148,7 @@ def _look(lm: LanguageModel, texts: Sequence[Text]) -> _Base:
     for layer in range(lm.n_layers):
         mlp, mlp_in = lm.architecture.mlp_name(layer), lm.architecture.mlp_in_name(layer)
         with capture(lm, [mlp], at="input") as inputs, capture(lm, [mlp, mlp_in]) as outputs:
-            hidden = run(lm, given, start=layer, stop=layer + 1, hidden=hidden, cache=recorder)
+            hidden = run_blocks(lm, block_inputs, start=layer, stop=layer + 1, hidden=hidden, cache=recorder)
         layers.append(
             _Layer(
                 inputs=inputs[mlp][at, last],
@@ -162,7 +162,7 @@ def _look(lm: LanguageModel, texts: Sequence[Text]) -> _Base:
         layers=tuple(layers),
         prefix={layer: (k[:, :, :width], v[:, :, :width]) for layer, (k, v) in recorder.stored.items()},
         prefix_width=width,
-        final=run(lm, given, start=lm.n_layers, hidden=hidden)[at, last],
+        final=run_blocks(lm, block_inputs, start=lm.n_layers, hidden=hidden)[at, last],
     )
 
 
@@ -183,8 +183,8 @@ def _summed_gradients(lm: LanguageModel, base: _Base, layers: range, steps: int)
             joining = state.others[:, None] + _mlp(lm, layer, state.inputs, scaled[-1])
             hidden = joining if hidden is None else torch.cat([hidden, joining], dim=1)
             stop = None if layer == layers[-1] else layer + 2
-            given = _first_columns(widest, hidden.shape[1], base.prefix_width)
-            hidden = run(lm, given, start=layer + 1, stop=stop, hidden=hidden, cache=cache)
+            block_inputs = _first_columns(widest, hidden.shape[1], base.prefix_width)
+            hidden = run_blocks(lm, block_inputs, start=layer + 1, stop=stop, hidden=hidden, cache=cache)
     assert hidden is not None
     gradients = torch.autograd.grad(hidden, scaled, _probability_gradient(lm, hidden, base.texts))
     return [gradient.sum(dim=1) for gradient in gradients]
@@ -199,8 +199,12 @@ def _mlp(lm: LanguageModel, layer: int, inputs: torch.Tensor, activations: torch
         return first_tensor(lm.module(lm.architecture.mlp_name(layer))(inputs[:, None]))
 
 
-def _first_columns(given: Pass, n: int, prefix_width: int) -> Pass:
-    return Pass(ids=given.ids[:, :n], positions=given.positions[:, :n], mask=given.mask[:, :, :n, : prefix_width + n])
+def _first_columns(block_inputs: BlockInputs, n: int, prefix_width: int) -> BlockInputs:
+    return BlockInputs(
+        ids=block_inputs.ids[:, :n],
+        positions=block_inputs.positions[:, :n],
+        mask=block_inputs.mask[:, :, :n, : prefix_width + n],
+    )
 
 
 def _probability_gradient(lm: LanguageModel, final: torch.Tensor, texts: Sequence[Text]) -> torch.Tensor:

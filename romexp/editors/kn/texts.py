@@ -12,7 +12,7 @@ from romexp.editors.kn.attribution import Text
 from romexp.errors import RecordError, result_or_error
 from romexp.facts import EditRequest, fill
 from romexp.lm.batching import batched
-from romexp.lm.forward import Row, check_length, logits, make_pass, run
+from romexp.lm.forward import Row, check_length, logits, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import batch_tokens, target_start
 from romexp.lm.tokens import encode
@@ -114,7 +114,7 @@ def _continued(lm: LanguageModel, prompts: Sequence[tuple[tuple[int, ...], int]]
 
 def _next_tokens(lm: LanguageModel, texts: Sequence[tuple[int, ...]]) -> list[int]:
     """The most likely token after each text."""
-    final = run(lm, make_pass(lm, [Row.text(text) for text in texts]))
+    final = run_blocks(lm, make_inputs(lm, [Row.text(text) for text in texts]))
     last = torch.tensor([len(text) - 1 for text in texts], device=final.device)
     best: list[int] = logits(lm, final[torch.arange(len(texts), device=final.device), last]).argmax(dim=-1).tolist()
     return best

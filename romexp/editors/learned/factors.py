@@ -17,7 +17,7 @@ from torch import nn
 
 from romexp.editors.targets import EditText, read_targets
 from romexp.errors import ConfigError
-from romexp.lm.forward import Row, layer_of, make_pass, run
+from romexp.lm.forward import Row, layer_of, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
 
 
@@ -61,12 +61,12 @@ def edit_factors(lm: LanguageModel, texts: Sequence[EditText], parameters: Seque
     _check(lm, parameters)
     if not texts:
         raise ValueError("no text to edit with")
-    given = make_pass(lm, [Row.text(text.ids[:-1]) for text in texts])
+    block_inputs = make_inputs(lm, [Row.text(text.ids[:-1]) for text in texts])
     start = min(layer_of(lm, name) for name in parameters)
     with torch.no_grad():
-        hidden = run(lm, given, stop=start) if start > 0 else None
+        hidden = run_blocks(lm, block_inputs, stop=start) if start > 0 else None
     with torch.enable_grad(), _watched(lm, parameters) as seen:
-        final = run(lm, given, start=start, hidden=hidden)
+        final = run_blocks(lm, block_inputs, start=start, hidden=hidden)
         losses = read_targets(lm, final, [text.spots for text in texts]).nll()
         outputs = [seen[name].output for name in parameters]
         gradients = torch.autograd.grad(losses.sum(), outputs)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from romexp.editors.rome.texts import EditText
-from romexp.lm.forward import KeysAndValues, Pass, Row, make_pass, run, suffix_pass
+from romexp.lm.forward import BlockInputs, KeysAndValues, Row, make_inputs, run_blocks, suffix_inputs
 from romexp.lm.hooks import capture
 from romexp.lm.model import LanguageModel
 
@@ -24,7 +24,7 @@ class Bucket:
 
     Attributes:
         texts: one a row.
-        given: pass over the suffixes (rows × suffix), looking back at the prefix.
+        block_inputs: pass over the suffixes (rows × suffix), looking back at the prefix.
         hidden: output of block l at the suffixes (rows × suffix × hidden size), unedited.
         prefix: by layer above l, keys and values (rows × heads × prefix × head size).
         keys: input of the edited matrix at the lookup (rows × D).
@@ -33,7 +33,7 @@ class Bucket:
     """
 
     texts: tuple[EditText, ...]
-    given: Pass
+    block_inputs: BlockInputs
     hidden: torch.Tensor
     prefix: dict[int, tuple[torch.Tensor, torch.Tensor]]
     keys: torch.Tensor
@@ -45,7 +45,7 @@ class Bucket:
         index = torch.tensor(list(rows), device=self.hidden.device)
         return Bucket(
             texts=tuple(self.texts[i] for i in rows),
-            given=self.given.select(index),
+            block_inputs=self.block_inputs.select(index),
             hidden=self.hidden[index],
             prefix={layer: (k[index], v[index]) for layer, (k, v) in self.prefix.items()},
             keys=self.keys[index],
@@ -57,7 +57,9 @@ class Bucket:
         """Normed final states (rows × suffix × hidden size) with `delta` (rows × d) added at each row's lookup."""
         first = self.hidden[:, :1] + delta[:, None].to(self.hidden.dtype)
         hidden = torch.cat([first, self.hidden[:, 1:]], dim=1)
-        return run(lm, self.given, start=layer + 1, hidden=hidden, cache=KeysAndValues(prefix=self.prefix))
+        return run_blocks(
+            lm, self.block_inputs, start=layer + 1, hidden=hidden, cache=KeysAndValues(prefix=self.prefix)
+        )
 
 
 def make_buckets(lm: LanguageModel, texts: Sequence[EditText], *, layer: int) -> list[Bucket]:
@@ -84,13 +86,13 @@ def _bucket(lm: LanguageModel, texts: Sequence[EditText], *, layer: int) -> Buck
     lookup = torch.tensor(starts, device=lm.device)
     mlp, mlp_out = lm.architecture.mlp_name(layer), lm.architecture.mlp_out_name(layer)
     with capture(lm, [mlp_out], at="input") as inputs, capture(lm, [mlp, mlp_out]) as outputs:
-        hidden = run(lm, make_pass(lm, rows), stop=layer + 1)
+        hidden = run_blocks(lm, make_inputs(lm, rows), stop=layer + 1)
     width = max(len(row) - start for row, start in zip(rows, starts, strict=True))
     columns = (lookup[:, None] + torch.arange(width, device=lm.device)[None]).clamp(max=hidden.shape[1] - 1)
     prefix = _prefix(lm, rows, starts, hidden, layer=layer)
     return Bucket(
         texts=tuple(texts),
-        given=suffix_pass(lm, rows, starts, prefix_width=next((k.shape[2] for k, _ in prefix.values()), 0)),
+        block_inputs=suffix_inputs(lm, rows, starts, prefix_width=next((k.shape[2] for k, _ in prefix.values()), 0)),
         hidden=hidden[at[:, None], columns],
         prefix=prefix,
         keys=inputs[mlp_out][at, lookup],
@@ -108,5 +110,5 @@ def _prefix(
         return {}
     heads = [Row(ids=r.ids[:s], positions=r.positions[:s], segments=r.segments[:s]) for r, s in zip(rows, starts)]
     recorder = KeysAndValues(record=True)
-    run(lm, make_pass(lm, heads), start=layer + 1, hidden=hidden[:, :width], cache=recorder)
+    run_blocks(lm, make_inputs(lm, heads), start=layer + 1, hidden=hidden[:, :width], cache=recorder)
     return recorder.stored

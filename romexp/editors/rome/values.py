@@ -56,19 +56,19 @@ def optimize_values(
     delta = torch.zeros_like(initial, requires_grad=True)
     optimizer = torch.optim.Adam([delta], lr=settings.lr)
     norms = initial.norm(dim=-1)
-    held: list[torch.Tensor | None] = [None] * len(buckets)
-    found = torch.zeros_like(initial)
+    log_p0: list[torch.Tensor | None] = [None] * len(buckets)
+    best_delta = torch.zeros_like(initial)
     active = list(range(n))
     for step in range(settings.n_steps):
         with torch.enable_grad():
-            nll, kl = _losses(lm, buckets, delta, held, layer=layer)
+            nll, kl = _losses(lm, buckets, delta, log_p0, layer=layer)
             decay = settings.weight_decay * delta.norm(dim=-1) / norms**2
             loss = nll + settings.kl_factor * kl + decay
         _log(trajectories, active, loss=loss, nll=nll, kl=settings.kl_factor * kl, weight_decay=decay)
         finished = {i for i in active if trajectories[i].loss[-1] < settings.loss_threshold}
         last = step == settings.n_steps - 1
         for i in active if last else finished:
-            found[i] = delta.detach()[i]
+            best_delta[i] = delta.detach()[i]
         active = [i for i in active if i not in finished]
         if last or not active:
             break
@@ -78,21 +78,21 @@ def optimize_values(
         optimizer.step()
         _clamp(delta, norms * settings.clamp_norm_factor)
         if finished:
-            buckets, held = _without(buckets, held, set(active))
-    return found, trajectories
+            buckets, log_p0 = _without(buckets, log_p0, set(active))
+    return best_delta, trajectories
 
 
 def _losses(
     lm: LanguageModel,
     buckets: Sequence[Bucket],
     delta: torch.Tensor,
-    held: list[torch.Tensor | None],
+    log_p0: list[torch.Tensor | None],
     *,
     layer: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """NLL, averaged over the target's tokens and then over texts, and KL(P_δ ‖ P_0), per request (requests).
 
-    The first call, at δ = 0, fills `held` with log P_0 (texts × vocabulary) of each bucket's KL texts.
+    The first call, at δ = 0, fills `log_p0` with log P_0 (texts × vocabulary) of each bucket's KL texts.
     """
     n = len(delta)
     nll = delta.new_zeros(n)
@@ -109,9 +109,9 @@ def _losses(
         others = [i for i, t in enumerate(bucket.texts) if not t.targets]
         if others:
             log_p = logits(lm, final[others, 0]).log_softmax(dim=-1)
-            before = held[b]
+            before = log_p0[b]
             if before is None:
-                before = held[b] = log_p.detach()
+                before = log_p0[b] = log_p.detach()
             divergence = (log_p.exp() * (log_p - before)).sum(dim=-1)
             kl = kl.index_add(0, request[others], divergence)
     return nll / texts_of.clamp(min=1), kl
@@ -142,16 +142,16 @@ def _log(
 
 
 def _without(
-    buckets: Sequence[Bucket], held: Sequence[torch.Tensor | None], active: set[int]
+    buckets: Sequence[Bucket], log_p0: Sequence[torch.Tensor | None], active: set[int]
 ) -> tuple[list[Bucket], list[torch.Tensor | None]]:
     """Drop the texts of requests that have finished."""
-    kept, kept_held = [], []
-    for bucket, log_p in zip(buckets, held, strict=True):
+    kept, kept_log_p0 = [], []
+    for bucket, log_p in zip(buckets, log_p0, strict=True):
         rows = [i for i, text in enumerate(bucket.texts) if text.request in active]
         if not rows:
             continue
         kl_rows = [i for i, text in enumerate(bucket.texts) if not text.targets]
         mine = [place for place, i in enumerate(kl_rows) if bucket.texts[i].request in active]
         kept.append(bucket if len(rows) == len(bucket.texts) else bucket.select(rows))
-        kept_held.append(log_p[mine] if log_p is not None else None)
-    return kept, kept_held
+        kept_log_p0.append(log_p[mine] if log_p is not None else None)
+    return kept, kept_log_p0
