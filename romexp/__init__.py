@@ -15,18 +15,9 @@ imported when they are first used: `import romexp` alone loads no torch.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 __version__ = "0.1.0"
-
-if TYPE_CHECKING:
-    from romexp.api.datasets import dataset as dataset
-    from romexp.api.edits import edit as edit
-    from romexp.api.edits import load_edit as load_edit
-    from romexp.api.evaluations import evaluate as evaluate
-    from romexp.api.methods import editor as editor
-    from romexp.api.models import load as load
-    from romexp.api.traces import trace as trace
 
 _FACE = {
     "load": "models",
@@ -37,7 +28,7 @@ _FACE = {
     "dataset": "datasets",
     "evaluate": "evaluations",
 }
-"""Modules of `romexp.api` by the names that stand here."""
+"""Modules of `romexp.api` by the names that stand here; `__init__.pyi` says the same to type checkers."""
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -42,12 +43,12 @@ class Evaluation:
     set_aside: Mapping[int, str]
     seed: int = 0
 
-    @property
+    @cached_property
     def frame(self) -> pd.DataFrame:
-        """One line a case: `case_id`, `complete`, and the metrics as `pre/ES`, `post/ES`, … (fractions; GE in bits)."""
+        """One line for each case: `case_id`, `complete`, and the metrics as `pre/ES`, `post/ES`, … (fractions; GE in bits)."""
         return case_frame(self.results)
 
-    @property
+    @cached_property
     def summary(self) -> Summary:
         """Means with 95 % half-widths, ×100: `summary["post"]["ES"]["mean"]` (docs/method.md §5.7)."""
         return summarize_frame(self.frame, seed=self.seed)

@@ -124,3 +124,10 @@ def test_composing_leaves_hydra_as_it_was(tmp_path: Path) -> None:
     assert not GlobalHydra.instance().is_initialized()
     with pytest.raises(ConfigError, match="editor=nothing"):
         compose_config(["editor=nothing"])
+
+
+def test_the_stub_names_what_is_imported_when_used() -> None:
+    """Type checkers read `__init__.pyi`; Python reads the table of names."""
+    stub = (Path(romexp.__file__).with_name("__init__.pyi")).read_text(encoding="utf-8")
+    named = {line.split()[3]: line.split()[1] for line in stub.splitlines() if line.startswith("from ")}
+    assert named == {name: f"romexp.api.{module}" for name, module in romexp._FACE.items()}
