@@ -81,17 +81,17 @@ def test_the_end_of_a_sweep_shows_results_and_failures(romexp: Command, tiny: li
 def test_run_again_it_does_only_what_is_missing(
     romexp: Command, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from romexp.tasks.edit_batch import CaseRunner
+    from romexp.edit_batch import EditBatch
 
     batches: list[int] = []
-    call = CaseRunner.__call__
+    call = EditBatch.__call__
 
-    def counting(self: CaseRunner, cases: Any) -> Any:
+    def counting(self: EditBatch, cases: Any) -> Any:
         batches.append(len(cases))
         return call(self, cases)
 
-    monkeypatch.setattr(CaseRunner, "__call__", counting)
-    monkeypatch.setattr("romexp.tasks.edit.summarize", _broken_once(at=2))
+    monkeypatch.setattr(EditBatch, "__call__", counting)
+    monkeypatch.setattr("romexp.tasks.edit.summarize_frame", _broken_once(at=2))
     first = romexp(*tiny, "dataset.limit=2", "editor.layer=0,1,2", "-m")
     assert (first.status, batches) == (1, [2, 2, 2])
     assert "editor.layer=1: ZeroDivisionError: broken" in first.err.splitlines()[-1]
@@ -103,7 +103,7 @@ def test_run_again_it_does_only_what_is_missing(
 
 
 def _broken_once(at: int) -> Any:
-    from romexp.analysis.summary import summarize
+    from romexp.analysis.summary import summarize_frame
 
     calls: list[int] = []
 
@@ -111,7 +111,7 @@ def _broken_once(at: int) -> Any:
         calls.append(1)
         if len(calls) == at:
             raise ZeroDivisionError("broken")
-        return summarize(*args, **kwargs)
+        return summarize_frame(*args, **kwargs)
 
     return call
 
@@ -122,7 +122,7 @@ def test_an_interruption_ends_the_sweep_and_says_what_was_not_run(
     def interrupted(*args: Any, **kwargs: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("romexp.tasks.edit.summarize", interrupted)
+    monkeypatch.setattr("romexp.tasks.edit.summarize_frame", interrupted)
     done = romexp(*tiny, "dataset.limit=1", "editor.layer=0,1,2", "-m")
     assert done.status == 130
     assert done.err.splitlines()[-2:] == [

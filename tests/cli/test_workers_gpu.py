@@ -97,9 +97,9 @@ def test_workers_of_one_machine_are_told_their_gpu(
     command = Process(host=here.host, pid=1, born="1") if in_worker else here
     cfg = OmegaConf.create({"model": {"device": given, "device_map": None}})
     job = JobFunction(command=command)
-    with job._device(cfg):
+    with job._own_gpu(cfg):
         first = str(cfg.model.device)
         assert first.startswith(expected)
         cfg.model.device = given
-        with job._device(cfg):
+        with job._own_gpu(cfg):
             assert (str(cfg.model.device) != first) == (expected == "cuda:")
