@@ -1,5 +1,6 @@
-"""How fast edits and their metrics are: our package batched, one record at a time, in the plainest code, and the
-authors' code, on the same records and with equal results. See README.md beside this file.
+"""Measures how long edits and their metrics take, on the same records in each of four variants: our package with
+batches, our package with one record at a time, the plainest code, and the authors' code. It also compares their
+results. See README.md beside this file.
 
     python bench/edit.py --records 20 --repeats 3 --generation
 """
@@ -39,12 +40,13 @@ from romexp.stats.covariance import Covariance
 from romexp.stats.second_moment import SecondMoment, load_moments
 
 TOLERANCE = {"u": 1e-3, "right": 1e-3, "weight": 1e-3, "bias": 1e-3, "nll": 1e-3}
-"""How far our variants may lie apart: u and Λ' (ROME) or the dense change (FT) relative, NLLs in nats."""
+"""Largest allowed differences between our variants: relative ones of u and Λ' (ROME) or of the dense change (FT), and
+absolute ones of NLLs in nats."""
 EDITORS = ("rome", "ft", "ft_l")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0, 1 if our variants disagree, 2 after a user's mistake."""
+    """Run the benchmark; return 0, 1 if results of our variants differ, or 2 for a mistake of the user."""
     options = _options(arguments)
     try:
         report = measure(options)
@@ -62,10 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Everything that is printed, JSON-ready.
+    """Run all variants, and return everything that is printed as JSON-ready values.
 
     Raises:
-        RomexpError: a model, file or option that does not fit.
+        RomexpError: a model, a file or an option cannot be used.
     """
     devices = [resolve_device(device) for device in options.device]
     about = environment(devices)
@@ -80,8 +82,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "title": f"{editor} on {all_rows[0]['model']}, {options.records} records{few}, median of {options.repeats}",
         "caption": (
-            "Seconds per record; × x: so many times faster than x. "
-            f"Differs: largest difference from {REFERENCE!r}; u, Λ, ΔW relative, NLL in nats.\n"
+            "Seconds per record; × x: how many times faster than variant x. "
+            f"Differs by: largest difference from {REFERENCE!r}, relative for u, Λ and ΔW, in nats for NLLs.\n"
             f"{about['date']}, {about['cpu']}, {about['threads']} threads, load {about['load_before']:.1f}, "
             f"torch {about['torch']}, transformers {about['transformers']}, {', '.join(about['accelerators']) or 'CPU'}"
         ),
@@ -97,7 +99,7 @@ def _measure_on(work: Workload, options: argparse.Namespace) -> list[Row]:
     works = {v.name: work if v.name == REFERENCE else few for v in variants}
     records = {name: len(mine.cases) for name, mine in works.items()}
     device = work.lm.device
-    for variant in variants:  # memory, kernels and caches of the first call are not what is measured
+    for variant in variants:  # the first call, which fills caches and loads kernels, is not measured
         warm = variant.edit(work.first(1), Stopwatch(device))
         if options.generation and variant.generate:
             variant.generate(work.first(1), warm.deltas, Stopwatch(device))
@@ -105,22 +107,22 @@ def _measure_on(work: Workload, options: argparse.Namespace) -> list[Row]:
     edited, laps = alternate(edits, repeats=options.repeats, device=device, say=_say)
     base = edited[REFERENCE]
     differences: dict[str, dict[str, float]] = {name: edit_differences(mine, base) for name, mine in edited.items()}
-    found = rows("edits", str(device), laps, records, differences)
+    measured = rows("edits", str(device), laps, records, differences)
     if options.generation:
-        grow = {
+        generators = {
             v.name: partial(v.generate, works[v.name], base.deltas[: records[v.name]]) for v in variants if v.generate
         }
-        texts, laps = alternate(grow, repeats=options.repeats, device=device, say=_say)
+        texts, laps = alternate(generators, repeats=options.repeats, device=device, say=_say)
         comparable = [v.name for v in variants if v.ours and v.name in texts]
         differences = {name: same_texts(texts[name], texts[REFERENCE]) for name in comparable}
-        found += rows("generation", str(device), laps, records, differences)
-    ours_too = {v.name: v.ours for v in variants}
+        measured += rows("generation", str(device), laps, records, differences)
+    is_ours = {v.name: v.ours for v in variants}
     about = {"editor": work.editor.name, "model": work.lm.name, "layer": work.layer}
-    return [{**row, **about, "ours": ours_too[row["variant"]]} for row in found]
+    return [{**row, **about, "ours": is_ours[row["variant"]]} for row in measured]
 
 
 def _failures(all_rows: Sequence[Row]) -> list[str]:
-    """Our own variants that lie further apart than `TOLERANCE`."""
+    """One line for each of our results that differs from `batched` by more than `TOLERANCE`."""
     return [
         f"{row['variant']} on {row['device']}: {key} differs by {row['differences'][key]:.1e}, at most {limit:.0e}"
         for row in all_rows
@@ -131,19 +133,19 @@ def _failures(all_rows: Sequence[Row]) -> list[str]:
 
 
 def _variants(work: Workload, options: argparse.Namespace) -> list[Variant]:
-    found = [ours.batched(options.batch), ours.single()]
+    variants = [ours.batched(options.batch), ours.single()]
     if not options.no_plain:
-        found.append(plain())
+        variants.append(plain())
     if options.reference is not None:
-        found.append(authors(options.reference, work, path=_model_path(options)))
-    return found
+        variants.append(authors(options.reference, work, path=_model_path(options)))
+    return variants
 
 
 def _workload(options: argparse.Namespace, device: torch.device) -> Workload:
     lm = PretrainedModel(path=_model_path(options), dtype=options.dtype, device=str(device)).load()
     cases = CounterFact(path=options.data or assets.counterfact_path(), limit=options.records).load().items
     if len(cases) < options.records:
-        raise ConfigError(f"--records: {options.records}, but only {len(cases)} of the data set can be used")
+        raise ConfigError(f"--records: {options.records} are wanted, but only {len(cases)} of the data set can be used")
     editor = _editor(options.editor)
     layer = editor.layer if options.layer is None else options.layer
     templates: tuple[str, ...] = ("{}",)
@@ -163,7 +165,7 @@ def _workload(options: argparse.Namespace, device: torch.device) -> Workload:
 
 
 def _editor(name: str) -> Rome | FineTune:
-    """The editor as `editor=… model=minifact` has it."""
+    """The editor that `editor=<name> model=minifact` composes to."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONFIG.resolve())):
         editor: Rome | FineTune = instantiate(compose("config", overrides=[f"editor={name}", "model=minifact"]).editor)
     return editor
@@ -186,14 +188,18 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--repeats", type=_positive, default=3, help="how often each variant runs; medians are printed")
     add("--editor", choices=EDITORS, default="rome")
     add("--layer", type=int, help="edited layer, 0-based; minifact's by default")
-    add("--batch", type=_positive, default=50, help="records side by side in 'batched'")
-    add("--single-records", type=_positive, help="run the variants other than 'batched' on the first so many only")
-    add("--device", nargs="+", default=["auto"], help="auto, cpu, cuda, …; with several each gets its own rows")
-    add("--dtype", default="float32", help="the model's; equality is only asked of float32 and float64")
+    add("--batch", type=_positive, default=50, help="number of records in a batch of 'batched'")
+    add(
+        "--single-records",
+        type=_positive,
+        help="number of records, from the first, for the variants other than 'batched'",
+    )
+    add("--device", nargs="+", default=["auto"], help="auto, cpu, cuda, …; each device gets its own rows")
+    add("--dtype", default="float32", help="the model's; results must be equal only in float32 and float64")
     add("--model", help="model folder or hub id; the shipped minifact by default")
     add("--data", help="records in CounterFact's schema; minifact's by default")
     add("--contexts", type=Path, help="JSON list of context templates; sampled from the model by default")
-    add("--covariance", help="second moment of the layer, 'none' to do without; minifact's by default")
+    add("--covariance", help="file of the layer's second moment, or 'none' to use none; minifact's by default")
     add("--generation", action="store_true", help="also time the texts of each record's generation prompts")
     add("--max-length", type=_positive, default=100, help="tokens of a text, the prompt included")
     add("--no-plain", action="store_true", help="leave out the plain variant, the slowest of ours")

@@ -1,10 +1,11 @@
-"""Knowledge Neurons' scores: ours against one whole pass a layer and token, as the authors' code runs it.
+"""Measures how long the attribution scores of Knowledge Neurons take: with our code, and with whole passes for every
+layer and token, as in the authors' code.
 
     python bench/kn.py --records 50 --repeats 3
 
-The slow side is written from docs/method.md §4.2 alone: for every layer and every token of the true object one pass
-over the prompt for the neurons' own values, and one over `--steps` copies of it with the values scaled. Scores agree
-to 1e-3 of the highest or the exit status is 1.
+The slow variant is written from docs/method.md §4.2 alone. For every layer and every token of the true object it makes
+one pass over the prompt to get the neurons' values, and one pass over `--steps` copies of the prompt in which these
+values are scaled. If scores differ by more than 1e-3 of the highest score, the exit status is 1.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ OURS, ALONE, PLAIN = "ours", "ours, one at a time", "layer by layer"
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=50)
-    parser.add_argument("--single-records", type=int, default=5, help="records of the other two variants (default 5)")
+    parser.add_argument(
+        "--single-records", type=int, default=5, help="number of records for the other two variants (default 5)"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--model", default=str(assets.model_dir()))
     parser.add_argument("--data", default=str(assets.counterfact_path()))
-    parser.add_argument(
-        "--leading-space", action="store_true", help="tokens of the object as it stands after the prompt"
-    )
+    parser.add_argument("--leading-space", action="store_true", help="tokenize the object with the space before it")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", type=Path, help="write the rows as JSON")
     return parser.parse_args()
@@ -62,7 +63,7 @@ def main() -> int:
         PLAIN: lambda watch: [plain(lm, text, options.steps, watch) for text in few],
     }
     for run in variants.values():
-        run(Stopwatch(lm.device))  # before the clock starts
+        run(Stopwatch(lm.device))  # the first call is not measured
     say = partial(console.print, style="dim")
     results, laps = alternate(variants, repeats=options.repeats, device=lm.device, say=say)
     counts = {OURS: len(texts), ALONE: len(few), PLAIN: len(few)}
@@ -96,7 +97,7 @@ def plain(lm: LanguageModel, text: Text, steps: int, watch: Stopwatch) -> torch.
 
 
 def layer_scores(lm: LanguageModel, ids: tuple[int, ...], token: int, layer: int, steps: int) -> torch.Tensor:
-    """One layer's scores (neurons) for one token."""
+    """Attribution scores of one layer (neurons) for one token of the object."""
     module = lm.module(lm.architecture.mlp_in_name(layer))
     seen: list[torch.Tensor] = []
     handle = module.register_forward_hook(lambda _m, _x, y: seen.append(y[0, -1].detach()))
@@ -113,7 +114,7 @@ def layer_scores(lm: LanguageModel, ids: tuple[int, ...], token: int, layer: int
 
 
 def difference(expected: Scores, found: Scores) -> float:
-    """Largest difference in a score, relative to the text's highest, over the texts that both did."""
+    """Largest difference of a score, relative to the text's highest score, over the texts that both lists have."""
     return max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(expected, found, strict=False))
 
 

@@ -1,4 +1,4 @@
-"""Our package, as `task=edit` uses it, with any number of cases side by side."""
+"""The variants with our package, which is used as in `task=edit`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ KINDS = ("rewrite_prompts", "paraphrase_prompts", "neighborhood_prompts", "attri
 
 
 def batched(size: int) -> Variant:
-    """`size` cases at a time; their texts all at once."""
+    """Our package with batches of `size` cases."""
     return Variant(name="batched", edit=partial(_edit, size=size), generate=partial(_generate, size=size))
 
 
 def single() -> Variant:
-    """The same code with one request and its prompts at a time, and one text at a time."""
+    """Our package with one case at a time, and one generated text at a time."""
     return Variant(name="single", edit=partial(_edit, size=1), generate=_generate_singly)
 
 

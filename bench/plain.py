@@ -1,7 +1,7 @@
-"""The same work in the plainest way, straight from docs/method.md §3.5–3.7, §4.1 and §5.2: one request at a time,
-every pass through the whole model and over all tokens, each prompt once per target.
+"""The same work in the plainest code, written from docs/method.md §3.5–3.7, §4.1 and §5.2 alone.
 
-Nothing of romexp computes here but `applied`, which puts an edit into the weights.
+It takes one request at a time. Every pass goes through the whole model and over all tokens, and each prompt is run once
+for each target. It computes nothing with romexp, except that `applied` adds an edit to the weights.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from romexp.lm.weight_delta import Dense, LowRank, WeightDelta
 
 
 def plain() -> Variant:
-    """One full pass after another."""
+    """The variant without batches of records and without reuse of results."""
     return Variant(name="plain", edit=_edit, generate=None)
 
 
@@ -44,7 +44,7 @@ def _edit(work: Workload, watch: Stopwatch) -> Edited:
 
 
 def _inputs(lm: LanguageModel, texts: Sequence[str]) -> dict[str, Tensor]:
-    """One right-padded batch."""
+    """The texts as one right-padded batch: token ids and attention mask (texts × tokens)."""
     batch = lm.tokenizer(
         list(texts), padding=True, padding_side="right", return_tensors="pt", return_token_type_ids=False
     )
@@ -60,7 +60,7 @@ def _target(lm: LanguageModel, request: EditRequest) -> list[int]:
 
 
 def _lookup(lm: LanguageModel, template: str, subject: str, fact_token: str) -> int:
-    """docs/method.md §3.4: prefix, subject and suffix tokenized apart; `last` is the prompt's last token."""
+    """Position of the token of docs/method.md §3.4; prefix, subject and suffix are tokenized separately."""
     prefix, suffix = template.split("{}")
     subject = f" {subject.strip()}" if prefix else subject
     before, own, after = (_n_tokens(lm, part) for part in (prefix.removesuffix(" "), subject, suffix))
@@ -79,14 +79,14 @@ def _lookup(lm: LanguageModel, template: str, subject: str, fact_token: str) -> 
 def _rome(
     lm: LanguageModel, request: EditRequest, templates: Sequence[str], editor: Rome, inverse: Tensor | None
 ) -> WeightDelta:
-    """u from the mean key (docs/method.md §3.5), v* by Adam (§3.6), the rank-one term (§3.7)."""
+    """The rank-one update (docs/method.md §3.7), with u from the mean key (§3.5) and v* found by Adam (§3.6)."""
     assert editor.layer is not None
     memory = lm.architecture.mlp_out_name(editor.layer)
     prompts = [template.replace("{}", request.prompt, 1) for template in templates]
     lookups = [_lookup(lm, prompt, request.subject, editor.fact_token) for prompt in prompts]
     texts = [prompt.replace("{}", request.subject, 1) for prompt in prompts]
-    keys, _ = _at(lm, memory, texts, lookups)
-    key, output = (side[0] for side in _at(lm, memory, texts[:1], lookups[:1]))
+    keys, _ = _input_and_output(lm, memory, texts, lookups)
+    key, output = (side[0] for side in _input_and_output(lm, memory, texts[:1], lookups[:1]))
     direction = keys.mean(dim=0)
     if inverse is not None and editor.mom2_adjustment:
         direction = (inverse @ direction.double()).float()
@@ -97,7 +97,9 @@ def _rome(
 
 
 @torch.no_grad()
-def _at(lm: LanguageModel, path: str, texts: Sequence[str], columns: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _input_and_output(
+    lm: LanguageModel, path: str, texts: Sequence[str], columns: Sequence[int]
+) -> tuple[Tensor, Tensor]:
     """Input and output of a module at one token of each text (texts × features), in float32."""
     seen: list[tuple[Tensor, Tensor]] = []
     rows = range(len(texts))
@@ -112,7 +114,7 @@ def _at(lm: LanguageModel, path: str, texts: Sequence[str], columns: Sequence[in
 def _value(
     lm: LanguageModel, request: EditRequest, prompts: Sequence[str], lookups: Sequence[int], editor: Rome
 ) -> Tensor:
-    """v* = v_0 + δ after at most 19 updates of δ, each through all texts and the whole model."""
+    """v* = v_0 + δ (features). Each update of δ takes a pass of all texts through the whole model."""
     assert editor.layer is not None
     target = _target(lm, request)
     forced = str(lm.tokenizer.decode(target[:-1], clean_up_tokenization_spaces=False))
@@ -123,13 +125,13 @@ def _value(
     spots = lengths[:, None] - len(target) + torch.arange(len(target), device=lm.device)[None]
     rows = torch.arange(len(prompts), device=lm.device)[:, None]
     mlp = lm.architecture.mlp_name(editor.layer)
-    initial = _at_first(lm, mlp, inputs, columns[0])
+    initial = _output_of_first(lm, mlp, inputs, columns[0])
     delta = torch.zeros_like(initial, requires_grad=True)
     optimizer = torch.optim.Adam([delta], lr=editor.v_lr)
     before: Tensor | None = None
     for step in range(editor.v_num_grad_steps):
         optimizer.zero_grad()
-        with _added(lm, mlp, columns, delta):
+        with _delta_added(lm, mlp, columns, delta):
             log_p = lm.model(**inputs, use_cache=False).logits.float().log_softmax(dim=-1)
         nll = -log_p[rows, spots, torch.tensor(target, device=lm.device)[None]].mean()
         after = log_p[-1, columns[-1]]
@@ -148,7 +150,7 @@ def _value(
 
 
 @torch.no_grad()
-def _at_first(lm: LanguageModel, path: str, inputs: dict[str, Tensor], column: int) -> Tensor:
+def _output_of_first(lm: LanguageModel, path: str, inputs: dict[str, Tensor], column: int) -> Tensor:
     """Output of a module at one token of the first text (features), in float32."""
     seen: list[Tensor] = []
     handle = lm.module(path).register_forward_hook(lambda _m, _x, y: seen.append(y[0, column].float()))
@@ -158,8 +160,8 @@ def _at_first(lm: LanguageModel, path: str, inputs: dict[str, Tensor], column: i
 
 
 @contextmanager
-def _added(lm: LanguageModel, path: str, columns: Sequence[int], delta: Tensor) -> Iterator[None]:
-    """δ on the output of a module, at one token of each text."""
+def _delta_added(lm: LanguageModel, path: str, columns: Sequence[int], delta: Tensor) -> Iterator[None]:
+    """Add δ to the output of a module, at one token of each text."""
 
     def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         output = output.clone()
@@ -175,7 +177,10 @@ def _added(lm: LanguageModel, path: str, columns: Sequence[int], delta: Tensor) 
 
 
 def _finetune(lm: LanguageModel, request: EditRequest, editor: FineTune) -> WeightDelta:
-    """docs/method.md §4.1 at HEAD: weight and bias, every target token scored at the prompt's last position."""
+    """Fine-tuning with the defaults of docs/method.md §4.1.
+
+    Weight and bias are trained, and every target token is scored at the prompt's last position.
+    """
     assert editor.layer is not None
     memory = lm.architecture.mlp_out_name(editor.layer)
     names = [f"{memory}.{kind}" for kind in ("weight", "bias") if getattr(lm.module(memory), kind, None) is not None]
@@ -206,9 +211,7 @@ def _finetune(lm: LanguageModel, request: EditRequest, editor: FineTune) -> Weig
 
 @torch.no_grad()
 def _nlls(lm: LanguageModel, case: Case) -> list[float]:
-    """Length-normalized NLL of both targets after every prompt, one padded batch of prompt × target
-    (docs/method.md §5.2).
-    """
+    """Mean NLL of the tokens of both targets after every prompt (docs/method.md §5.2), from one padded batch."""
     request, prompts = case.request, prompts_of(case)
     pairs = [(prompt, f" {target}") for prompt in prompts for target in (request.target_new, request.target_true)]
     log_p = lm.model(**_inputs(lm, [a + b for a, b in pairs]), use_cache=False).logits.float().log_softmax(dim=-1)

@@ -1,13 +1,13 @@
-"""The authors' code (github.com/kmeng01/rome, commit 0874014), driven from a checkout; nothing of it is kept here.
+"""Runs the authors' code (github.com/kmeng01/rome, commit 0874014) from a checkout; nothing of it is kept here.
 
 A temporary copy of the checkout is imported, in which three things are changed by replacing text:
-- the device literal "cuda", which stands in every function that makes a tensor, becomes the device of the benchmark;
-- `rome/layer_stats.py`, which would download or measure C, is emptied: C⁻¹ is handed in, in the place that
-  `compute_u.get_inv_cov` has, and so are the context templates, in the module's cache of them;
-- `dsets/__init__.py`, from which the evaluation and the tracing import names of loaders, is emptied of them.
-Editing, scoring and sampling run as they are. In current transformers `generate_fast` yields other texts than it did
-in 2022: it passes one column of the attention mask beside a key/value cache, which is then read as the whole mask
-(docs/method.md §5.5). Its time is that of one pass a token all the same.
+- the device literal "cuda", which occurs in every function that makes a tensor, becomes the device of the benchmark;
+- `rome/layer_stats.py`, which would download or compute C, is emptied. C⁻¹ is given by replacing
+  `compute_u.get_inv_cov`, and the context templates are put into their module's cache;
+- `dsets/__init__.py`, from which the evaluation and the tracing import loaders, gets placeholders for them.
+Editing, scoring and sampling are not changed. With current transformers `generate_fast` writes other texts than in
+2022: with a key/value cache it passes only one column of the attention mask, which transformers now takes for the whole
+mask (docs/method.md §5.5). Its time is not affected, since it still makes one pass for each token.
 """
 
 from __future__ import annotations
@@ -50,17 +50,20 @@ NEEDED = ("rome/rome_main.py", "util/generate.py", "experiments/py/eval_utils_co
 
 
 def authors(folder: Path, work: Workload, *, path: str) -> Variant:
-    """The authors' evaluation loop (docs/method.md §5.1) over the records: edit, measure, write the weights back.
+    """The authors' evaluation loop (docs/method.md §5.1) over the records: edit, measure, restore the weights.
 
-    It runs on a model of its own, loaded from `path` as transformers loads it, without what our package may change.
+    It runs on a separate model, loaded from `path` by transformers alone, so that no change by our package affects it.
+
+    Args:
+        folder: a checkout of their repository.
 
     Raises:
-        ConfigError: `folder` is no checkout of their repository.
+        ConfigError: `folder` is no such checkout.
     """
     code = load(folder, work.lm.device)
     lm = own_model(work.lm, path)
     tokenizer = copy.deepcopy(work.lm.tokenizer)
-    if tokenizer.unk_token_id is None:  # GPT-2's is the end of text; their fine-tuning needs one
+    if tokenizer.unk_token_id is None:  # their fine-tuning needs one; GPT-2's is the end-of-text token
         tokenizer.unk_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
 
@@ -77,12 +80,19 @@ def authors(folder: Path, work: Workload, *, path: str) -> Variant:
 
 def own_model(lm: LanguageModel, path: str) -> LanguageModel:
     """The model as transformers loads it from `path`."""
-    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=lm.dtype)
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=lm.dtype, trust_remote_code=False)
     return replace(lm, model=model.to(lm.device).eval().requires_grad_(False))
 
 
 def load(folder: Path, device: torch.device) -> dict[str, ModuleType]:
-    """Import a changed copy of the checkout. Modules of an earlier copy, for another device, are forgotten first."""
+    """Import a changed copy of the checkout. Modules of an earlier copy, for another device, are removed first.
+
+    Returns:
+        The modules, by a short name.
+
+    Raises:
+        ConfigError: `folder` is no checkout of their repository.
+    """
     if missing := [name for name in NEEDED if not (folder / name).is_file()]:
         raise ConfigError(f"--reference: {folder} is no checkout of kmeng01/rome, it lacks {', '.join(missing)}")
     for name in [name for name in sys.modules if name.split(".")[0] in PACKAGES]:
@@ -126,7 +136,7 @@ def _copy(folder: Path, root: Path, device: torch.device) -> None:
 
 def _edit(code: dict[str, ModuleType], tokenizer: Any, work: Workload, watch: Stopwatch) -> Edited:
     lm, deltas, nlls = work.lm, [], []
-    with _method(code, work) as (apply, noted):
+    with _method(code, work) as (apply, results):
         for case in work.cases:
             record = _record(case)
             with watch("edit"):
@@ -137,7 +147,7 @@ def _edit(code: dict[str, ModuleType], tokenizer: Any, work: Workload, watch: St
                 for name, original in originals.items():
                     lm.parameter(name)[...] = original
             lm.model.requires_grad_(False)
-            deltas.append(_delta(lm, noted[-1]))
+            deltas.append(_delta(lm, results[-1]))
             pairs = [pair for kind in scores.values() for pair in kind]
             nlls.append([pair[side] for pair in pairs for side in ("target_new", "target_true")])
     return Edited(deltas=deltas, nlls=nlls)
@@ -147,21 +157,21 @@ def _edit(code: dict[str, ModuleType], tokenizer: Any, work: Workload, watch: St
 def _method(
     code: dict[str, ModuleType], work: Workload
 ) -> Iterator[tuple[Callable[..., tuple[Any, dict[str, torch.Tensor]]], list[dict[str, Any]]]]:
-    """Their function that edits a model, and a list where every edit's result is noted by parameter."""
-    noted: list[dict[str, Any]] = []
+    """Yield their function that edits a model, and a list to which it appends every edit's result by parameter."""
+    results: list[dict[str, Any]] = []
     rome = isinstance(work.editor, Rome)
     if not rome and "ft" not in code:
         raise ConfigError("--reference: the checkout lacks baselines/ft")
     module, attribute = (code["rome"], "execute_rome") if rome else (code["ft"], "execute_ft")
     execute = getattr(module, attribute)
 
-    def noting(*args: Any, **kwargs: Any) -> Any:
-        noted.append(execute(*args, **kwargs))
-        return noted[-1]
+    def execute_and_record(*args: Any, **kwargs: Any) -> Any:
+        results.append(execute(*args, **kwargs))
+        return results[-1]
 
     inverse = _inverse(work)
     with (
-        mock.patch.object(module, attribute, noting),
+        mock.patch.object(module, attribute, execute_and_record),
         mock.patch.object(code["u"], "get_inv_cov", return_value=inverse),
         mock.patch.object(code["rome"], "CONTEXT_TEMPLATES_CACHE", list(work.templates)),
     ):
@@ -169,11 +179,11 @@ def _method(
             hyper, edit = code["rome"].ROMEHyperParams(**_rome_settings(work, work.editor)), module.apply_rome_to_model
         else:
             hyper, edit = code["ft"].FTHyperParams(**_ft_settings(work, work.editor)), module.apply_ft_to_model
-        yield lambda model, tok, requests, **kwargs: edit(model, tok, requests, hyper, **kwargs), noted
+        yield lambda model, tok, requests, **kwargs: edit(model, tok, requests, hyper, **kwargs), results
 
 
 def _inverse(work: Workload) -> torch.Tensor | None:
-    """C⁻¹ as they take it: inverted in float32."""
+    """C⁻¹, computed in float32 as in their code."""
     return None if work.moment is None else torch.inverse(work.moment.matrix.to(work.lm.device))
 
 
@@ -209,7 +219,7 @@ def _ft_settings(work: Workload, editor: FineTune) -> dict[str, Any]:
 
 
 def _modules(lm: LanguageModel) -> dict[str, str]:
-    """Paths with `{}` for the layer."""
+    """Paths of modules in their settings, with `{}` for the layer."""
     a = lm.architecture
     block = f"{a.layers}.{{}}"
     return {
@@ -223,7 +233,7 @@ def _modules(lm: LanguageModel) -> dict[str, str]:
 
 
 def _record(case: Case) -> dict[str, Any]:
-    """The record as it stands in counterfact.json."""
+    """The case as a record of counterfact.json."""
     r = case.request
     return {
         "requested_rewrite": {
@@ -241,7 +251,7 @@ def _record(case: Case) -> dict[str, Any]:
 
 
 def _delta(lm: LanguageModel, found: dict[str, Any]) -> WeightDelta:
-    """ROME gives (u, Λ') by parameter, fine-tuning the change as the parameter is stored."""
+    """Their result as a delta. ROME returns (u, Λ') by parameter, fine-tuning the change as the parameter is stored."""
     return WeightDelta(
         terms={
             name: LowRank(left=value[0][:, None], right=value[1][:, None])
@@ -269,6 +279,6 @@ def _generate(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Their functions print every step."""
+    """Suppress standard output, on which their functions print every step."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

@@ -1,4 +1,4 @@
-"""The authors' causal tracing, driven from a checkout of their code (see `reference.py`)."""
+"""Runs the authors' causal tracing from a checkout of their code (see `reference.py`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ Grids = list[dict[str, np.ndarray]]
 def authors_tracer(
     folder: Path, lm: LanguageModel, *, path: str, window: int, samples: int, scale: float
 ) -> Callable[[Sequence[TracedPrompt]], Grids]:
-    """Their `calculate_hidden_flow` for the three kinds, on a model of its own loaded from `path`.
+    """Their `calculate_hidden_flow` for the three kinds of cell, on a separate model loaded from `path`.
+
+    Args:
+        scale: standard deviation of the noise.
+
+    Returns:
+        A function from prompts to their grids, p(answer) (tokens × layers) by kind.
 
     Raises:
         ConfigError: `folder` is no checkout of their repository, or lacks the tracing.

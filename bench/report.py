@@ -1,4 +1,4 @@
-"""From runs to rows: medians, ratios, how far results differ; and rows to a table."""
+"""Makes rows from measurements (medians, ratios, differences of results), and a table from rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from romexp.lm.weight_delta import LowRank, WeightDelta
 
 Row = dict[str, Any]
 REFERENCE = "batched"
-"""The variant that others are compared with."""
+"""The variant with which the others are compared."""
 
 
 def rows(
@@ -29,12 +29,12 @@ def rows(
     records: Mapping[str, int],
     differences: Mapping[str, Mapping[str, float]],
 ) -> list[Row]:
-    """One row a variant. `times_faster[x]` is x's seconds per record divided by this variant's.
+    """One row for each variant. `times_faster[x]` is x's seconds per record divided by this variant's.
 
     Args:
-        laps: by variant, median seconds (see `timing.Stopwatch.lap`).
-        records: by variant, how many records they were for.
-        differences: by variant, what `edit_differences` or `same_texts` gave.
+        laps: median seconds by variant (see `timing.Stopwatch.lap`).
+        records: number of records by variant.
+        differences: results of `edit_differences` or `same_texts` by variant.
     """
     each = {name: {part: value / records[name] for part, value in lap.items()} for name, lap in laps.items()}
     return [
@@ -55,8 +55,9 @@ def rows(
 
 
 def edit_differences(mine: Edited, reference: Edited) -> dict[str, float]:
-    """Largest differences over the records both have: of u and Λ' (or of a dense change) relative in the L2 norm, of
-    NLLs absolute, in nats.
+    """Largest differences over the records that both have.
+
+    Differences of u and Λ' (or of a dense change) are relative, in the L2 norm; those of NLLs are absolute, in nats.
     """
     out: dict[str, float] = {}
     for a, b in zip(mine.deltas, reference.deltas):
@@ -81,13 +82,13 @@ def _delta_differences(a: WeightDelta, b: WeightDelta) -> dict[str, float]:
 
 
 def same_texts(mine: Sequence[Sequence[str]], reference: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Share of texts that are the same to the letter, over the records both have."""
+    """Share of texts that are exactly equal, over the records that both have."""
     pairs = [(x, y) for a, b in zip(mine, reference) for x, y in zip(a, b, strict=True)]
     return {"same_texts": sum(x == y for x, y in pairs) / len(pairs)}
 
 
 def environment(devices: Sequence[torch.device]) -> Row:
-    """What the times depend on beyond the code."""
+    """What the times depend on besides the code: machine, load and versions."""
     names = [torch.cuda.get_device_name(d) for d in devices if d.type == "cuda"]
     return {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="minutes"),
@@ -110,7 +111,7 @@ def _cpu_name() -> str:
 
 
 def table(all_rows: Sequence[Row], *, title: str, caption: str) -> Table:
-    """All rows in one table; a ratio reads "this variant is so many times faster than that one"."""
+    """All rows in one table. A column `× x` tells how many times faster a variant is than variant x."""
     variants = list(dict.fromkeys(row["variant"] for row in all_rows))
     with_device = len({row["device"] for row in all_rows}) > 1
     result = Table(title=title, caption=caption, caption_justify="left", title_justify="left")

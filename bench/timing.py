@@ -1,4 +1,4 @@
-"""Wall-clock and processor time by phase, on a device that works behind Python's back."""
+"""Measures wall-clock and processor time by phase, also on devices that work asynchronously."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Result = TypeVar("Result")
 
 
 class Stopwatch:
-    """Seconds by phase, added up; the device has finished whenever the clock is read.
+    """Adds up seconds by phase. Before the clock is read, the device finishes its work.
 
     Attributes:
-        wall: seconds that passed, by phase.
-        processor: seconds of all threads of this process together; they do not grow while others use the machine.
+        wall: wall-clock seconds by phase.
+        processor: processor seconds of all threads of this process. They do not grow if others use the machine.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -40,7 +40,7 @@ class Stopwatch:
             torch.accelerator.synchronize(self._device)
 
     def lap(self) -> dict[str, float]:
-        """Wall seconds by phase and in `total`, and `processor` seconds."""
+        """Wall-clock seconds by phase and in `total`, and `processor` seconds."""
         return {**self.wall, "total": sum(self.wall.values()), "processor": self.processor}
 
 
@@ -53,10 +53,13 @@ def alternate(
 ) -> tuple[dict[str, Result], dict[str, dict[str, float]]]:
     """Run all variants in turn, `repeats` times, every other time in reverse order.
 
-    So a machine that slows down or speeds up meanwhile does it to all of them.
+    So a change in the speed of the machine affects all of them.
+
+    Args:
+        say: is called with a line of text after each run.
 
     Returns:
-        What each variant's last run gave, and its laps (see `Stopwatch.lap`), each entry the median over repeats.
+        By variant, the result of its last run, and its lap (see `Stopwatch.lap`) with medians over the repeats.
     """
     results: dict[str, Result] = {}
     laps: dict[str, list[dict[str, float]]] = {name: [] for name in variants}

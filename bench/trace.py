@@ -1,13 +1,13 @@
-"""Causal traces: ours against one whole pass for every cell, as the authors' code runs it.
+"""Measures how long causal traces take: with our code, and with one whole pass for every cell as in the authors' code.
 
     python bench/trace.py --facts 8 --repeats 3
     python bench/trace.py --reference /somewhere/rome
 
-"one pass a cell" is `tests/tracing/naive_trace.py`, written from docs/method.md §2 alone: one forward pass of 1 + n
-rows a cell, with hooks; "authors" is their own code. All trace the same grids (no severed curves) of the same facts,
-taken evenly from the file, from the same noise; they agree to 1e-5 or the exit status is 1. Beside the times stands
-the arithmetic of each variant's matrix products, counted by torch: where a machine is busy with those, times cannot
-differ by more.
+The variant "one pass a cell" is `tests/tracing/naive_trace.py`, written from docs/method.md §2 alone: for each cell it
+makes one forward pass of 1 + n rows, with hooks. "authors" is the authors' code. All variants trace the same grids,
+without severed curves, of the same facts, taken evenly from the file, with the same noise. If their results differ by
+more than 1e-5, the exit status is 1. The table also shows the arithmetic of each variant's matrix products, counted by
+torch: if these take nearly all of the time, times cannot differ by more than the arithmetic does.
 """
 
 from __future__ import annotations
@@ -102,9 +102,10 @@ class Measured:
     """Medians of one variant, per fact.
 
     Attributes:
-        processor: seconds of all threads together.
+        seconds: wall-clock seconds.
+        processor: processor seconds of all threads together.
         gflop: 10⁹ floating-point operations of matrix products.
-        difference: largest difference in p(answer) from one pass a cell.
+        difference: largest difference of p(answer) from the variant "one pass a cell".
     """
 
     variant: str
@@ -120,7 +121,10 @@ def timed(trace: Callable[[Sequence[TracedPrompt]], Grids], prompts: Sequence[Tr
 
 
 def operations(trace: Callable[[Sequence[TracedPrompt]], Grids], prompts: Sequence[TracedPrompt]) -> int:
-    """Floating-point operations of the matrix products, counted by torch in one run, which also warms up."""
+    """Floating-point operations of the matrix products, counted by torch in one run.
+
+    This first run also fills caches and loads kernels, before times are measured.
+    """
     with FlopCounterMode(display=False) as counter:
         trace(prompts)
     return counter.get_total_flops()
@@ -139,7 +143,7 @@ def naive(lm: LanguageModel, prompts: Sequence[TracedPrompt], tracer: Tracer, sc
 
 
 def difference(expected: Grids, found: Grids) -> float:
-    """Largest difference in p(answer)."""
+    """Largest difference of p(answer) in any cell."""
     pairs = zip(expected, found, strict=True)
     return max(float(np.abs(a[kind] - b[kind]).max()) for a, b in pairs for kind in KINDS)
 

@@ -1,4 +1,4 @@
-"""What every variant of the benchmark is given, and what it has to give back."""
+"""The input and the results of every variant of the benchmark."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ class Workload:
     """Edit each case by itself and measure the edited model.
 
     Attributes:
-        cases: what is edited and measured.
-        editor: the method; its layer and context templates are set, so that all variants do the same.
-        templates: the editor's context templates, the identity first.
-        moment: C of the edited layer; None does without it.
-        sampler: how texts are drawn.
+        lm: the model.
+        cases: the cases that are edited and measured.
+        editor: the method; its layer and context templates are set, so that all variants use the same ones.
+        templates: the editor's context templates, the first of which is `{}`.
+        moment: C of the edited layer; None if the editor needs none.
+        sampler: how texts are sampled.
     """
 
     lm: LanguageModel
@@ -52,7 +53,7 @@ class Workload:
         return self.moment
 
     def first(self, n: int) -> Workload:
-        """The same with the first n cases."""
+        """The same workload with only the first n cases."""
         return replace(self, cases=self.cases[:n])
 
 
@@ -61,9 +62,8 @@ class Edited:
     """Results of editing and measuring.
 
     Attributes:
-        deltas: one a case.
-        nlls: by case, NLL of target_new and target_true after each prompt: rewrite, paraphrases, neighbours,
-            attributes.
+        deltas: one delta for each case.
+        nlls: for each case, after each of its prompts (see `prompts_of`), the NLL of target_new and of target_true.
     """
 
     deltas: list[WeightDelta]
@@ -72,13 +72,14 @@ class Edited:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Variant:
-    """One way to do the work. Both functions time themselves with the stopwatch they are given.
+    """One way to do the work. Both functions measure their time with the stopwatch that they get.
 
     Attributes:
-        edit: edits and measures; phases `edit` and `metrics`.
-        generate: texts of each case, through its delta; phase `generate`. None where a variant has no way of its own.
-        comparable: its texts must equal those of our batched code, since they come from the same random numbers.
-        ours: its edits must equal those of our batched code.
+        edit: edits and measures each case, in the phases `edit` and `metrics`.
+        generate: generates texts of each case with its delta, in the phase `generate`; None if the variant has no
+            such code.
+        ours: whether it is written here. Then its edits must equal those of `batched`, and the share of equal texts is
+            shown, since they come from the same random numbers.
     """
 
     name: str

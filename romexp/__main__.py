@@ -1,9 +1,10 @@
-"""The command `romexp`: compose the configuration, run its job or jobs, end with their status. No algorithm here."""
+"""The command `romexp`: it composes the configuration, runs its job or jobs, and exits with their status."""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -12,31 +13,36 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+import romexp
 from romexp.cli.console import print_outcome, print_stderr, run_and_report_errors
 from romexp.cli.job import Outcome
 from romexp.cli.run_job import SWEEPS, JobFunction
+from romexp.errors import ConfigError
 
 CONFIG = Path(__file__).resolve().parent / "conf"
 
 
 def main() -> None:
-    """Entry point: Hydra's command line over `conf/`, with errors as one line on stderr.
+    """Entry point: Hydra's command line over `conf/`; an error is printed as one line on stderr.
 
-    Exit status: 0, 2 for a mistake in what was asked for, 1 for a fault of the program, 130 when interrupted. In a
-    sweep every job runs, whatever became of the others, and the status is the largest of all; a job that was not run,
-    or whose process was killed, counts as a fault.
+    Exit status: 0 for success, 1 for a fault of the program, 2 for a mistake of the user, 130 when interrupted. In a
+    sweep a failed job does not stop the others, and the status is the largest of its jobs' statuses; a job that was not
+    run, or whose process was killed, has status 1.
     """
-    # Threads that have nothing to do sleep instead of spinning; on a busy machine spinning costs three times the run.
-    # Read when torch is loaded, so set before.
+    # Idle OpenMP threads sleep instead of spinning: on a busy machine spinning makes a run take three times as long.
+    # torch reads the variable when it is imported, so it is set before that.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Hydra would print the error itself, over several lines; so it is told to let exceptions through.
+    # Without this Hydra prints an error itself, over several lines, instead of raising it.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     flags = {argument.partition("=")[0] for argument in sys.argv[1:]}
-    # `romexp -cn layers_minifact` finds a shipped sweep from anywhere. Only then: sweeps/wandb would be a config group,
-    # and `wandb=true` the choice of one of its files.
+    if "--version" in flags:  # Hydra would print its own version
+        sys.stdout.write(f"{_version()}\n")
+        sys.exit(0)
+    # With `-cn`, the folder of shipped sweeps is searched as well. It is not searched otherwise, because its subfolder
+    # `wandb` would be a config group, and `wandb=true` would choose a file of that group.
     if flags & {"-cn", "--config-name"} and not flags & {"-cd", "--config-dir"}:
         sys.argv += ["--config-dir", str(SWEEPS)]
-    HydraConfig.instance().cfg = None  # of an earlier command of this process
+    HydraConfig.instance().cfg = None  # it may be that of an earlier command in this process
     job = JobFunction()
 
     def task(cfg: DictConfig) -> None:
@@ -50,6 +56,7 @@ def main() -> None:
         except Exception as error:
             from romexp.cli.launchers import explain_launcher_error
 
+            _explain_group_without_option(error)
             explain_launcher_error(error)
 
     try:
@@ -60,15 +67,42 @@ def main() -> None:
     sys.exit(_finish_sweep(status) if is_sweep else max(status, job.status))
 
 
+def _version() -> str:
+    """The version of romexp, and the commit if it runs from a checkout."""
+    from romexp.results.environment import commit
+
+    return f"romexp {romexp.__version__}{f' (commit {found})' if (found := commit()) else ''}"
+
+
+def _explain_group_without_option(error: Exception) -> None:
+    """Say which group of the command line has no name of an option, as in `editor=null`. Hydra does not name it.
+
+    Raises:
+        ConfigError: that is what the error means.
+    """
+    if not str(error).startswith("Config group override must be"):
+        return
+    from romexp.compose import CONF, options
+
+    for argument in sys.argv[1:]:
+        group, _, option = argument.lstrip("+").partition("=")
+        if re.fullmatch(r"[\w/]+", group) and (CONF / group).is_dir() and option not in options(group):
+            known = ", ".join(options(group))
+            raise ConfigError(f"{group}: expected the name of an option ({known}), not {option}") from error
+
+
 def _finish_sweep(status: int) -> int:
-    """Print what became of a sweep; its exit status."""
-    from romexp.cli.sweep import current_sweep
+    """Print the results and failures of a sweep; return its exit status."""
+    from romexp.cli.sweep import LOST, current_sweep
     from romexp.cli.sweep_table import closing_lines, failure_lines, sweep_tables
 
     sweep = current_sweep()
     jobs = sweep.jobs() if sweep else ()
     if sweep is None or not any(job.record for job in jobs):
-        return status  # refused before any job began, with a message
+        if jobs and not status:
+            print_stderr(f"error: no job has left a record in {sweep.folder if sweep else ''}")
+            return LOST
+        return status  # no job began, and the reason has been printed
     print_outcome(Outcome(tables=sweep_tables(jobs), lines=closing_lines(sweep, jobs)))
     for line in failure_lines(jobs):
         print_stderr(line)

@@ -1,7 +1,6 @@
-"""A configuration from overrides, as the command line would compose it.
+"""Composes a configuration from overrides, as the command line does.
 
-The Python face uses it, and tasks that ask what an option means; so a method's settings for a model are the same
-everywhere.
+The Python interface and some tasks use it, so that a method has the same settings for a model everywhere.
 """
 
 from __future__ import annotations
@@ -23,36 +22,35 @@ CONF = Path(romexp.__file__).resolve().parent / "conf"
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
-    """`conf/config.yaml` with overrides as on the command line (`model=gpt2-xl`, `editor.layer=3`).
-
-    It may be called inside a running command, and in a process that uses Hydra for something else.
+    """Compose `conf/config.yaml` with overrides as on the command line (`model=gpt2-xl`, `editor.layer=3`).
 
     Raises:
         ConfigError: there is no such option or setting.
     """
-    held, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    # Hydra's global state is restored, since a running command or another program in this process may use it.
+    outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
         with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
             return compose("config", list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from error
     finally:
-        GlobalHydra.instance().hydra = held
+        GlobalHydra.instance().hydra = outer
 
 
 def options(group: str) -> list[str]:
-    """The options of a configuration group, by name."""
+    """The names of the options of a configuration group, sorted."""
     return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
 
 
 def check_option(group: str, name: str, *, called: str) -> str:
-    """The name, if it is an option of the group.
+    """Check that `name` is an option of a configuration group, and return it.
 
     Args:
-        called: what the message calls it, as `method`.
+        called: the word for this option in the error message, such as `method`.
 
     Raises:
-        ConfigError: there is no such option; the message names those that look like it, else all.
+        ConfigError: there is no such option. The message names similar options, or all if none is similar.
     """
     known = options(group)
     if name in known:

@@ -1,4 +1,4 @@
-"""Edit a batch of cases, each by itself, and measure the model before and after each edit."""
+"""Edits a batch of cases, each by itself, and measures the model before and after each edit (docs/method.md §5.1)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from romexp.results.rows import CaseResult
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredEdit:
-    """One case that could be edited and measured."""
+    """The measurements of one case and the delta of its edit."""
 
     result: CaseResult
     delta: WeightDelta
@@ -31,12 +31,13 @@ class MeasuredEdit:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchResult:
-    """What came of a batch.
+    """The result of a batch.
 
     Attributes:
-        outcomes: one a case, in order; in the place of a case that could not be edited or measured, its error.
-        edit_seconds: time that editing took.
-        evaluate_seconds: time that measuring took.
+        outcomes: for each case, in order, its measured edit; or the `RecordError` for which it could not be edited or
+            measured.
+        edit_seconds: time for editing the batch.
+        evaluate_seconds: time for measuring the batch.
     """
 
     outcomes: list[MeasuredEdit | RecordError]
@@ -46,11 +47,15 @@ class BatchResult:
 
 @dataclass(frozen=True, kw_only=True)
 class EditBatch:
-    """Everything that turns cases into results, held together over the batches of a run.
+    """Edits and measures batches of cases. One object serves all batches of a run.
 
     Attributes:
-        references: texts for the generation metrics; None where the evaluator looks at none.
-        unedited: measurements of the model before any edit, shared with other runs.
+        lm: the model.
+        editor: the editing method.
+        resources: what the editor needs besides the model; its seed is also that of the evaluator.
+        evaluator: measures the model.
+        references: texts for the generation metrics; None if the evaluator needs none.
+        unedited: cache of measurements of the unedited model, shared with other runs.
     """
 
     lm: LanguageModel
@@ -61,13 +66,13 @@ class EditBatch:
     unedited: UneditedCache
 
     def __call__(self, cases: Sequence[Case]) -> BatchResult:
-        """Edit every case by itself and measure it before and after."""
+        """Edit each case by itself, and measure the model on it before and after the edit."""
         start = time.perf_counter()
         edits = self.editor(self.lm, [case.request for case in cases], resources=self.resources)
         edited = time.perf_counter()
         good = [(case, edit) for case, edit in zip(cases, edits, strict=True) if isinstance(edit, Edit)]
-        each = (edited - start) / max(len(good), 1)
-        outcomes = with_errors_in_place(edits, self._measured(good, seconds=each))
+        seconds_per_case = (edited - start) / max(len(good), 1)
+        outcomes = with_errors_in_place(edits, self._measured(good, seconds=seconds_per_case))
         return BatchResult(
             outcomes=outcomes,
             edit_seconds=edited - start,
@@ -75,29 +80,36 @@ class EditBatch:
         )
 
     def _measured(self, edited: Sequence[tuple[Case, Edit]], *, seconds: float) -> list[MeasuredEdit | RecordError]:
-        """The outcome of every case that could be edited."""
+        """The outcomes of the cases that could be edited, in order.
+
+        Args:
+            seconds: editing time of each case.
+        """
         cases = [case for case, _ in edited]
         changed = [(case, edit.delta) for case, edit in edited if edit.delta.terms]
         after: dict[int, Measurements | RecordError] = {}
 
         def measure(unknown: Sequence[Case]) -> list[Measurements | RecordError]:
-            """The unedited model on these cases. The first call measures the edited ones too: they share most work."""
-            todo = [] if after else changed
-            if not unknown and not todo:
+            """Measure the unedited model on these cases.
+
+            The first call measures the edited models too, because one pass for both saves most of the work.
+            """
+            edited_too = [] if after else changed
+            if not unknown and not edited_too:
                 return []
             found = self.evaluator(
                 self.lm,
-                [*unknown, *(case for case, _ in todo)],
-                deltas=[*(None for _ in unknown), *(delta for _, delta in todo)],
+                [*unknown, *(case for case, _ in edited_too)],
+                deltas=[*(None for _ in unknown), *(delta for _, delta in edited_too)],
                 seed=self.resources.seed,
                 references=self.references,
             )
-            after.update((case.case_id, own) for (case, _), own in zip(todo, found[len(unknown) :], strict=True))
+            after.update((case.case_id, own) for (case, _), own in zip(edited_too, found[len(unknown) :], strict=True))
             return found[: len(unknown)]
 
         before = self.unedited.measurements(cases, measure)
         return [
-            # An edit that changes nothing is not measured again.
+            # For an edit with an empty delta the measurements before the edit are used.
             _outcome(case, edit, before=own, after=after.get(case.case_id, own), seconds=seconds)
             for (case, edit), own in zip(edited, before, strict=True)
         ]
@@ -106,10 +118,12 @@ class EditBatch:
 def unedited_cache(
     lm: LanguageModel, evaluator: Evaluator, *, references: Mapping[str, Any], seed: int, cache_dir: Path
 ) -> UneditedCache:
-    """Where measurements of the unedited model are shared by everything that measures it in the same way.
+    """The cache of measurements of the unedited model. Runs that measure it in the same way share it
+    (docs/method.md §9.3).
 
     Args:
-        references: digests of the reference texts; empty where the evaluator looks at none.
+        references: digests of the reference texts; empty if the evaluator needs none.
+        cache_dir: folder of the cache.
     """
     context = {
         "model": lm.digest,
@@ -142,9 +156,9 @@ def _outcome(
 
 
 def prompts_of(case: Case) -> dict[str, list[str]]:
-    """What the model was asked, under the names that the measurements have; for zsRE also the neighbours' answers.
+    """The prompts of a case, by the names of the measurements; for zsRE also the neighbourhood prompts' answers.
 
-    So that a result can be read without its data set.
+    They are stored with a result, so that it can be read without the data set.
     """
     prompts = {
         "rewrite_prompts": [case.request.text],

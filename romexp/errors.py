@@ -1,4 +1,4 @@
-"""Errors that a user can mend. The command line prints them in one line, without a traceback."""
+"""Errors that a user can correct. The command line prints them in one line, without a traceback."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ T = TypeVar("T")
 
 
 class RomexpError(Exception):
-    """Base of every error caused by input: a config value, a file, a record, a model."""
+    """Base class of all errors caused by input: a configuration value, a file, a record or a model."""
 
 
 class ConfigError(RomexpError):
-    """A configuration value is missing, unknown or contradicts another one."""
+    """A configuration value is missing, is unknown, or contradicts another one."""
 
 
 class DataError(RomexpError):
-    """A file is missing, unreadable, or not what its loader expects."""
+    """A file is missing, cannot be read, or is not what its loader expects."""
 
 
 class RecordError(DataError):
-    """One record is bad. It is set aside, counted and reported; the run goes on.
+    """One record cannot be used. A run sets it aside, reports it and continues (docs/method.md §1.6).
 
-    Where many items are worked on at once, the error of a bad one stands in its place among the results.
+    A function that works on many items returns this error in place of the result of a bad item.
 
     Args:
         message: what is wrong and what was expected.
-        file: the file the record came from.
-        index: the record's position in that file.
-        field: the field at fault.
+        file: the record's file.
+        index: the record's position in that file, counted from 0.
+        field: the field that is wrong.
     """
 
     def __init__(self, message: str, *, file: str = "", index: int | None = None, field: str = "") -> None:
@@ -43,7 +43,7 @@ class RecordError(DataError):
 
 
 def result_or_error(make: Callable[[], T]) -> T | RecordError:
-    """What `make` returns, or the `RecordError` that it raises."""
+    """Call `make`, and return its result or the `RecordError` that it raises."""
     try:
         return make()
     except RecordError as error:
@@ -51,30 +51,30 @@ def result_or_error(make: Callable[[], T]) -> T | RecordError:
 
 
 def without_errors(items: Iterable[T | RecordError]) -> list[T]:
-    """The items that are no errors, in order."""
+    """The items that are not errors, in order."""
     return [item for item in items if not isinstance(item, RecordError)]
 
 
 def with_errors_in_place(items: Iterable[object], results: Iterable[T]) -> list[T | RecordError]:
-    """Results of those of the items that are no errors; an item that is one keeps its place.
+    """Replace each item that is not an error by its result. Errors stay at their places.
 
     Args:
-        items: in order.
-        results: of `without_errors(items)`, in the same order.
+        items: the items, some of which are errors.
+        results: one result for each item of `without_errors(items)`, in the same order.
     """
     following = iter(results)
     return [item if isinstance(item, RecordError) else next(following) for item in items]
 
 
 def raise_first_error(items: Iterable[T | RecordError]) -> list[T]:
-    """The items, where no one of them may be bad.
+    """Return the items if none of them is an error.
 
     Raises:
-        RecordError: the first of them that is an error.
+        RecordError: the first item that is an error.
     """
-    whole = []
+    good = []
     for item in items:
         if isinstance(item, RecordError):
             raise item
-        whole.append(item)
-    return whole
+        good.append(item)
+    return good

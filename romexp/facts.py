@@ -1,6 +1,6 @@
-"""The vocabulary of the project: facts, edit requests and evaluation cases. No torch here.
+"""The types of the project's data: facts, edit requests and evaluation cases (docs/method.md §1).
 
-Every data set is read into these types and every editor and evaluator works on them alone.
+All data sets are read into these types, and all editors and evaluators use them. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -9,15 +9,22 @@ from dataclasses import dataclass
 from typing import Any
 
 Measurements = dict[str, Any]
-"""What an evaluator measured for one case on one model, raw and JSON-ready; `romexp.analysis` makes metrics of it."""
+"""JSON-ready raw measurements of one case on one model. `romexp.analysis` computes metrics from them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EditRequest:
-    """Make the model say `target_new` after `prompt` about `subject` (docs/method.md §1.1: `requested_rewrite`).
+    """A request to make the model answer `target_new` to a prompt about `subject` (docs/method.md §1.1).
 
-    Targets carry no leading space; whoever tokenizes them adds it (docs/method.md §1.5). An edit alone needs no
-    `target_true`; what compares the two answers does.
+    Attributes:
+        subject: the subject of the fact.
+        prompt: template with exactly one `{}` for the subject.
+        target_new: the answer after the edit, without a leading space. Code that tokenizes it adds one (docs/method.md
+            §1.5).
+        target_true: the answer before the edit, likewise without a leading space. Only metrics that compare both
+            answers and some editors need it.
+        relation_id: identifies the relation; reference texts are found by it.
+        target_new_id: identifies the new target; reference texts are found by it.
     """
 
     subject: str
@@ -35,11 +42,19 @@ class EditRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One record of an evaluation data set: the edit and the prompts that judge it.
+    """One record of an evaluation data set: an edit request, and the prompts that judge the edit (docs/method.md §1).
 
-    All prompts are complete strings without a trailing space. `neighborhood_targets` is empty for
-    CounterFact, where every neighbour is judged against the request's two targets; for zsRE it holds
-    the answer to each neighbourhood prompt.
+    All prompts are complete strings without a trailing space.
+
+    Attributes:
+        case_id: number of the case.
+        request: the edit request.
+        paraphrase_prompts: prompts about the same fact in other words.
+        neighborhood_prompts: prompts about other subjects, whose answers the edit should not change.
+        attribute_prompts: prompts about other subjects for which the new target is true.
+        generation_prompts: beginnings of texts about the subject.
+        neighborhood_targets: for zsRE, the answer to each neighbourhood prompt. Empty for CounterFact, where
+            neighbourhood prompts are judged by the request's two targets.
     """
 
     case_id: int
@@ -53,7 +68,17 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownFact:
-    """A fact the model is expected to know, for causal tracing (docs/method.md §1.3)."""
+    """A fact that the model should know, for causal tracing (docs/method.md §1.3).
+
+    Attributes:
+        known_id: number of the fact.
+        subject: the subject, which occurs in the prompt.
+        attribute: the correct completion of the prompt, a single word.
+        prompt: complete text that ends before the attribute.
+        template: the prompt with `{}` for the subject; empty if unknown.
+        prediction: the data set's prediction for the prompt; empty if unknown.
+        relation_id: identifies the relation; empty if unknown.
+    """
 
     known_id: int
     subject: str
@@ -65,5 +90,5 @@ class KnownFact:
 
 
 def fill(template: str, subject: str) -> str:
-    """Put `subject` at the template's `{}`; other braces in the text stay as they are."""
+    """Replace the first `{}` of the template by `subject`. Other braces do not change."""
     return template.replace("{}", subject, 1)

@@ -1,4 +1,4 @@
-"""Files on disk: written so that a reader sees the old one or the new one, never half of it, and told by content."""
+"""Atomic writing of files, and hashes of their content."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from filelock import FileLock
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write into; it takes `path`'s place when the context ends well, and goes if it does not.
+    """Write a file atomically: yields a temporary path in the same folder, which replaces `path` when the context ends.
 
-    The folder is made if missing. The mode is that of any new file (safetensors alone would make it private).
+    If the context ends with an error, the temporary file is deleted and `path` does not change. The folder is created
+    if it does not exist. The file gets the default permissions of new files; safetensors would make it private.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -30,13 +31,16 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Put a whole text in a file, in UTF-8."""
+    """Write a text to a file, atomically and in UTF-8."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def write_once(path: Path, make: Callable[[], str]) -> None:
-    """Put a text in a file unless there is one; processes that start together make it once."""
+    """Write the text that `make` returns to a file, unless the file exists.
+
+    If several processes call this at the same time, only one of them makes the text.
+    """
     if path.is_file():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,6 +50,6 @@ def write_once(path: Path, make: Callable[[], str]) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """Sha256 of a file's content, hexadecimal."""
+    """SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

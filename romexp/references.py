@@ -1,4 +1,6 @@
-"""Reference texts for the generation metrics, from the data package to the evaluator (config group `references`)."""
+"""Reference texts for the generation metrics, loaded from a data set for an evaluator (configuration group
+`references`; docs/method.md §1.4, §5.4).
+"""
 
 from __future__ import annotations
 
@@ -18,42 +20,47 @@ from romexp.facts import Case
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedReferences:
-    """References and what identifies them, JSON-ready."""
+    """Loaded reference texts.
+
+    Attributes:
+        references: the texts and the vectorizer; None if there are none.
+        digests: JSON-ready digests that identify them.
+    """
 
     references: References | None
     digests: Mapping[str, Any]
 
 
 class ReferenceSource(Protocol):
-    """Texts for the generation metrics (config group `references`)."""
+    """A source of reference texts (configuration group `references`)."""
 
     def files(self) -> Sequence[Path]:
-        """Every file that the texts and their digests depend on."""
+        """All files on which the texts and their digests depend."""
         ...
 
     def needed(self, cases: Sequence[Case]) -> frozenset[SnippetKey]:
-        """Which of the texts are to be read for these cases."""
+        """The keys of the texts that must be read for these cases."""
         ...
 
     def load(self, needed: frozenset[SnippetKey]) -> LoadedReferences:
-        """These texts. Their digests are those of the whole files."""
+        """Load the texts with these keys. The digests are those of the whole files."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceTexts:
-    """Snippets to compare generations with, and the TF-IDF weights to do it by (docs/method.md §1.4).
+    """Snippets to compare generated texts with, and the TF-IDF vectorizer for the comparison (docs/method.md §1.4).
 
     Attributes:
         snippets: texts by relation and object.
-        tfidf: inverse document frequencies.
+        tfidf: the vectorizer with its inverse document frequencies.
     """
 
     snippets: Snippets
     tfidf: TfIdf
 
     def files(self) -> tuple[Path, ...]:
-        """The snippets' file and those of the weights, downloaded if need be.
+        """The paths of the snippets' file and of the vectorizer's files, which are downloaded if necessary.
 
         Raises:
             DataError: a file is missing or cannot be downloaded.
@@ -61,13 +68,13 @@ class ReferenceTexts:
         return (self.snippets.locate(), *self.tfidf.files())
 
     def needed(self, cases: Sequence[Case]) -> frozenset[SnippetKey]:
-        """Relation and new object of each case; none, since all are read, where the weights are fitted on them."""
+        """The keys (relation, new object) of the cases; empty if the vectorizer is fitted, since then all are read."""
         if self.tfidf.fit:
             return frozenset()
         return frozenset((case.request.relation_id, case.request.target_new_id) for case in cases)
 
     def load(self, needed: frozenset[SnippetKey]) -> LoadedReferences:
-        """The snippets of these keys (of all, where the weights are fitted on them), with the vectorizer.
+        """Load the snippets with these keys, and the vectorizer. If it is fitted on the snippets, all are loaded.
 
         Raises:
             DataError: a file is missing, cannot be downloaded, or is not what is expected.
@@ -83,16 +90,16 @@ class ReferenceTexts:
 
 @dataclass(frozen=True, kw_only=True)
 class NoReferences:
-    """No reference texts (`references=none`): generations are drawn and GE is taken, RS is left out."""
+    """No reference texts (`references=none`). Texts are generated and GE is measured, but RS is left out."""
 
     def files(self) -> tuple[Path, ...]:
-        """None."""
+        """There are no files."""
         return ()
 
     def needed(self, cases: Sequence[Case]) -> frozenset[SnippetKey]:
-        """None."""
+        """No text is needed."""
         return frozenset()
 
     def load(self, needed: frozenset[SnippetKey]) -> LoadedReferences:
-        """Nothing."""
+        """Load nothing."""
         return LoadedReferences(references=None, digests={})

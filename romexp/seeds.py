@@ -1,4 +1,4 @@
-"""Seeds that depend on what a random number is for, never on batch size, order or sharding (docs/method.md §10)."""
+"""Seeds that depend on the purpose of a random number, not on batch size, order or sharding (docs/method.md §10.2)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import hashlib
 
 
 def derive_seed(*parts: object) -> int:
-    """A 63-bit seed from (run seed, case id, purpose, …): the first bytes of a Sha256 over their `repr`."""
+    """A 63-bit seed from (run seed, case id, purpose, …): the first 63 bits of a SHA-256 over their `repr`."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -1,19 +1,29 @@
-"""Where a run reports to while it works: Weights & Biases, or nowhere. Results on disk do not depend on it."""
+"""Reports the progress of a run to Weights & Biases, or to nothing. Results on disk do not depend on it."""
 
 from __future__ import annotations
 
-import netrc
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
-from urllib.parse import urlparse
+
+from filelock import FileLock
 
 from romexp.errors import ConfigError
+from romexp.wandb_settings import WantedMode, has_wandb_key, short_reason, wandb_setting, wanted_mode
+
+log = logging.getLogger(__name__)
 
 Mode = Literal["auto", "online", "offline"]
+
+INIT_TIMEOUT_S = 30.0
+"""Seconds in which W&B's server must answer when a run begins, unless WANDB_INIT_TIMEOUT says it."""
+
+_no_server: set[str] = set()
+"""Addresses of W&B servers that did not take a run of this process; later jobs of a sweep do not ask them again."""
 
 
 class TrackedRun(Protocol):
@@ -21,14 +31,16 @@ class TrackedRun(Protocol):
 
     @property
     def location(self) -> str:
-        """A page or folder to look at; empty if there is none."""
+        """The address of the run's page, or the path of its folder; empty if there is neither."""
         ...
 
     def log(self, values: Mapping[str, float]) -> None:
-        """Add one step of curves."""
+        """Add one step to the curves of these values."""
         ...
 
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None: ...
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Add a table."""
+        ...
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Set the run's final numbers."""
@@ -40,36 +52,36 @@ class TrackedRun(Protocol):
 
 
 class Tracker(Protocol):
-    """Opens one run per job, inside the job, so that a multirun sweep has one run for each (config group `tracker`)."""
+    """Opens runs of a tracker (config group `tracker`). Each job of a sweep opens its own run."""
 
     def run(
         self, *, folder: Path, name: str, group: str, job_type: str, config: Mapping[str, Any]
     ) -> AbstractContextManager[TrackedRun]:
-        """A run that ends with the context: marked failed if an exception passes through.
+        """A run that lasts as long as the context. If an exception leaves the context, the run is marked as failed.
 
         Args:
-            folder: the run's result folder; files of the tracker go there.
-            name: what the run is called in a list of runs.
-            group: runs to be shown together.
+            folder: the result folder. The tracker writes its files there too.
+            name: the run's name in a list of runs.
+            group: a heading. Runs with the same heading are shown together.
             job_type: the task.
-            config: every configuration value, resolved. `names`, if there, says by which names results are compared
-                (`task`, `model`, `dataset`, `editor`, …): dashboards group by them.
+            config: all configuration values, resolved. If it has `names` (`task`, `model`, `dataset`, `editor`, …),
+                dashboards group runs by these.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoTracker:
-    """Report nowhere (`tracker=none`)."""
+    """Reports nothing (`tracker=none`)."""
 
     @contextmanager
     def run(
         self, *, folder: Path, name: str, group: str, job_type: str, config: Mapping[str, Any]
     ) -> Iterator[TrackedRun]:
-        yield _Nowhere()
+        yield _UntrackedRun()
 
 
-class _Nowhere:
+class _UntrackedRun:
     location = ""
 
     def log(self, values: Mapping[str, float]) -> None:
@@ -90,15 +102,21 @@ class WandbTracker:
     """Weights & Biases (`tracker=wandb`).
 
     Attributes:
-        project: W&B project.
-        entity: user or team; None is the key's own.
-        mode: `online`; `offline` (files only; `romexp task=sync` sends them); `auto`: what $WANDB_MODE says, else
-            online where there is a key (WANDB_API_KEY or .netrc), else offline.
-        group: heading under which W&B puts the run; None groups by model and data set.
-        tags: free labels, beside those that every run gets: its task, model, data set and editor.
+        project: the W&B project; None takes that of W&B's own settings ($WANDB_PROJECT), else `romexp`.
+        entity: the W&B user or team; None takes that of W&B's own settings ($WANDB_ENTITY), else the default of the
+            API key.
+        mode: `online`; or `offline`, which only writes files that `romexp task=sync` can send later; or `auto`, which
+            does what the user has told W&B (`wanted_mode`), else `online` if there is a key (see `has_wandb_key`), else
+            `offline`. If the server does not take an `online` run, the run continues `offline`.
+        group: heading under which W&B shows the run; None takes $WANDB_RUN_GROUP, else groups runs by model and data
+            set.
+        tags: labels in addition to those that every run gets: its task, model, data set and editor, and $WANDB_TAGS.
+
+    Raises:
+        ConfigError: `mode` is unknown, or is `auto` and WANDB_MODE or WANDB_DISABLED holds an unknown word.
     """
 
-    project: str = "romexp"
+    project: str | None = None
     entity: str | None = None
     mode: Mode = "auto"
     group: str | None = None
@@ -107,58 +125,100 @@ class WandbTracker:
     def __post_init__(self) -> None:
         if self.mode not in ("auto", "online", "offline"):
             raise ConfigError(f"tracker.mode: {self.mode!r} is not auto, online or offline")
+        self.wanted_mode()
+
+    def wanted_mode(self) -> WantedMode:
+        """The mode in which a run begins. Only in `online` mode anything is sent to W&B's server."""
+        if self.mode != "auto":
+            return self.mode
+        return wanted_mode() or ("online" if has_wandb_key() else "offline")
+
+    def destination(self) -> tuple[str | None, str]:
+        """Entity and project of the runs; the entity None is the default of the API key."""
+        return self.entity or wandb_setting("entity"), self.project or wandb_setting("project") or "romexp"
 
     @contextmanager
     def run(
         self, *, folder: Path, name: str, group: str, job_type: str, config: Mapping[str, Any]
     ) -> Iterator[TrackedRun]:
-        import wandb  # half a second that a run without it should not pay
-
-        mode = self._mode()
-        run = wandb.init(
-            project=self.project,
-            entity=self.entity,
+        if (mode := self.wanted_mode()) == "disabled":
+            yield _UntrackedRun()
+            return
+        root = Path(os.environ.get("WANDB_DIR") or folder).expanduser()
+        entity, project = self.destination()
+        run = _begin(
+            mode,
+            entity=entity,
+            project=project,
             name=name,
-            group=self.group or group,
+            group=self.group or os.environ.get("WANDB_RUN_GROUP") or group,
             job_type=job_type,
             tags=self._all_tags(config.get("names") or {}),
             config=dict(config),
-            dir=str(folder.absolute()),  # W&B's own process may work in another folder
-            mode=mode,
-            settings=wandb.Settings(silent=True, console="off"),
+            dir=str(root.absolute()),  # The process that W&B starts may have another working directory.
         )
-        # Not `with run`: that prints a traceback of whatever ends it. The run must be closed in any case, or the next
-        # job of a sweep would be given this one again.
-        exit_code = 1
+        # `with run` is not used, because it prints a traceback of every exception. The run must always be finished.
+        # Otherwise `wandb.init` in the next job of a sweep would return this run again.
+        exit_code, files = 1, Path(run.dir).parent
+        # Outside of the result folder, whose lock says the same, `task=sync` must see that the run is being written.
+        lock: AbstractContextManager[Any] = nullcontext() if root == folder else FileLock(files / ".lock")
         try:
-            yield _WandbRun(run=run, online=mode == "online", folder=folder)
+            with lock:
+                yield _WandbRun(run=run, files=_as_given(files, root))
             exit_code = 0
         finally:
             run.finish(exit_code=exit_code)
 
-    def _mode(self) -> Literal["online", "offline", "disabled"]:
-        if self.mode != "auto":
-            return self.mode
-        wanted = os.environ.get("WANDB_MODE", "")
-        if wanted in ("online", "offline", "disabled"):
-            return wanted  # type: ignore[return-value]
-        return "online" if has_wandb_key() else "offline"
-
     def _all_tags(self, names: Mapping[str, Any]) -> list[str]:
-        """Own tags, then the run's names, each once. W&B takes tags of 1 to 64 characters."""
-        return [tag[:64] for tag in dict.fromkeys((*self.tags, *(str(name) for name in names.values()))) if tag]
+        """The configured tags, then the run's names, without duplicates. W&B accepts tags of 1 to 64 characters."""
+        given = (*self.tags, *os.environ.get("WANDB_TAGS", "").split(","), *map(str, names.values()))
+        return [tag[:64] for tag in dict.fromkeys(map(str.strip, given)) if tag]
+
+
+def _begin(mode: Literal["online", "offline"], **arguments: Any) -> Any:
+    """Open a run of W&B; offline if the server does not take it, with a warning.
+
+    Raises:
+        ConfigError: W&B refuses the arguments or its own settings.
+    """
+    import wandb  # This import takes half a second, and a run without W&B does not need it.
+
+    if not os.environ.get("WANDB_MODE", "").strip():  # W&B refuses an empty word
+        os.environ.pop("WANDB_MODE", None)
+    settings: dict[str, Any] = {"silent": True, "console": "off"}
+    server = wandb_setting("base_url") or ""
+    if mode == "online" and server not in _no_server:
+        timeout = {} if "WANDB_INIT_TIMEOUT" in os.environ else {"init_timeout": INIT_TIMEOUT_S}
+        try:
+            wandb.setup(wandb.Settings(silent=True))
+            return wandb.init(mode="online", settings=wandb.Settings(**(settings | timeout)), **arguments)
+        except Exception as error:  # Whatever goes wrong there, the results do not depend on it.
+            _no_server.add(server)
+            logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # It fails to reach the same server.
+            reason = short_reason(error)
+            log.warning("W&B: no run online (%s); offline instead, `romexp task=sync` sends it later", reason)
+    try:
+        # Even for an offline run W&B reports its own use to the server, unless its settings say `offline` as a whole.
+        wandb.setup(wandb.Settings(mode="offline", silent=True))
+        return wandb.init(mode="offline", settings=wandb.Settings(**settings), **arguments)
+    except (wandb.Error, ValueError, OSError) as error:
+        raise ConfigError(f"tracker: W&B did not begin a run: {short_reason(error)}") from error
+
+
+def _as_given(files: Path, root: Path) -> Path:
+    """The path of a run's files, relative if `root` is."""
+    inside = files.is_relative_to(root.absolute())
+    return root / files.relative_to(root.absolute()) if inside else files
 
 
 @dataclass(frozen=True)
 class _WandbRun:
     run: Any
-    online: bool
-    folder: Path
+    files: Path  # the folder that `wandb sync` takes
 
     @property
     def location(self) -> str:
-        # The folder that `wandb sync` wants is the parent of the run's `files`.
-        return str(self.run.url) if self.online else str(self.folder / "wandb" / Path(self.run.dir).parent.name)
+        return str(self.files) if self.run.offline else str(self.run.url)
 
     def log(self, values: Mapping[str, float]) -> None:
         self.run.log(dict(values))
@@ -176,14 +236,3 @@ class _WandbRun:
 
         if paths:
             self.run.log({name: wandb.Image(str(path)) for name, path in paths.items()})
-
-
-def has_wandb_key() -> bool:
-    """Whether Weights & Biases would find a key: in WANDB_API_KEY, or in .netrc ($NETRC) for the server in use."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False

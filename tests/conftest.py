@@ -53,6 +53,17 @@ FAMILIES: dict[str, dict[str, object]] = {
     "qwen2": _LLAMA_LIKE,
     "qwen3": {**_LLAMA_LIKE, "head_dim": 8},
 }
+_SHARED_HEADS = {k: v for k, v in _LLAMA_LIKE.items() if k not in ("num_key_value_heads", "intermediate_size")}
+MORE_FAMILIES: dict[str, dict[str, object]] = {
+    "gemma": {**_LLAMA_LIKE, "head_dim": 8},
+    "phi3": {**_LLAMA_LIKE, "pad_token_id": 0},
+    "olmo": _LLAMA_LIKE,
+    "stablelm": _LLAMA_LIKE,
+    "smollm3": {**_LLAMA_LIKE, "pad_token_id": 0},
+    "cohere": _LLAMA_LIKE,
+    "falcon": {**_SHARED_HEADS, "ffn_hidden_size": SIZE["mlp"]},
+}
+"""Families on which only tests/lm/test_more_families.py runs, to save time."""
 SENTENCES = (
     "Steve Jobs was the founder of Apple. The mother tongue of Danielle Darrieux is French.",
     "The Eiffel Tower is located in Paris, and the Space Needle is in Seattle. Paris, Paris!",
@@ -92,7 +103,12 @@ def make_tiny(family: str, *, bos: bool = False, dtype: torch.dtype = torch.floa
     """
     tokenizer = make_tokenizer(bos=bos)
     config = AutoConfig.for_model(
-        family, vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0, initializer_range=0.2, **FAMILIES[family]
+        family,
+        vocab_size=len(tokenizer),
+        bos_token_id=0,
+        eos_token_id=0,
+        initializer_range=0.2,
+        **{**FAMILIES, **MORE_FAMILIES}[family],
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import Command
+from tiny_runs import ROOT, Command
 
 from romexp.errors import ConfigError
+from romexp.tasks.sync import is_busy, offline_runs
 from romexp.tracking import NoTracker, Tracker, WandbTracker
 
 
@@ -86,26 +90,177 @@ def test_every_job_has_its_own_run_even_after_a_failure(tmp_path: Path, capfd: p
     assert capfd.readouterr() == ("", ""), "no traceback of W&B's own"
 
 
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """Neither variables nor files of W&B, in an empty folder."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")] + ["NETRC"]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return monkeypatch
+
+
+KEY = {"WANDB_API_KEY": "0" * 40}
+
+
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
         ({}, "offline"),
-        ({"WANDB_API_KEY": "x" * 40}, "online"),
-        ({"WANDB_API_KEY": "x" * 40, "WANDB_MODE": "offline"}, "offline"),
-        ({"WANDB_MODE": "disabled"}, "disabled"),
+        (KEY, "online"),
+        (KEY | {"WANDB_MODE": "offline"}, "offline"),
+        (KEY | {"WANDB_MODE": "dryrun"}, "offline"),
+        ({"WANDB_MODE": "run"}, "online"),
+        ({"WANDB_MODE": "online"}, "online"),
+        (KEY | {"WANDB_MODE": "disabled"}, "disabled"),
+        (KEY | {"WANDB_DISABLED": "true"}, "disabled"),
+        (KEY | {"WANDB_DISABLED": "1", "WANDB_MODE": "online"}, "disabled"),
+        (KEY | {"WANDB_DISABLED": "Yes"}, "disabled"),
+        (KEY | {"WANDB_DISABLED": "false"}, "online"),
     ],
 )
-def test_auto_goes_online_where_there_is_a_key(
-    environment: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_auto_does_what_the_user_told_wandb(
+    environment: dict[str, str], expected: str, alone: pytest.MonkeyPatch
 ) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("NETRC", raising=False)
     for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert WandbTracker()._mode() == expected
-    assert WandbTracker(mode="offline")._mode() == "offline"
+        alone.setenv(name, value)
+    assert WandbTracker().wanted_mode() == expected
+    assert WandbTracker(mode="offline").wanted_mode() == "offline"
+
+
+@pytest.mark.parametrize("name", ["WANDB_MODE", "WANDB_DISABLED"])
+@pytest.mark.parametrize("word", ["shared", "ofline"])
+def test_an_unknown_word_is_refused_before_anything_is_done(name: str, word: str, alone: pytest.MonkeyPatch) -> None:
+    alone.setenv(name, word)
+    with pytest.raises(ConfigError, match=f"^{name}: expected .*, not '{word}'$"):
+        WandbTracker()
+
+
+def test_what_wandb_keeps_in_files_counts_too(alone: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`wandb offline` and `wandb init` write them into the folder, `wandb login --host` into the user's own."""
+    own = tmp_path / ".config" / "wandb"
+    own.mkdir(parents=True)
+    (own / "settings").write_text("[default]\nbase_url = http://127.0.0.1:9\nproject = theirs\n")
+    (tmp_path / ".netrc").write_text(f"machine 127.0.0.1:9 login user password {'0' * 40}\n")
+    assert WandbTracker().wanted_mode() == "online"
+    (tmp_path / "wandb").mkdir()
+    for word, expected in [("offline", "offline"), ("disabled", "disabled"), ("online", "online")]:
+        (tmp_path / "wandb" / "settings").write_text(f"[default]\nmode = {word}\nentity = we\n")
+        assert WandbTracker().wanted_mode() == expected
+    assert WandbTracker().destination() == ("we", "theirs")
+    alone.setenv("WANDB_PROJECT", "p")
+    alone.setenv("WANDB_ENTITY", "e")
+    assert WandbTracker().destination() == ("e", "p")
+    assert WandbTracker(project="romexp", entity="mine").destination() == ("mine", "romexp")
+
+
+def test_disabled_means_no_run_and_names_no_folder(alone: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    alone.setenv("WANDB_MODE", "disabled")
+    assert report(WandbTracker(), tmp_path / "x") == ""
+    assert list((tmp_path / "x").iterdir()) == []
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, list[str]]]:
+    """A server that refuses everything: its address, and what it was asked for."""
+    asked: list[str] = []
+
+    class Refuses(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.send_error(403)
+
+        do_GET = do_POST
+
+        def log_message(self, *arguments: object) -> None:
+            return None
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as one:
+        threading.Thread(target=one.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{one.server_port}", asked
+        one.shutdown()
+
+
+SCRIPT = """
+import logging, sys
+from pathlib import Path
+from romexp.tracking import WandbTracker
+logging.basicConfig(format="%(message)s")
+for name in sys.argv[2:]:
+    Path(name).mkdir()
+    tracker = WandbTracker(mode=sys.argv[1])
+    with tracker.run(folder=Path(name), name="one", group="g", job_type="edit", config={}) as run:
+        run.log({"loss": 1.0})
+    print(run.location)
+"""
+
+
+def in_own_process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """W&B reads its settings once in a process."""
+    command = [sys.executable, "-c", SCRIPT, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "WANDB_INIT_TIMEOUT": "3"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("mode", "word"), [("auto", "dryrun"), ("offline", "")])
+def test_offline_nothing_is_sent(
+    mode: str, word: str, server: tuple[str, list[str]], alone: pytest.MonkeyPatch
+) -> None:
+    """Not even what W&B reports of its own use."""
+    address, asked = server
+    for name, value in {**KEY, "WANDB_MODE": word, "WANDB_BASE_URL": address}.items():
+        alone.setenv(name, value)
+    done = in_own_process(mode, "x")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("x/wandb/offline-run-")
+    assert asked == []
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_without_a_server_it_goes_on_offline_and_says_so_once(
+    refuses: bool, server: tuple[str, list[str]], alone: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    address = server[0] if refuses else "http://127.0.0.1:9"
+    for name, value in {**KEY, "WANDB_BASE_URL": address.replace("://", "://user:secret@")}.items():
+        alone.setenv(name, value)
+    done = in_own_process("online", "x", "y")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "W&B: no run online (" in done.stderr
+    assert "`romexp task=sync` sends it later" in done.stderr
+    assert "secret" not in done.stderr
+    for name, location in zip("xy", done.stdout.split(), strict=True):
+        assert Path(location).parent == Path(name) / "wandb"
+        assert len(offline_runs(tmp_path / name)) == 1, "task=sync finds it"
+    assert bool(server[1]) is refuses, "a control: it was asked"
+
+
+def test_variables_mean_what_they_mean_to_wandb(alone: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given = {"DIR": "elsewhere", "PROJECT": "p", "ENTITY": "e", "RUN_GROUP": "ours", "TAGS": "a,b"}
+    for name, value in given.items():
+        alone.setenv(f"WANDB_{name}", value)
+    done = in_own_process("offline", "x")
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).parent == Path("elsewhere/wandb")
+    assert list((tmp_path / "x").iterdir()) == []
+    run = read(tmp_path / "elsewhere")
+    assert (run["project"], run["tags"]) == ("p", ["a", "b"])
+    (header,) = [record["run"] for record in run["records"] if record["type"] == "run"]
+    assert (header["entity"], header["run_group"]) == ("e", "ours")
+
+
+def test_a_run_that_is_written_elsewhere_is_not_sent_yet(alone: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    alone.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
+    (tmp_path / "x").mkdir()
+    opened = WandbTracker(mode="offline").run(folder=tmp_path / "x", name="n", group="g", job_type="edit", config={})
+    with opened as run:
+        assert is_busy(Path(run.location))
+    assert not is_busy(Path(run.location))
+
+
+def test_what_wandb_refuses_is_one_line(alone: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^tracker: W&B did not begin a run: Invalid project name 'a/b'.*$"):
+        report(WandbTracker(mode="offline", project="a/b"), tmp_path / "x")
 
 
 def test_an_unknown_mode_is_a_mistake() -> None:

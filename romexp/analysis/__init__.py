@@ -1,1 +1,4 @@
-"""Numbers from rows: metrics, means and intervals, studies, sweeps, averages of traces. No drawing, no torch."""
+"""Computes numbers from rows: metrics, means with intervals, studies, sweeps and averages of traces.
+
+Nothing here draws, and nothing needs torch.
+"""

@@ -1,4 +1,4 @@
-"""Several runs of one configuration as one set of rows: shards, other limits, a study done in two goes."""
+"""Merges the rows of several runs of one configuration, such as shards or runs with different limits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from romexp.results.find import FoundRun
 from romexp.results.rows import CaseResult
 
 TOLERANCE = 1e-2
-"""Two measurements of a case agree if their NLLs differ by less than this, absolutely or relatively.
+"""Two measurements of a case agree if their NLLs differ by at most this, absolutely (in nats) or relatively.
 
-Well above the rounding of other batches or devices, well below what another model or edit does.
+It is far above the rounding differences between batches or devices, and far below the effect of another model or edit.
 """
 
 
@@ -23,9 +23,9 @@ class Merged:
     """Rows of one configuration.
 
     Attributes:
-        runs: the runs that gave rows, in order of time.
-        results: every case once, by case id; where runs have the same case the latest run counts.
-        problems: a line for each file or row that could not be used, and for runs that disagree.
+        runs: the runs that have usable rows, in order of time.
+        results: each case once, in order of case id. If several runs have a case, it comes from the latest of them.
+        problems: a message for each file or row that could not be used, and for each run that disagrees with another.
     """
 
     runs: tuple[FoundRun, ...]
@@ -34,7 +34,7 @@ class Merged:
 
 
 def merge(runs: Sequence[FoundRun]) -> Merged:
-    """Read the runs and put their rows together."""
+    """Read the rows of all runs and merge them."""
     ordered = sorted(runs, key=lambda run: (run.finished_at, str(run.path)))
     results: dict[int, CaseResult] = {}
     used: list[FoundRun] = []
@@ -45,20 +45,20 @@ def merge(runs: Sequence[FoundRun]) -> Merged:
         except DataError as error:
             problems.append(str(error))
             continue
-        unlike = [each.case_id for each in found if each.case_id in results and not agree(results[each.case_id], each)]
-        if unlike:
+        differing = [new.case_id for new in found if new.case_id in results and not agree(results[new.case_id], new)]
+        if differing:
             problems.append(
-                f"{run.path}: {len(unlike)} cases differ from those of {', '.join(str(u.path) for u in used)}, of the "
-                f"same configuration (the first is case {unlike[0]}); the later run counts"
+                f"{run.path}: {len(differing)} cases differ from those of {', '.join(str(u.path) for u in used)}, of "
+                f"the same configuration (the first is case {differing[0]}); the later run counts"
             )
-        results.update((each.case_id, each) for each in found)
+        results.update((result.case_id, result) for result in found)
         used += [run] if found else []
     in_order = tuple(results[case_id] for case_id in sorted(results))
     return Merged(runs=tuple(used), results=in_order, problems=tuple(problems))
 
 
 def agree(one: CaseResult, other: CaseResult) -> bool:
-    """Whether two results of a case say the same, up to rounding. Generated texts are not compared."""
+    """Whether two results of a case are equal up to `TOLERANCE`. Generated texts are not compared."""
     ours, theirs = list(_numbers(one)), list(_numbers(other))
     return len(ours) == len(theirs) and all(map(_close, ours, theirs))
 
@@ -68,7 +68,7 @@ def _close(one: float, other: float) -> bool:
 
 
 def _numbers(result: CaseResult) -> Iterator[float]:
-    """Every NLL of a case, and for zsRE every token's success, in one order."""
+    """All NLLs of a case, and for zsRE the correctness of all tokens, in a fixed order."""
     for measured in (result.before or {}, result.after or {}):
         for key in sorted(key for key in measured if key.endswith("_prompts")):
             for pair in measured[key]:
@@ -78,10 +78,10 @@ def _numbers(result: CaseResult) -> Iterator[float]:
 
 
 def _usable(run: FoundRun, problems: list[str]) -> Iterator[CaseResult]:
-    """Results that metrics can be taken of; the other rows are named.
+    """The results for which metrics can be computed. For each other row, a message is added to `problems`.
 
     Raises:
-        DataError: the file is not one of rows.
+        DataError: the file does not consist of rows.
     """
     for row in run.rows():
         try:

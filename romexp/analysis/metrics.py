@@ -1,8 +1,7 @@
-"""The paper's metrics of one case, each defined once
-(docs/method.md §5.3, §5.4, §5.6). Fractions here; ×100 is for tables.
+"""The definitions of the paper's metrics for one case (docs/method.md §5.3, §5.4, §5.6).
 
-All take an evaluator's raw row. NLLs are per prompt [of target_new, of target_true], means over the target's tokens,
-and a probability is exp(-nll), the geometric mean over them.
+They are computed from an evaluator's raw measurements. Scores are fractions; only tables multiply them by 100. An NLL
+is a mean over the tokens of a target, so exp(-NLL) is the geometric mean of the tokens' probabilities.
 """
 
 from __future__ import annotations
@@ -12,39 +11,39 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 Pair = Sequence[float | None]
-"""[nll of target_new, nll of target_true]; None for one that was not finite."""
+"""[NLL of target_new, NLL of target_true] at one prompt, in nats; None for an NLL that was not finite."""
 
 COUNTERFACT = ("S", "ES", "EM", "PS", "PM", "NS", "NM", "GE", "RS")
 """Columns of the paper's Table 4, in its order."""
 
 ZSRE = ("S", "Efficacy", "Paraphrase", "Specificity")
-"""Columns of the paper's Table 1, after the score S of docs/method.md §5.7."""
+"""The score S, which the paper does not show for zsRE (docs/method.md §5.6), and the columns of its Table 1."""
 
 Kind = Literal["counterfact", "zsre"]
-"""Which of the two sets of metrics a data set is measured by."""
+"""The two sets of metrics. Each data set is measured by one of them."""
 
 SCORED = (("ES", "PS", "NS"), ("Efficacy", "Paraphrase", "Specificity"))
-"""The three metrics whose means' harmonic mean is S, for CounterFact and for zsRE."""
+"""For CounterFact and for zsRE, the three metrics whose means have S as their harmonic mean."""
 
 UNSCALED = ("essence",)
 """Metrics that are not multiplied by 100 in summaries."""
 
 
 def columns_of(kind: Kind) -> tuple[str, ...]:
-    """Metrics of a kind of data set, in the paper's order."""
+    """Metrics of a kind, in the paper's order."""
     return ZSRE if kind == "zsre" else COUNTERFACT
 
 
 def case_metrics(measured: Mapping[str, Any]) -> dict[str, float]:
-    """Every metric the measurements allow, by the paper's name.
+    """All metrics that can be computed from a case's measurements, by the paper's names.
 
-    One without prompts, or whose score is null, is left out. S is a score of many cases and is not here.
+    A metric is left out if the case has no prompts for it or its score is null. S is defined only for many cases.
     """
     metrics: dict[str, float] = {}
     for name, (key, per_prompt) in _PAIRWISE.items():
         metrics[name] = _mean([per_prompt(pair) for pair in measured.get(key) or ()])
     for name, key in _ACCURACIES.items():
-        metrics[name] = _mean([float(right) for right in measured.get(key) or ()])
+        metrics[name] = _mean([float(is_right) for is_right in measured.get(key) or ()])
     for name, key in _TEXT_SCORES.items():
         value = measured.get(key)
         metrics[name] = math.nan if value is None else float(value)
@@ -52,25 +51,25 @@ def case_metrics(measured: Mapping[str, Any]) -> dict[str, float]:
 
 
 def new_is_likelier(pair: Pair) -> float:
-    """Success of the edit at one prompt (ES, PS): 1 iff nll_true > nll_new, strictly. A null NLL is no success."""
+    """Success of the edit at one prompt (ES, PS): 1 if nll_true > nll_new, else 0. A null NLL gives 0."""
     new, true = pair
     return float(new is not None and true is not None and true > new)
 
 
 def true_is_likelier(pair: Pair) -> float:
-    """Success at one neighbour (NS): 1 iff nll_true < nll_new, strictly. A null NLL is no success."""
+    """Success at one neighbourhood prompt (NS): 1 if nll_true < nll_new, else 0. A null NLL gives 0."""
     new, true = pair
     return float(new is not None and true is not None and true < new)
 
 
 def margin_of_new(pair: Pair) -> float:
-    """Magnitude at one prompt (EM, PM): p(new) - p(true), positive where edited. NaN for a null NLL."""
+    """Magnitude at one prompt (EM, PM): p(new) - p(true), positive if the edit succeeds. A null NLL gives NaN."""
     new, true = pair
     return math.nan if new is None or true is None else math.exp(-new) - math.exp(-true)
 
 
 def margin_of_true(pair: Pair) -> float:
-    """Magnitude at one neighbour (NM): p(true) - p(new), positive where preserved. NaN for a null NLL."""
+    """Magnitude at one neighbourhood prompt (NM): p(true) - p(new), positive if unchanged. A null NLL gives NaN."""
     return -margin_of_new(pair)
 
 
@@ -83,7 +82,7 @@ _PAIRWISE: Mapping[str, tuple[str, Callable[[Pair], float]]] = {
     "NM": ("neighborhood_prompts", margin_of_true),
 }
 _TEXT_SCORES: Mapping[str, str] = {
-    "GE": "ngram_entropy",  # bits; 6.2 bits print as 620
+    "GE": "ngram_entropy",  # In bits; tables show 6.2 bits as 620.
     "RS": "reference_score",
     "essence": "essence_score",
 }
@@ -95,5 +94,5 @@ _ACCURACIES: Mapping[str, str] = {
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Over the prompts (or tokens) of a case; NaN without any."""
+    """The mean over the prompts or tokens of a case; NaN if there are none."""
     return math.fsum(values) / len(values) if values else math.nan

@@ -1,4 +1,4 @@
-"""What a study still lacks, and the commands that would fill it in."""
+"""Finds the cases that a study lacks, and the commands that would measure them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SHOWN_IDS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Gap:
-    """One thing that is missing.
+    """Something that a study lacks.
 
     Attributes:
-        entry: label of the entry concerned; empty where there is none.
-        note: what, for the reader.
-        commands: what would fill it in; they go on after the cases that are there wherever that is possible.
+        note: a text for the reader that says what is missing.
+        commands: commands that would measure it. If possible, they continue runs that have begun.
+        entry: label of the entry; empty if there is no entry yet.
     """
 
     note: str
@@ -30,25 +30,25 @@ class Gap:
 
 
 def command(*arguments: str) -> str:
-    """`romexp …`, quoted for a shell."""
+    """The command `romexp …` with these arguments, quoted for a shell."""
     return shlex.join(["romexp", *arguments])
 
 
 def measured_ids(entry: Entry) -> set[int]:
-    """Cases with both sides measured."""
+    """Ids of the cases that were measured before and after the edit."""
     return {result.case_id for result in entry.results if result.is_complete(SIDES)}
 
 
 def study_gaps(study: Study) -> list[Gap]:
-    """Of a study that the paper does not have: every entry should hold the cases that any of them holds."""
+    """The gaps of a study that is not in the paper. Each entry should have all cases that any entry has."""
     target = set().union(*(measured_ids(entry) for entry in study.entries))
-    widest = max(study.entries, key=lambda entry: len(measured_ids(entry)))
+    largest = max(study.entries, key=lambda entry: len(measured_ids(entry)))
     gaps = []
     for entry in study.entries:
         lacking = target - measured_ids(entry) - set_aside_ids(entry)
         commands = continuing(entry.runs)
         if lacking and not commands:
-            commands = _with_selection(entry.runs[-1], widest.runs)
+            commands = _with_selection(entry.runs[-1], largest.runs)
         if commands:
             count = f"{entry.n_cases} of {len(target)} cases" if lacking else f"{entry.n_cases} cases so far"
             note = f"{entry.label}: {count}{_why(entry)}"
@@ -57,29 +57,32 @@ def study_gaps(study: Study) -> list[Gap]:
 
 
 def entry_gap(entry: Entry, *, records: int, base: Sequence[str], suffix: Sequence[str] = ()) -> Gap | None:
-    """Of an entry that should hold the first `records` records of a data set whose case ids count them.
+    """The gap of an entry that should have the first `records` records of a data set with case ids 0, 1, 2, …
 
     Args:
-        base: arguments of the command for a whole run, without the choice of cases.
-        suffix: arguments that come last.
+        base: the arguments of the command for a whole run, without the selection of cases.
+        suffix: further arguments, which come after the selection.
+
+    Returns:
+        None if nothing is missing.
     """
     target = set(range(records))
     lacking = target - measured_ids(entry) - set_aside_ids(entry)
     if not lacking:
         return None
     commands = continuing(entry.runs)
-    unasked = sorted(lacking - _asked_for(entry.runs, records)) if commands else sorted(lacking)
-    if unasked:
-        first = unasked[0]
-        tail = first > 0 and len(unasked) == records - first
-        choice = [f"dataset.offset={first}", f"dataset.limit={records - first}"] if tail else []
-        commands.append(command(*base, *(choice or [f"dataset.limit={records}"]), *suffix))
+    uncovered = sorted(lacking - _selected_ids(entry.runs, records)) if commands else sorted(lacking)
+    if uncovered:
+        first = uncovered[0]
+        is_tail = first > 0 and len(uncovered) == records - first
+        selection = [f"dataset.offset={first}", f"dataset.limit={records - first}"] if is_tail else []
+        commands.append(command(*base, *(selection or [f"dataset.limit={records}"]), *suffix))
     note = f"{entry.label}: {records - len(lacking)} of {records} cases{_why(entry)}"
     return Gap(note=note, commands=tuple(commands), entry=entry.label)
 
 
-def _asked_for(runs: Sequence[FoundRun], records: int) -> set[int]:
-    """Cases that the runs' commands, and those of shards not begun, come to in the end."""
+def _selected_ids(runs: Sequence[FoundRun], records: int) -> set[int]:
+    """Ids of the cases that the runs will have measured once they, and all shards of them, are finished."""
     ids: set[int] = set()
     for run in runs:
         offset, limit = int(run.selection.get("offset") or 0), run.selection.get("limit")
@@ -89,7 +92,7 @@ def _asked_for(runs: Sequence[FoundRun], records: int) -> set[int]:
 
 
 def set_aside_ids(entry: Entry) -> set[int]:
-    """Cases that could not be edited or measured, and records that the loader refused, by their position."""
+    """Ids of the cases that could not be edited or measured, and positions of the records that the loader refused."""
     ids = {case["case_id"] for run in entry.runs for case in run.set_aside if isinstance(case.get("case_id"), int)}
     return ids | {
         record["index"] for run in entry.runs for record in run.rejected if isinstance(record.get("index"), int)
@@ -97,7 +100,7 @@ def set_aside_ids(entry: Entry) -> set[int]:
 
 
 def continuing(runs: Sequence[FoundRun]) -> list[str]:
-    """Commands that go on with unfinished runs, or begin shards of which only others were begun."""
+    """Commands that continue unfinished runs, and commands for shards that have not begun while others of them have."""
     unfinished = [command(*run.overrides) for run in runs if run.status != "done" and run.overrides]
     return list(dict.fromkeys([*unfinished, *_missing_shards(runs)]))
 
@@ -119,16 +122,16 @@ def _missing_shards(runs: Sequence[FoundRun]) -> list[str]:
 
 
 def _with_selection(run: FoundRun, like: Sequence[FoundRun]) -> list[str]:
-    """The run's command with the choice of cases of each of the others."""
+    """The run's command, once with the selection of cases of each run in `like`."""
     return [command(*_overridden(run.overrides, other.selection)) for other in like]
 
 
 def _overridden(overrides: Sequence[str], selection: Mapping[str, Any]) -> list[str]:
-    """Overrides with another choice of cases; what is not chosen is not said."""
+    """The overrides with another selection of cases. Default values (null, 0) are not written."""
     keys = {f"dataset.{key}" for key in selection}
-    kept = [each for each in overrides if each.partition("=")[0].lstrip("+~") not in keys]
-    chosen = [f"dataset.{key}={_value(value)}" for key, value in selection.items() if value not in (None, 0)]
-    return [*kept, *chosen]
+    kept = [override for override in overrides if override.partition("=")[0].lstrip("+~") not in keys]
+    selected = [f"dataset.{key}={_value(value)}" for key, value in selection.items() if value not in (None, 0)]
+    return [*kept, *selected]
 
 
 def _value(value: Any) -> str:

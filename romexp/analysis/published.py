@@ -1,6 +1,4 @@
-"""The paper's Tables 1, 4, 5 and 6 (docs/method.md §8) and its causal effects of GPT-2 XL
-(docs/method.md §2.4), as printed there.
-"""
+"""The printed values of the paper: Tables 1, 4, 5 and 6, and the causal effects of GPT-2 XL (docs/method.md §8)."""
 
 from __future__ import annotations
 
@@ -23,12 +21,12 @@ TABLES = (1, 4, 5, 6)
 MODEL_NAMES: Mapping[str, str] = {
     "gpt2-medium": "GPT-2 M", "gpt2-large": "GPT-2 L", "gpt2-xl": "GPT-2 XL", "gpt-j-6b": "GPT-J",
 }  # fmt: skip
-"""What the paper calls the models, by option name."""
+"""The names of the models in the paper, by option name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedValue:
-    """A mean and its 95 % half-width as printed, with one decimal; None where the paper gives none (S)."""
+    """A printed mean and its 95 % half-width, with one decimal. S has no half-width in the paper, so it is None."""
 
     mean: float
     half_width: float | None = None
@@ -36,12 +34,12 @@ class PublishedValue:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRow:
-    """One line of a table.
+    """One row of a table.
 
     Attributes:
-        editor: option name; empty for the unedited model.
-        label: as printed.
-        values: by metric. S of Tables 1 and 6 is not printed there: it is made from the three printed means.
+        editor: option name of the editor; empty for the unedited model.
+        label: the printed label.
+        values: the values by metric. Tables 1 and 6 do not print S, so it is computed from the three printed means.
     """
 
     editor: str
@@ -54,9 +52,9 @@ class PublishedModel:
     """A model's part of a table.
 
     Attributes:
-        model: option name.
-        records: the number of records, the first ones of the data set.
-        rows: in the paper's order, the unedited model first.
+        model: option name of the model.
+        records: the number of records. They are the first ones of the data set.
+        rows: the rows in the paper's order. The unedited model is the first.
     """
 
     model: str
@@ -64,7 +62,7 @@ class PublishedModel:
     rows: tuple[PublishedRow, ...]
 
     def row(self, editor: str) -> PublishedRow | None:
-        """The editor's line; None if the table has none."""
+        """The editor's row; None if the table has none."""
         return next((row for row in self.rows if row.editor == editor), None)
 
 
@@ -89,7 +87,7 @@ class PublishedTable:
 
 @lru_cache
 def published_table(number: int) -> PublishedTable:
-    """One of `TABLES`."""
+    """The table with this number, which is one of `TABLES`."""
     table: Any = OmegaConf.to_container(OmegaConf.load(DATA))[number]  # type: ignore[index, call-overload]
     kind: Kind = table["dataset"]
     return PublishedTable(
@@ -125,17 +123,17 @@ def _row(line: str, kind: Kind) -> PublishedRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedTrace:
-    """Effects of causal tracing in %; layers are 0-based, that of MLPs is the centre of the interval.
+    """Average effects of causal tracing, in %. Layers count from 0.
 
     Attributes:
-        facts: how many were traced.
-        high: p of the answer, clean.
-        low: p of the answer, corrupted.
+        facts: the number of traced facts.
+        high: probability of the answer in the clean run.
+        low: probability of the answer in the corrupted run.
         ate: average total effect.
-        hidden: average indirect effect of the best single state, and its layer, at the last subject token.
-        mlp: the same of MLPs.
-        attn: the same of attention there; its layer is not given.
-        tracer: settings that a trace must share with it to be compared.
+        hidden: highest average indirect effect of a hidden state at the last subject token, and its layer.
+        mlp: highest average indirect effect of a window of MLPs there, and the layer at the window's centre.
+        attn: highest average indirect effect of a window of attention there. The paper does not give its layer.
+        tracer: the settings that a trace must have to be compared with these values.
     """
 
     facts: int

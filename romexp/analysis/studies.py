@@ -1,7 +1,8 @@
-"""From runs to studies: what was measured on one model and data set, an entry for each configuration of an editor.
+"""Groups runs into studies (docs/method.md §6.2).
 
-Runs that differ only in their choice of cases (shards, other limits) are parts of one entry. Nothing here asks for
-finished runs: an entry holds the cases that there are.
+A study holds everything that was measured on one model and data set, with an entry for each configuration of an editor.
+Runs that differ only in their selection of cases, such as shards, are parts of one entry. Runs need not be finished: an
+entry has all cases that were measured so far.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from romexp.results.settings import Json, differing, short, sort_key
 EDITOR_ORDER = (
     "none", "ft", "ft_l", "ft_attn", "kn", "ke", "ke_zsre", "ke_cf", "mend", "mend_zsre", "mend_cf", "rome",
 )  # fmt: skip
-"""The paper's order of rows; other editors come after."""
+"""Editors in the order of the paper's tables. All others come after these."""
 
 STUDY_FIELDS = ("model", "dataset", "evaluator", "references")
 """Parts of an identity that all entries of a study share."""
@@ -35,14 +36,14 @@ class Entry:
     """One configuration of one editor.
 
     Attributes:
-        label: row label; names the settings that tell it from the editor's other entries, as `ROME (layer=3)`.
-        editor: the editor's option name, as `ft_l`.
-        name: the editor's own label, as `FT+L`.
-        settings: its hyper-parameters, as the runs' identity has them.
-        identity: everything that affects the result, without the choice of cases.
-        distinct: the fields, by dotted name, in which the editor's entries in this study differ.
-        runs: where the cases come from, in order of time.
-        results: every case once, by case id.
+        label: row label. It names the settings that differ from the editor's other entries, as in `ROME (layer=3)`.
+        editor: the editor's option name, for example `ft_l`.
+        name: the editor's own label, for example `FT+L`.
+        settings: the editor's hyper-parameters, as in the identity of the runs.
+        identity: everything that affects the result, without the selection of cases.
+        distinct: by dotted name, the fields in which the editor's entries in this study differ.
+        runs: the runs that the cases come from, in order of time.
+        results: each case once, in order of case id.
     """
 
     label: str
@@ -56,17 +57,17 @@ class Entry:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """Metrics by case (`analysis.summary.case_frame`). Made once; treat as read-only."""
+        """Metrics by case (`analysis.summary.case_frame`). The frame is cached, so callers must not change it."""
         return case_frame(self.results)
 
     @cached_property
     def summary(self) -> Summary:
-        """Both sides, means with intervals (`analysis.summary.summarize`). Made once; treat as read-only."""
+        """Means with intervals before and after the edit (`analysis.summary.summarize`). Cached; do not change it."""
         return summarize_frame(self.frame)
 
     @property
     def edits(self) -> bool:
-        """False for `editor=none`, which is the unedited model once more."""
+        """Whether the editor edits the model. False for `editor=none`."""
         return edits(self.editor)
 
     @property
@@ -76,7 +77,7 @@ class Entry:
 
     @property
     def n_cases(self) -> int:
-        """Cases measured before and after the edit."""
+        """Number of cases that were measured before and after the edit."""
         return int(self.summary["n_cases"])
 
 
@@ -85,12 +86,12 @@ class Study:
     """Everything measured on one model and data set with one evaluator.
 
     Attributes:
-        label: `<model>, <dataset>`, and what tells it from another study of these.
+        label: `<model>, <dataset>`, and the settings that differ from other studies with this model and data set.
         model: short name of the model.
         dataset: option name of the data set.
-        kind: which metrics: `counterfact` or `zsre`.
-        identity: what the entries share.
-        entries: in the paper's order of editors.
+        kind: the set of metrics, `counterfact` or `zsre`.
+        identity: the parts of the identity that all entries share.
+        entries: the entries, in the paper's order of editors.
     """
 
     label: str
@@ -102,7 +103,7 @@ class Study:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The paper's columns that at least one entry has."""
+        """The metrics that at least one entry has, in the paper's order."""
         names = columns_of(self.kind)
         return tuple(n for n in names if any(n in e.metrics or n in e.summary["pre"] for e in self.entries))
 
@@ -116,7 +117,7 @@ class Study:
 
     @cached_property
     def unedited_results(self) -> tuple[CaseResult, ...]:
-        """The unedited side of every case that any entry has; of several entries the first counts."""
+        """One result for each case that any entry has measured on the unedited model, from the first such entry."""
         found: dict[int, CaseResult] = {}
         for entry in self.entries:
             for result in entry.results:
@@ -126,20 +127,20 @@ class Study:
 
     @cached_property
     def unedited(self) -> Summary:
-        """`n_cases` and `pre` of the unedited model. Made once; treat as read-only."""
+        """Summary of the unedited model, with `n_cases` and `pre`. It is cached, so callers must not change it."""
         return summarize(self.unedited_results, sides=("pre",))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Studies:
-    """Studies by model and data set, and a line for everything that could not be read or does not agree."""
+    """Studies in order of model and data set, and a message for each file, row or run that has a problem."""
 
     studies: tuple[Study, ...]
     problems: tuple[str, ...]
 
 
 def to_studies(runs: Iterable[FoundRun]) -> Studies:
-    """Group and merge the runs of `task=edit`; others are left alone."""
+    """Group and merge the runs of `task=edit`. Other runs are ignored."""
     problems: list[str] = []
     groups: dict[str, list[FoundRun]] = {}
     for run in runs:
@@ -151,12 +152,12 @@ def to_studies(runs: Iterable[FoundRun]) -> Studies:
 
 
 def editor_position(editor: str) -> tuple[int, str]:
-    """Sorts option names of editors into the paper's order."""
+    """Sort key for option names of editors: the paper's order, then by name."""
     return (EDITOR_ORDER.index(editor) if editor in EDITOR_ORDER else len(EDITOR_ORDER), editor)
 
 
 def edits(editor: str) -> bool:
-    """Whether an option name is one of an editor that edits; empty stands for the unedited model."""
+    """Whether an option name is that of an editor that edits. The empty name stands for the unedited model."""
     return editor not in ("", "none")
 
 
@@ -174,7 +175,7 @@ def _text(value: Any) -> str:
 
 
 def _study(runs: Sequence[FoundRun], problems: list[str]) -> Study | None:
-    """None where not one row could be read."""
+    """Merge the runs of one study. None if none of their rows can be read."""
     groups: dict[str, list[FoundRun]] = {}
     for run in runs:
         groups.setdefault(_text({"editor": run.names.get("editor"), "of": run.same_study()}), []).append(run)
@@ -200,30 +201,30 @@ def _study(runs: Sequence[FoundRun], problems: list[str]) -> Study | None:
 
 
 def _entries(merged: Sequence[Merged]) -> list[Entry]:
-    """An entry for each configuration. No two have the same label: rows, colours and choices are told apart by it."""
-    editors: dict[str, list[Merged]] = {}
-    called: dict[str, set[str]] = {}
-    for each in merged:
-        editors.setdefault(_editor(each), []).append(each)
-        called.setdefault(each.runs[0].editor_label, set()).add(_editor(each))
-    out = []
-    for editor, same in editors.items():
-        for each, distinct in zip(same, differing([m.runs[0].same_study() for m in same]), strict=True):
-            identity, name = each.runs[0].same_study(), each.runs[0].editor_label
-            # Two options may carry one name: a copy of FT+L with other settings.
-            told = ({"editor": editor} if len(called[name]) > 1 else {}) | distinct
+    """An entry for each configuration. Labels are unique, since reports identify entries by them."""
+    by_editor: dict[str, list[Merged]] = {}
+    editors_by_label: dict[str, set[str]] = {}
+    for part in merged:
+        by_editor.setdefault(_editor(part), []).append(part)
+        editors_by_label.setdefault(part.runs[0].editor_label, set()).add(_editor(part))
+    entries = []
+    for editor, parts in by_editor.items():
+        for part, distinct in zip(parts, differing([p.runs[0].same_study() for p in parts]), strict=True):
+            identity, name = part.runs[0].same_study(), part.runs[0].editor_label
+            # Two options may have the same label, for example if one is a copy of FT+L with other settings.
+            shown = ({"editor": editor} if len(editors_by_label[name]) > 1 else {}) | distinct
             entry = Entry(
-                label=f"{name} ({short(told)})" if told else name,
+                label=f"{name} ({short(shown)})" if shown else name,
                 editor=editor,
                 name=name,
                 settings=identity.get("editor", {}),
                 identity=identity,
                 distinct=distinct,
-                runs=each.runs,
-                results=each.results,
+                runs=part.runs,
+                results=part.results,
             )
-            out.append(entry)
-    return out
+            entries.append(entry)
+    return entries
 
 
 def _editor(merged: Merged) -> str:
@@ -236,23 +237,22 @@ def _kind(entries: Sequence[Entry]) -> Kind:
 
 
 def _labelled(studies: Sequence[Study]) -> list[Study]:
-    """Give each its label: model and data set, and the differing settings where two share these.
+    """Give each study its label: model and data set, and the settings in which studies of these differ.
 
-    Digests of reference texts are named only where nothing else tells the studies apart: without generation there are
-    no texts.
+    Digests of reference texts are long, so they are part of the label only if the studies differ in nothing else.
     """
-    out = []
+    labelled = []
     for study in studies:
-        same = [other for other in studies if (other.model, other.dataset) == (study.model, study.dataset)]
+        similar = [other for other in studies if (other.model, other.dataset) == (study.model, study.dataset)]
         label = f"{study.model}, {study.dataset}"
-        if len(same) > 1:
-            plain = [short(each) for each in differing([_without_texts(other) for other in same])]
-            whole = [short(each) for each in differing([other.identity for other in same])]
-            shown = plain if len(set(plain)) == len(same) else whole
-            label += f" ({shown[[o is study for o in same].index(True)]})"
-        out.append(replace(study, label=label))
-    return out
+        if len(similar) > 1:
+            without_digests = [short(fields) for fields in differing([_without_references(s) for s in similar])]
+            with_digests = [short(fields) for fields in differing([other.identity for other in similar])]
+            shown = without_digests if len(set(without_digests)) == len(similar) else with_digests
+            label += f" ({shown[[other is study for other in similar].index(True)]})"
+        labelled.append(replace(study, label=label))
+    return labelled
 
 
-def _without_texts(study: Study) -> Json:
+def _without_references(study: Study) -> Json:
     return {name: value for name, value in study.identity.items() if name != "references"}

@@ -1,6 +1,4 @@
-"""From case results to a run's summary: the one place where cases are averaged
-(docs/method.md §9.4, docs/method.md §5.7).
-"""
+"""Averages the metrics of cases into a run's summary (docs/method.md §5.7, §5.8). No other code averages cases."""
 
 from __future__ import annotations
 
@@ -16,22 +14,22 @@ from romexp.results.rows import CaseResult, Side
 
 SIDES: tuple[Side, ...] = ("pre", "post")
 UNEDITED = "unedited"
-"""What the model as it was is called, beside editors."""
+"""Name of the unedited model in lists of editors."""
 Summary = dict[str, Any]
 Statistics = dict[str, Any]
-"""`mean`, `half_width`, `std`, `n` of one metric; S has an `interval` and no half-width."""
+"""`mean`, `half_width`, `std` and `n` of one metric. S has an `interval` instead of a half-width."""
 
 Z_95 = 1.96
 RESAMPLES = 1000
 CHUNK = 100
-"""Resamples drawn at once: bounds memory at some ten thousand cases."""
+"""Bootstrap resamples drawn at the same time. It limits the memory for tens of thousands of cases."""
 
 
 def case_frame(results: Sequence[CaseResult], *, sides: Sequence[Side] = SIDES) -> pd.DataFrame:
-    """Per-case metrics, sorted by case id: what `cases.parquet` holds.
+    """Metrics by case, sorted by case id. `cases.parquet` holds this frame.
 
-    Columns: `case_id`; `complete`, false for a case that failed; and `<side>/<metric>`, fractions (GE in bits), NaN
-    where a case lacks the metric.
+    The columns are `case_id`; `complete`, which is false for a case that failed; and `<side>/<metric>`, which is NaN if
+    the case lacks the metric. Scores are fractions, and GE is in bits.
     """
     records = []
     for result in results:
@@ -45,26 +43,26 @@ def case_frame(results: Sequence[CaseResult], *, sides: Sequence[Side] = SIDES) 
 
 
 def _columns(records: Sequence[Mapping[str, Any]], sides: Sequence[str]) -> list[str]:
-    """`case_id`, `complete`, then the metrics in order of first appearance, one side after the other."""
+    """`case_id`, `complete`, then the metrics of each side, in order of first occurrence."""
     seen = dict.fromkeys(name for record in records for name in record)
     metrics = [name for side in sides for name in seen if name.startswith(f"{side}/")]
     return ["case_id", "complete", *metrics]
 
 
 def summarize(results: Sequence[CaseResult], *, sides: Sequence[Side] = SIDES, seed: int = 0) -> Summary:
-    """The run's summary, JSON-ready: `{"n_cases", "n_failed", "pre": {metric: statistics}, "post": …}`.
+    """The summary of a run as JSON values: `{"n_cases", "n_failed", "pre": {metric: statistics}, "post": …}`.
 
-    Cases not measured on all `sides` are left out of both, and counted as failed. A run that edits nothing has
-    `sides=("pre",)`.
+    Cases that were not measured on all `sides` are left out of all means, and are counted as failed.
 
     Args:
-        seed: of the bootstrap for S.
+        sides: the sides to summarize; `("pre",)` for a run that edits nothing.
+        seed: seed of the bootstrap for S.
     """
     return summarize_frame(case_frame(results, sides=sides), sides=sides, seed=seed)
 
 
 def summarize_frame(frame: pd.DataFrame, *, sides: Sequence[str] = SIDES, seed: int = 0) -> Summary:
-    """The same of what `case_frame` made."""
+    """The same as `summarize`, for a frame that `case_frame` made."""
     used = frame[frame["complete"].astype(bool)]
     summary: Summary = {"n_cases": len(used), "n_failed": len(frame) - len(used)}
     for side in sides:
@@ -75,29 +73,31 @@ def summarize_frame(frame: pd.DataFrame, *, sides: Sequence[str] = SIDES, seed: 
 
 
 def summarize_side(values: Mapping[str, np.ndarray], *, seed: int = 0) -> dict[str, Statistics]:
-    """Statistics of each metric, S first where its three parts are there. Metrics no case has are left out.
+    """Statistics of each metric. S comes first, if its three parts are there. Metrics that no case has are left out.
 
     Args:
-        values: per metric, one fraction a case; NaN where the case lacks it.
+        values: for each metric an array (cases,), NaN where a case lacks the metric. Scores are fractions.
+        seed: seed of the bootstrap for S.
     """
-    out = metric_statistics(values)
+    by_metric = metric_statistics(values)
     for parts in SCORED:
-        if all(name in out for name in parts):
+        if all(name in by_metric for name in parts):
             score = _score_statistics(np.stack([values[name] for name in parts], axis=1), seed=seed)
-            return {"S": score, **out}
-    return out
+            return {"S": score, **by_metric}
+    return by_metric
 
 
 def metric_statistics(values: Mapping[str, np.ndarray]) -> dict[str, Statistics]:
-    """`statistics` of each metric in its own scale, without S. Metrics no case has are left out."""
-    out = {name: statistics(v, scale=1.0 if name in UNSCALED else 100.0) for name, v in values.items()}
-    return {name: entry for name, entry in out.items() if entry["n"]}
+    """`statistics` of each metric except S, with the metric's own scale. Metrics that no case has are left out."""
+    by_metric = {name: statistics(v, scale=1.0 if name in UNSCALED else 100.0) for name, v in values.items()}
+    return {name: entry for name, entry in by_metric.items() if entry["n"]}
 
 
 def statistics(values: np.ndarray, *, scale: float = 100.0) -> Statistics:
-    """Mean, population std (ddof 0) and 95 % half-width 1.96·std/√n, with n the cases that have the metric, × `scale`.
+    """Mean, population standard deviation (divisor n) and 95 % half-width 1.96·std/√n, times `scale` (§5.7).
 
-    The paper divided by the nominal number of cases instead of n.
+    n is the number of finite values, that is, of the cases that have the metric. The authors' half-width has the number
+    of requested records in place of n.
     """
     present = values[np.isfinite(values)]
     if not len(present):
@@ -107,7 +107,7 @@ def statistics(values: np.ndarray, *, scale: float = 100.0) -> Statistics:
 
 
 def interval_of(entry: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """Both ends of a statistic's 95 % interval: mean ± half-width, the bootstrap's for S; None where there is none."""
+    """Both ends of the 95 % interval: mean ± half-width, or the bootstrap interval of S. None if there is none."""
     if entry.get("half_width") is not None:
         return entry["mean"] - entry["half_width"], entry["mean"] + entry["half_width"]
     low, high = entry.get("interval") or (None, None)
@@ -115,12 +115,12 @@ def interval_of(entry: Mapping[str, Any]) -> tuple[float | None, float | None]:
 
 
 def harmonic_mean(values: Iterable[float]) -> float:
-    """n / Σ 1/x of non-negative numbers; 0 as soon as one of them is 0.
+    """n / Σ 1/x of n non-negative numbers; 0 if one of them is 0.
 
     Raises:
-        ValueError: no numbers, or a negative one.
+        ValueError: there are no numbers, or one is negative.
     """
-    from scipy.stats import hmean  # takes half a second to import, and most commands print no score
+    from scipy.stats import hmean  # This import takes half a second, and most commands do not need it.
 
     numbers = np.array(list(values), dtype=float)
     if not len(numbers) or numbers.min() < 0:
@@ -129,21 +129,21 @@ def harmonic_mean(values: Iterable[float]) -> float:
 
 
 def _score_statistics(values: np.ndarray, *, seed: int) -> Statistics:
-    """S: harmonic mean of the three means, ×100; its 95 % interval is a percentile bootstrap over cases.
+    """S, which is 100 × the harmonic mean of the three means, and its 95 % interval (docs/method.md §5.3, §5.8).
 
-    The paper gives S no interval, and 1.96·std/√n has no meaning for it.
+    S is not a mean over cases, so 1.96·std/√n does not apply to it. The interval is a percentile bootstrap over cases.
 
     Args:
-        values: (cases × 3).
+        values: (cases × 3), fractions; NaN where a case lacks a metric.
     """
     means = np.nanmean(values, axis=0)
-    whole = values[np.isfinite(values).all(axis=1)]
-    ends = bootstrap(whole, scores_of, seed=seed) if len(whole) else [None, None]
-    return {"mean": float(scores_of(means)), "half_width": None, "interval": ends, "n": len(whole)}
+    complete = values[np.isfinite(values).all(axis=1)]
+    ends = bootstrap(complete, scores_of, seed=seed) if len(complete) else [None, None]
+    return {"mean": float(scores_of(means)), "half_width": None, "interval": ends, "n": len(complete)}
 
 
 def scores_of(means: np.ndarray) -> np.ndarray:
-    """S of three means, fractions: their harmonic mean × 100. Means are (3 × …), and S is (…)."""
+    """S of three means: 100 × their harmonic mean. The means are fractions of shape (3 × …); S has shape (…)."""
     from scipy.stats import hmean
 
     some_zero = (means <= 0).any(axis=0)
@@ -151,17 +151,18 @@ def scores_of(means: np.ndarray) -> np.ndarray:
 
 
 def bootstrap(values: np.ndarray, score: Callable[[np.ndarray], np.ndarray], *, seed: int) -> list[float]:
-    """Percentile interval (95 %) of a score of means: cases are drawn anew `RESAMPLES` times.
+    """The 95 % percentile bootstrap interval of a score of means. Cases are resampled `RESAMPLES` times.
 
     Args:
-        values: (cases × k), without gaps.
-        score: of means (k × resamples), one number a resample.
+        values: (cases × k), without NaN.
+        score: a function from means (k × resamples) to scores (resamples,).
+        seed: seed of the resamples.
     """
     from scipy import stats
 
-    if len(values) == 1 or (values == values[0]).all():  # nothing varies, and scipy would warn
+    if len(values) == 1 or (values == values[0]).all():  # All resamples are equal, and scipy would warn.
         return [float(score(values[0]))] * 2
-    found = stats.bootstrap(
+    result = stats.bootstrap(
         tuple(values.T),
         lambda *columns, axis: score(np.stack([column.mean(axis=axis) for column in columns])),
         paired=True,
@@ -171,11 +172,11 @@ def bootstrap(values: np.ndarray, score: Callable[[np.ndarray], np.ndarray], *, 
         method="percentile",
         rng=np.random.default_rng(seed),
     )
-    return [float(found.confidence_interval.low), float(found.confidence_interval.high)]
+    return [float(result.confidence_interval.low), float(result.confidence_interval.high)]
 
 
 def flatten(summary: Summary) -> dict[str, float]:
-    """Flat numbers for a tracker: `post/ES`, `post/ES_half_width`, `pre/S`, …, and the two counts."""
+    """The summary as a flat mapping for a tracker: `post/ES`, `post/ES_half_width`, `pre/S`, …, and the two counts."""
     flat: dict[str, float] = {}
     for key, value in summary.items():
         if not isinstance(value, Mapping):

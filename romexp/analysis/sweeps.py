@@ -1,4 +1,4 @@
-"""What a sweep runs over: one rule for its table and for its figure (docs/method.md §6)."""
+"""Decides which setting a sweep varies, and arranges its entries for the table and the figure (docs/method.md §6.2)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from romexp.results.settings import ABSENT, shown_value
 
 Fields = Mapping[str, Any]
-"""Values by dotted name, as `editor.layer`."""
+"""Values by dotted name, for example `editor.layer`."""
 Scale = Literal["linear", "log", "names"]
 
 LAYER = "editor.layer"
@@ -22,21 +22,24 @@ FACT_TOKENS = {
     "subject_first_after_last": "first subsequent token",
     "last": "last token",
 }
-"""Tokens of a fact in the order of the text, with the words that the paper uses for them."""
+"""The values of `editor.fact_token` in the order of the text, with the paper's words for them."""
 SYMBOLS = {BOUND: "ε"}
 LOG_FACTOR = 10
-"""If the largest value is at least this many times the smallest, a logarithmic axis shows them better. The bounds of
-the paper's Fig. 17 and App. I run from 5e-4 to 5e-3."""
+"""An axis is logarithmic if the largest value is at least this many times the smallest.
+
+The bounds of the paper's Fig. 17 and App. I, from 5e-4 to 5e-3, just reach this factor.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepLine:
-    """Entries that differ in the swept field alone: a line of the figure, a series of the table.
+    """Entries that differ only in the swept field. They are a line of the figure and a series of the table.
 
     Attributes:
-        label: the values of all other fields that vary. It is empty if no other field varies; then there is only one
-            line, and it is called by the editor's name.
-        members: index of the entry by position of its value in `SweepAxis.values`, in this order.
+        label: the values of all other fields that vary. It is empty if no other field varies. Then there is only one
+            line, and it has the editor's name.
+        members: a mapping from the position of a value in `SweepAxis.values` to the index of the entry with this value,
+            in order of position.
     """
 
     label: str
@@ -49,9 +52,9 @@ class SweepAxis:
 
     Attributes:
         name: the swept field.
-        values: its values in order: numbers by size, fact tokens in the order of the text, names by letter; then null;
-            then `ABSENT`, for entries that do not have the field.
-        lines: one for each combination of the other fields that vary, in the order of these fields' values.
+        values: the values of this field: numbers by size, fact tokens in the order of the text, names alphabetically;
+            then null; then `ABSENT`, for entries that do not have the field.
+        lines: a line for each combination of the other fields that vary, sorted by the values of these fields.
     """
 
     name: str
@@ -60,46 +63,46 @@ class SweepAxis:
 
     @property
     def title(self) -> str:
-        """What stands below the axis."""
+        """The title of the axis."""
         return f"norm constraint {SYMBOLS[BOUND]}" if self.name == BOUND else _words(self.name)
 
     @property
     def ticks(self) -> list[str]:
-        """The values as they stand at the axis and in the table."""
+        """The values as texts, for the axis and the table."""
         return [_shown(self.name, value) for value in self.values]
 
     @property
     def scale(self) -> Scale:
         """How values are placed on the axis.
 
-        `names`: side by side, because they are not numbers, or because they are seeds, whose size has no meaning.
-        `log`: all numbers are positive, not all are integers, and they span a factor of at least `LOG_FACTOR`.
-        `linear`: all other numbers, so layers too.
+        `names`: at equal distances, for values that are not numbers, and for seeds, since their size has no meaning.
+        `log`: for positive numbers that are not all integers and span a factor of at least `LOG_FACTOR`.
+        `linear`: for all other numbers, for example layers.
         """
         if _is_seed(self.name) or not _numeric(self.values):
             return "names"
         numbers = [value for value in self.values if _is_number(value)]
         if all(isinstance(number, int) for number in numbers) or numbers[0] <= 0:
             return "linear"
-        # The quotient of 5e-3 and 5e-4 may be a rounding error below 10.
+        # Because of rounding, the quotient of 5e-3 and 5e-4 may be slightly below 10.
         return "log" if numbers[-1] / numbers[0] >= LOG_FACTOR * (1 - 1e-9) else "linear"
 
     @property
     def n_placed(self) -> int:
-        """How many of the values, from the first, have a place on a numeric axis; null and `ABSENT` stand apart."""
+        """How many of the first values have a place on a numeric axis. Null and `ABSENT` follow them and have none."""
         return 0 if self.scale == "names" else sum(map(_is_number, self.values))
 
 
 def sweep_axis(entries: Sequence[Fields], *, x: str | None = None) -> SweepAxis | None:
-    """Decide which field the entries of one editor are a sweep over, and lay the entries out along it.
+    """Decide which field a sweep of one editor varies, and arrange its entries along this field.
 
     The swept field is `x` if it is given; else the layer if it varies; else the field with the most values. Of fields
-    with equally many values, one with numbers comes before one with names, and then the first one counts. A seed is
-    chosen only if nothing else varies.
+    with equally many values, one with numbers is preferred to one with names, and then the first one. A seed is chosen
+    only if nothing else varies.
 
     Args:
-        entries: of each entry, the fields in which not all agree (`Entry.distinct`).
-        x: dotted name of the field that the user wants to see the sweep over.
+        entries: for each entry, the fields that are not equal in all entries (`Entry.distinct`).
+        x: dotted name of the field that the user has chosen; None if the user has chosen none.
 
     Returns:
         None if no field varies, or if `x` does not vary.
@@ -110,15 +113,15 @@ def sweep_axis(entries: Sequence[Fields], *, x: str | None = None) -> SweepAxis 
     if name is None or name not in varying:
         return None
     others = [field for field in varying if field != name]
-    # Positions, not values, are compared from here on: they are in order, and values of all types have them.
-    places = {field: {repr(value): place for place, value in enumerate(values)} for field, values in varying.items()}
+    # From here on, positions are compared instead of values, since values may be of types that cannot be compared.
+    positions = {field: {repr(value): at for at, value in enumerate(values)} for field, values in varying.items()}
 
-    def place(index: int, field: str) -> int:
-        return places[field][repr(entries[index].get(field, ABSENT))]
+    def position(index: int, field: str) -> int:
+        return positions[field][repr(entries[index].get(field, ABSENT))]
 
     lines: dict[tuple[int, ...], dict[int, int]] = {}
-    for index in sorted(range(len(entries)), key=lambda i: [place(i, field) for field in (*others, name)]):
-        lines.setdefault(tuple(place(index, field) for field in others), {})[place(index, name)] = index
+    for index in sorted(range(len(entries)), key=lambda i: [position(i, field) for field in (*others, name)]):
+        lines.setdefault(tuple(position(index, field) for field in others), {})[position(index, name)] = index
     return SweepAxis(
         name=name,
         values=varying[name],
@@ -133,7 +136,7 @@ def sweep_axis(entries: Sequence[Fields], *, x: str | None = None) -> SweepAxis 
 
 
 def setting(name: str, value: Any) -> str:
-    """A setting as readers of the paper know it.
+    """A setting in the paper's words.
 
     >>> setting("editor.norm_constraint", 0.005), setting("editor.norm_constraint", None), setting("seed", 1)
     ('ε = 0.005', 'no bound', 'seed = 1')
@@ -148,7 +151,7 @@ def setting(name: str, value: Any) -> str:
 def _swept(varying: Mapping[str, Sequence[Any]]) -> str | None:
     if LAYER in varying:
         return LAYER
-    # `max` takes the first of equals.
+    # If several fields have an equal key, `max` returns the first.
     return max(
         varying,
         key=lambda field: (not _is_seed(field), len(varying[field]), _numeric(varying[field])),
@@ -169,7 +172,7 @@ def _shown(field: str, value: Any) -> str:
 
 
 def _values(entries: Sequence[Fields], field: str) -> list[Any]:
-    """Each value once, in order. They are told apart by `repr`, as in `romexp.results.settings.differing`."""
+    """The different values of a field, sorted. As in `results.settings.differing`, `repr` tells them apart."""
     found = {repr(value): value for value in (each.get(field, ABSENT) for each in entries)}
     return sorted(found.values(), key=lambda value: _order(field, value))
 
@@ -192,6 +195,6 @@ def _is_number(value: Any) -> bool:
 
 
 def _numeric(values: Sequence[Any]) -> bool:
-    """At least one number, and no other value than numbers, null and `ABSENT`."""
-    rest = [value for value in values if value is not None and value != ABSENT]
-    return bool(rest) and all(map(_is_number, rest))
+    """Whether all values except null and `ABSENT` are numbers, and there is at least one number."""
+    present = [value for value in values if value is not None and value != ABSENT]
+    return bool(present) and all(map(_is_number, present))

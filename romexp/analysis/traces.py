@@ -1,9 +1,9 @@
-"""Average effects of causal traces by token group and layer, from rows alone
-(docs/method.md §2.4, paper Fig. 2, Fig. 7).
+"""Average effects of causal traces by token group and layer (docs/method.md §2.4; paper §2.2, Figs. 2 and 7).
 
-ATE = mean(high - low). AIE of a cell = mean(restored - low). Every number is a mean of one value a prompt, so that the
-interval ±1.96·s/√n (s with ddof 0, as for all metrics) belongs to it; `pooling="authors"` is the published notebook's:
-every token of a group counts by itself, and the low score is the mean over all prompts.
+The average total effect is ATE = mean(high - low). The average indirect effect is AIE = mean(restored - low). By
+default each prompt gives one value, so that the interval ±1.96·s/√n applies (s has divisor n). `pooling="authors"`
+averages as the authors' notebook does: each token of a group is one value, and the low score is the mean over all
+prompts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LAST_SUBJECT = GROUPS[2]
 
 
 def group_tokens(subject_range: Sequence[int], n_tokens: int) -> dict[str, range]:
-    """Tokens of each group; groups of one prompt may coincide (a subject of one token) or be empty."""
+    """The tokens of each group. A group may be empty, and two groups may be equal if the subject has only one token."""
     begin, end = subject_range
     return {
         "first subject token": range(begin, begin + 1),
@@ -45,41 +45,45 @@ def group_tokens(subject_range: Sequence[int], n_tokens: int) -> dict[str, range
 
 
 def traced(rows: Sequence[Row]) -> list[Row]:
-    """Rows of prompts that the model completes correctly: the others were not traced."""
+    """The rows of the prompts that the model completes correctly. The others were not traced."""
     return [row for row in rows if row.get("correct_prediction")]
 
 
 def trace_summary(rows: Sequence[Row], *, pooling: Pooling = "prompt") -> dict[str, Any]:
-    """Everything that the figures and tables show.
+    """The averages that figures and tables show. Effects are probabilities in [0, 1].
 
     Returns:
-        `n` prompts traced, `n_incorrect` left out, `high`, `low`, `ate` as {mean, half_width, std, n}; `groups` → group
-        → kind → {mean, half_width: [layers], n}; `severed` → ordinary, mlp, attn → the same for the last subject token;
-        `peaks` → kind → {group, layer, aie, half_width}; `suggested_layer`, where MLPs at the last subject token matter
-        most.
+        a mapping with
+        - `n`, the number of traced prompts, and `n_incorrect`, the number of the others;
+        - `high`, `low`, `ate`: each {mean, half_width, std, n};
+        - `groups`: {group: {kind: {mean, half_width, n}}}, where mean and half_width are lists over layers;
+        - `severed`: {`ordinary`, `mlp`, `attn`: {mean, half_width, n}} at the last subject token (§2.5);
+        - `peaks`: {kind: {group, layer, aie, half_width}}, the highest AIE of each kind;
+        - `suggested_layer`, the layer of the highest AIE of MLPs at the last subject token (§2.7), or None;
+        - `pooling`.
 
     Raises:
-        ConfigError: an unknown pooling.
+        ConfigError: `pooling` is unknown.
     """
     if pooling not in ("prompt", "authors"):
-        raise ConfigError(f"pooling: {pooling!r} is none of prompt, authors")
-    chosen = traced(rows)
-    high = np.array([row["high_score"] for row in chosen])
-    low = np.array([row["low_score"] for row in chosen])
+        raise ConfigError(f"pooling: {pooling!r} is neither prompt nor authors")
+    correct = traced(rows)
+    high = np.array([row["high_score"] for row in correct])
+    low = np.array([row["low_score"] for row in correct])
     summary: dict[str, Any] = {
-        "n": len(chosen),
-        "n_incorrect": len(rows) - len(chosen),
+        "n": len(correct),
+        "n_incorrect": len(rows) - len(correct),
         "high": statistics(high, scale=1),
         "low": statistics(low, scale=1),
         "ate": statistics(high - low, scale=1),
         "pooling": pooling,
     }
     groups = {
-        group: {kind: cell for kind in KINDS if (cell := _cell(chosen, group, kind, pooling)) is not None}
+        group: {kind: curve for kind in KINDS if (curve := _group_curve(correct, group, kind, pooling)) is not None}
         for group in GROUPS
     }
-    summary["groups"] = {group: cells for group, cells in groups.items() if cells}
-    summary["severed"] = _severed(chosen)
+    summary["groups"] = {group: curves for group, curves in groups.items() if curves}
+    summary["severed"] = _severed(correct)
     summary["peaks"] = _peaks(summary["groups"])
     mlp = summary["groups"].get(LAST_SUBJECT, {}).get("mlp")
     summary["suggested_layer"] = best_layer(mlp)[2] if mlp else None
@@ -87,11 +91,12 @@ def trace_summary(rows: Sequence[Row], *, pooling: Pooling = "prompt") -> dict[s
 
 
 def _grid(row: Row, kind: str) -> np.ndarray | None:
-    """(tokens × layers), NaN where a cell was not asked for; None if the kind was not traced."""
+    """The scores of one kind (tokens × layers), NaN for cells that were not traced. None if the whole kind was not."""
     return np.array(row[kind], dtype=float) if row.get(kind) else None
 
 
-def _cell(rows: Sequence[Row], group: str, kind: str, pooling: Pooling) -> dict[str, Any] | None:
+def _group_curve(rows: Sequence[Row], group: str, kind: str, pooling: Pooling) -> dict[str, Any] | None:
+    """AIE of one group and kind by layer: {mean, half_width, n}. None if no prompt has traced tokens of the group."""
     per_prompt, pooled = [], []
     for row in rows:
         grid = _grid(row, kind)
@@ -111,7 +116,7 @@ def _cell(rows: Sequence[Row], group: str, kind: str, pooling: Pooling) -> dict[
 
 
 def _severed(rows: Sequence[Row]) -> dict[str, Any]:
-    """Fig. 3: the ordinary curve at the last subject token and the two severed ones, minus the ordinary low score."""
+    """AIE at the last subject token, ordinary and with severed paths (docs/method.md §2.5, paper Fig. 3)."""
     curves: dict[str, list[np.ndarray]] = {"ordinary": [], "mlp": [], "attn": []}
     for row in rows:
         grid = _grid(row, "hidden")
@@ -124,24 +129,28 @@ def _severed(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def best_layer(cell: Mapping[str, Any]) -> tuple[float, float, int]:
-    """Highest average indirect effect of a group and kind, its half-width, its layer."""
+    """The highest AIE of a group and kind, its half-width, and its layer.
+
+    Args:
+        cell: {mean, half_width} by layer.
+    """
     layer = int(np.argmax(cell["mean"]))
     return cell["mean"][layer], cell["half_width"][layer], layer
 
 
 def _peaks(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """For each kind the group and layer with the largest average effect, with its interval."""
+    """For each kind, the group and layer of the highest AIE, with its half-width."""
     peaks: dict[str, dict[str, Any]] = {}
-    for group, cells in groups.items():
-        for kind, cell in cells.items():
-            effect, half_width, layer = best_layer(cell)
+    for group, curves in groups.items():
+        for kind, curve in curves.items():
+            effect, half_width, layer = best_layer(curve)
             if kind not in peaks or effect > peaks[kind]["aie"]:
                 peaks[kind] = {"group": group, "layer": layer, "aie": effect, "half_width": half_width}
     return peaks
 
 
 def _curve(values: np.ndarray) -> dict[str, Any]:
-    """Mean and half-width by layer of (n × layers)."""
+    """Mean and half-width for each layer of values (n × layers)."""
     return {
         "mean": values.mean(axis=0).tolist(),
         "half_width": (Z_95 * values.std(axis=0) / np.sqrt(len(values))).tolist(),
@@ -150,7 +159,7 @@ def _curve(values: np.ndarray) -> dict[str, Any]:
 
 
 def flatten_trace(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Single numbers for a tracker's summary: ATE, the peaks and the suggested layer."""
+    """The summary as a flat mapping for a tracker: ATE, the peaks and the suggested layer."""
     flat: dict[str, float] = {"n": summary["n"], "n_incorrect": summary["n_incorrect"]}
     for name in ("ate", "high", "low"):
         if summary[name]["mean"] is not None:
@@ -159,8 +168,8 @@ def flatten_trace(summary: Mapping[str, Any]) -> dict[str, float]:
     for kind, peak in summary["peaks"].items():
         flat[f"peak/{kind}"] = peak["aie"]
         flat[f"peak/{kind}_layer"] = peak["layer"]
-    for kind, cell in summary["groups"].get(LAST_SUBJECT, {}).items():
-        flat[f"last_subject/{kind}"], _, flat[f"last_subject/{kind}_layer"] = best_layer(cell)
+    for kind, curve in summary["groups"].get(LAST_SUBJECT, {}).items():
+        flat[f"last_subject/{kind}"], _, flat[f"last_subject/{kind}_layer"] = best_layer(curve)
     if summary["suggested_layer"] is not None:
         flat["suggested_layer"] = summary["suggested_layer"]
     return flat

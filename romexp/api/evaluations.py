@@ -45,7 +45,7 @@ class Evaluation:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """One line for each case: `case_id`, `complete`, and the metrics as `pre/ES`, `post/ES`, … (fractions; GE in bits)."""
+        """One line for each case: `case_id`, `complete`, and metrics as `pre/ES`, `post/ES` (fractions; GE in bits)."""
         return case_frame(self.results)
 
     @cached_property

@@ -1,1 +1,1 @@
-"""The command line: checks a configuration, runs its job or jobs, says how they ended. No algorithm here."""
+"""The command line: checks a configuration, runs its job or jobs, and reports how they ended."""

@@ -1,4 +1,4 @@
-"""What a person at the terminal sees: outcomes on stdout, messages on stderr, errors in one line."""
+"""What the user sees in the terminal: outcomes on stdout, messages on stderr, and each error in one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ USER_MISTAKE, FAULT = 2, 1
 
 @dataclass(frozen=True, kw_only=True)
 class ExitResult:
-    """How a call ended: exit status, and the error if there was one, in one line and with its traceback."""
+    """How a call ended.
+
+    Attributes:
+        status: exit status.
+        error: the error in one line; empty if there was none.
+        traceback: the traceback of a fault of the program; empty otherwise.
+    """
 
     status: int
     error: str = ""
@@ -30,10 +36,10 @@ class ExitResult:
 
 
 def run_and_report_errors(call: Callable[[], Any], *, debug: bool = False) -> ExitResult:
-    """Call, and turn an exception into a message on stderr and an exit status.
+    """Run `call`, and turn an exception into a message on stderr and an exit status.
 
     Args:
-        debug: show the traceback of a user's mistake too; ROMEXP_TRACEBACK=1 asks for the same.
+        debug: show the traceback of a user's mistake too, as ROMEXP_TRACEBACK=1 does.
     """
     debug = debug or os.environ.get("ROMEXP_TRACEBACK") == "1"
     try:
@@ -44,7 +50,7 @@ def run_and_report_errors(call: Callable[[], Any], *, debug: bool = False) -> Ex
         print_stderr(f"error: {one_line(error)}")
         return ExitResult(status=USER_MISTAKE, error=one_line(error))
     except KeyboardInterrupt:
-        print_stderr("interrupted; the same command goes on after the finished cases")
+        print_stderr("interrupted; run the same command again to continue after the finished cases")
         return ExitResult(status=INTERRUPTED, error="interrupted")
     except Exception as error:
         traceback.print_exc()
@@ -54,12 +60,12 @@ def run_and_report_errors(call: Callable[[], Any], *, debug: bool = False) -> Ex
 
 
 def print_stderr(message: str) -> None:
-    """A line on stderr."""
+    """Write a line to stderr."""
     sys.stderr.write(f"romexp: {message}\n")
 
 
 def print_outcome(outcome: Outcome) -> None:
-    """What a task gave back, on stdout. Tables are printed whole, even where they are wider than the screen."""
+    """Print a task's outcome on stdout. Tables get their full width, even if they are wider than the screen."""
     console = Console()
     for table in outcome.tables:
         width = Measurement.get(console, console.options.update(max_width=1000), table).maximum

@@ -1,4 +1,4 @@
-"""Errors as one line for the person at the keyboard."""
+"""Turns an error into one line for the user."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from omegaconf.errors import OmegaConfBaseException
 from romexp.errors import RomexpError
 
 MISTAKES = (RomexpError, HydraException, OmegaConfBaseException, PermissionError)
-"""Errors that the user can mend; anything else is a fault of the program and shows its traceback."""
+"""Errors that the user can correct. Any other error is a fault of the program, and its traceback is shown."""
 
 
 def one_line(error: BaseException) -> str:
-    """What is wrong, without line breaks.
+    """The message of an error, without line breaks.
 
-    An error of ours that Hydra has wrapped is shown as itself; a key that does not exist comes with those that
-    look like it.
+    If Hydra has wrapped a `RomexpError`, the message is that error's own. If a key does not exist, the message names
+    keys that are spelt similarly.
     """
     for cause in _chain(error):
         if isinstance(cause, RomexpError):
-            return _flat(str(cause))
+            return _join_lines(str(cause))
     text = str(error)
     for marker in (
         "\nConfig search path:",
@@ -35,8 +35,8 @@ def one_line(error: BaseException) -> str:
         text = text.partition(marker)[0]
     for cause in _chain(error):
         if isinstance(cause, OmegaConfBaseException):
-            return _flat(text) + _alternatives(cause)
-    return _flat(text)
+            return _join_lines(text) + _suggest_keys(cause)
+    return _join_lines(text)
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
@@ -47,7 +47,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
     return chain
 
 
-def _alternatives(error: OmegaConfBaseException) -> str:
+def _suggest_keys(error: OmegaConfBaseException) -> str:
     parent: Any = getattr(error, "parent_node", None)
     key = getattr(error, "key", None)
     if not isinstance(parent, DictConfig) or not isinstance(key, str) or key in parent:
@@ -57,5 +57,5 @@ def _alternatives(error: OmegaConfBaseException) -> str:
     return f" (did you mean {' or '.join(close)}?)" if close else f" (there are {', '.join(keys)})"
 
 
-def _flat(text: str) -> str:
+def _join_lines(text: str) -> str:
     return re.sub(r"\s*\n\s*", " ", text.strip())

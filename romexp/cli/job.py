@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import RenderableType
 
+from romexp.bounds import check_bounds
 from romexp.cli.kept_between_jobs import KeptReferences, LoadedModels
 from romexp.tracking import Tracker
 
-if TYPE_CHECKING:  # torch takes seconds, and the command line imports this file
+if TYPE_CHECKING:  # importing torch takes seconds, and the command line imports this file
     from romexp.lm.model import LanguageModel, PretrainedModel
 
 
@@ -21,16 +22,17 @@ class Job:
     """One run of one task: the settings that every task shares (top level of `conf/config.yaml`).
 
     Attributes:
-        config: the whole configuration, resolved: kept beside the results and sent to the tracker.
+        config: the whole resolved configuration; it is stored beside the results and sent to the tracker.
         choices: the chosen option of each config group, for folder names.
-        tracker: where to report.
+        tracker: receives metrics, tables and images.
         outputs: root of all result folders.
-        output_dir: the result folder itself; None names one below `outputs` by what is run.
-        cache_dir: for what many runs share: downloads, second moments, context templates, unedited metrics.
+        output_dir: the result folder; None takes a folder below `outputs`, named by the run's parts and identity.
+        cache_dir: folder of what runs share: downloads, second moments, context templates, metrics of unedited models.
         seed: the run's seed; everything random derives from it (`romexp.seeds`).
-        overrides: what the command line said, so that the same run can be asked for again.
-        models: what earlier jobs of this process have loaded.
-        references: the same for reference texts.
+        overrides: arguments of `romexp` that repeat this run.
+        models: keeps the loaded model for later jobs of this process.
+        references: keeps the reference texts for later jobs of this process.
+        in_sweep: it is a job of a sweep. It waits for another process that does the same run, instead of failing.
     """
 
     config: Mapping[str, Any]
@@ -43,17 +45,21 @@ class Job:
     overrides: Sequence[str] = ()
     models: LoadedModels = field(default_factory=LoadedModels)
     references: KeptReferences = field(default_factory=KeptReferences)
+    in_sweep: bool = False
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "", from_0=("seed",))
 
     def load(self, model: PretrainedModel) -> LanguageModel:
-        """A model, loaded now or by the job before. Leave its weights as they are.
+        """Load a model, or return it if the job before has loaded it. Its weights must not be changed.
 
         Raises:
-            ConfigError: as `PretrainedModel.load`.
+            ConfigError: see `PretrainedModel.load`.
         """
         return self.models.load(model)
 
     def roots(self, results: Sequence[str] | None) -> list[Path]:
-        """Where a task that reads results looks for them: the folders that it names, else `outputs`."""
+        """The folders in which a task looks for results: those in `results`, or `outputs` if there are none."""
         return [Path(root).expanduser() for root in results] if results else [self.outputs]
 
 
@@ -63,8 +69,8 @@ class Outcome:
 
     Attributes:
         tables: rich renderables.
-        lines: text below them: where things lie, what was set aside.
-        folder: the result folder, whose `summary.json` a sweep's table reads; None if there is none.
+        lines: text below the tables, such as paths of results and the number of records set aside.
+        folder: the result folder, whose `summary.json` the table of a sweep reads; None if the task has none.
     """
 
     tables: Sequence[RenderableType] = ()
@@ -73,6 +79,6 @@ class Outcome:
 
 
 class Task(Protocol):
-    """Something that `romexp` does (config group `task`): a frozen dataclass of parts and settings."""
+    """A task of `romexp` (config group `task`): a frozen dataclass of parts and settings."""
 
     def __call__(self, job: Job) -> Outcome: ...

@@ -1,4 +1,4 @@
-"""What became of a sweep's jobs, one small file each, since launchers do not tell (or only of the first failure)."""
+"""Records how each job of a sweep ended, in one file for each job. Launchers report the first failure at most."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ class JobRecord:
 
     Attributes:
         number: its place in the sweep, from 0.
-        overrides: what the command line said for it.
-        process: who worked on it.
-        started: UTC, ISO 8601.
-        status: `running` is also what a killed process leaves.
-        exit_status: 0, 1 for a fault of the program, 2 for a mistake in what was asked for, 130 when interrupted.
-        error: in one line; empty if there was none.
-        traceback: of a fault of the program.
-        results: the result folder; empty if the job ended before it had one, or has none.
-        seconds: from beginning to end.
+        overrides: its arguments on the command line.
+        process: the process that runs it.
+        started: start time, UTC, ISO 8601.
+        status: a process that is killed leaves `running`.
+        exit_status: 0, 1 for a fault of the program, 2 for a mistake of the user, 130 when interrupted; None if the job
+            has not ended.
+        error: the error in one line; empty if there was none.
+        traceback: the traceback of a fault of the program; empty otherwise.
+        results: the result folder; empty if the job has none.
+        seconds: its duration.
     """
 
     number: int
@@ -46,7 +47,7 @@ class JobRecord:
     seconds: float | None = None
 
     def write(self, sweep_dir: Path) -> None:
-        """Put it in its file, in one step."""
+        """Write the record to its file, atomically."""
         text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
         write_text(_folder(sweep_dir) / f"{self.number}.json", text + "\n")
 
@@ -70,7 +71,7 @@ class JobRecord:
 
 
 def read_records(sweep_dir: Path) -> dict[int, JobRecord]:
-    """The records of a sweep by job number; none if no job has begun."""
+    """The records of a sweep by job number; empty if no job has begun."""
     found = [json.loads(file.read_text(encoding="utf-8")) for file in _folder(sweep_dir).glob("*.json")]
     records = [JobRecord(**entry | {"process": Process(**entry["process"])}) for entry in found]
     return {record.number: record for record in sorted(records, key=lambda record: record.number)}

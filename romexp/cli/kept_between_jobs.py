@@ -1,7 +1,7 @@
-"""What a process keeps from job to job: one loaded model, and the reference texts of one source.
+"""Keeps one loaded model and the reference texts of one source for the next job of the same process.
 
-A sweep over layers or editors reads the weights once. CounterFact's reference texts are 926 MB of JSON; a finished run
-needs their digests alone, which are noted in the cache.
+So a sweep over layers or editors reads the weights once. CounterFact's reference texts are 926 MB of JSON; to recognize
+a finished run only their digests are needed, which are stored in the cache folder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from romexp.errors import DataError
 from romexp.files import write_text
 from romexp.results.identity import digest
 
-if TYPE_CHECKING:  # scikit-learn and torch take seconds, and the command line imports this file
+if TYPE_CHECKING:  # importing scikit-learn and torch takes seconds
     from romexp.data.snippets import SnippetKey
     from romexp.facts import Case
     from romexp.lm.model import LanguageModel, PretrainedModel
@@ -26,26 +26,26 @@ if TYPE_CHECKING:  # scikit-learn and torch take seconds, and the command line i
 
 Key = tuple[Any, ...]
 Stamp = tuple[int, int]
-"""Size in bytes and time of change in ns: a file of the same stamp is taken to be the same."""
+"""Size in bytes and modification time in ns. A file with an equal stamp is taken to be unchanged."""
 
 
 class LoadedModels:
     """Holds at most one model. Two requests are for the same one if every field of `PretrainedModel` is equal and the
     files of a local folder have not changed.
 
-    Jobs leave a model's weights as they were (`romexp.lm.apply_delta.applied`), so the next job may have it.
+    Jobs restore a model's weights (`romexp.lm.apply_delta.applied`), so the next job may use it.
     """
 
     def __init__(self) -> None:
         self._held: tuple[Key, LanguageModel] | None = None
 
     def load(self, model: PretrainedModel) -> LanguageModel:
-        """The model that is held, if it is this one; else load it, after letting go of the other.
+        """Return the held model if it is the requested one; otherwise release it and load the requested one.
 
         Raises:
-            ConfigError: as `PretrainedModel.load`.
+            ConfigError: see `PretrainedModel.load`.
         """
-        key = (model, _files(model.path))
+        key = (model, _file_stamps(model.path))
         if self._held is not None and self._held[0] == key:
             return self._held[1]
         self.forget()
@@ -54,22 +54,22 @@ class LoadedModels:
         return lm
 
     def forget(self) -> None:
-        """Let go of the model: another is needed, or a job failed and may have left it changed."""
+        """Release the model, because another one is needed or because a failed job may have left it changed."""
         self._held = None
 
     def __reduce__(self) -> tuple[type[LoadedModels], tuple[()]]:
-        """Weights do not travel to worker processes: they begin with nothing held."""
+        """Weights are not sent to worker processes: a copy there begins empty."""
         return (LoadedModels, ())
 
 
 def stamp(file: Path) -> Stamp:
-    """Of a file that is there."""
+    """The stamp of an existing file."""
     found = file.stat()
     return found.st_size, found.st_mtime_ns
 
 
-def _files(path: str | Path) -> tuple[tuple[str, Stamp], ...]:
-    """Name and stamp of each file of a local folder; nothing for a hub id."""
+def _file_stamps(path: str | Path) -> tuple[tuple[str, Stamp], ...]:
+    """Name and stamp of each file of a local folder; empty if `path` is the id of a model on the hub."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return ()
@@ -78,7 +78,7 @@ def _files(path: str | Path) -> tuple[tuple[str, Stamp], ...]:
 
 @dataclass(frozen=True)
 class _Key:
-    """What texts depend on: how they are read, and the files by name, size and time of change."""
+    """What the texts depend on: how they are read, and the path and stamp of each file."""
 
     source: ReferenceSource
     files: tuple[tuple[str, Stamp], ...]
@@ -87,37 +87,37 @@ class _Key:
     def of(cls, source: ReferenceSource) -> _Key:
         return cls(source, tuple((os.path.realpath(file), stamp(file)) for file in source.files()))
 
-    def note(self, cache_dir: Path) -> Path:
-        """Where the digests are noted."""
-        import sklearn  # fits the frequencies that one of the digests is of, where they are not read
+    def digest_file(self, cache_dir: Path) -> Path:
+        """The file in which the digests are stored."""
+        import sklearn  # its version matters: it may have computed the document frequencies, one of the digests
 
-        said = [repr(self.source), self.files, sklearn.__version__]
-        return cache_dir / "references" / f"{digest(said)}.json"
+        contents = [repr(self.source), self.files, sklearn.__version__]
+        return cache_dir / "references" / f"{digest(contents)}.json"
 
 
 class KeptReferences:
-    """Holds the texts of at most one source, and notes digests in `<cache_dir>/references`.
+    """Holds the texts of at most one source, and stores their digests in `<cache_dir>/references`.
 
-    Texts are for the same job if their source has equal fields, none of its files has changed, and no case asks for
-    others. Jobs do not change them.
+    The held texts are used again if the source has equal fields, none of its files has changed, and the texts of all
+    requested cases are among them. Jobs do not change them.
     """
 
     def __init__(self) -> None:
         self._held: tuple[_Key, frozenset[SnippetKey], LoadedReferences] | None = None
 
     def digests(self, source: ReferenceSource, cases: Sequence[Case], *, cache_dir: Path) -> Mapping[str, Any]:
-        """What identifies the texts: as noted when these files were last read, else they are read.
+        """What identifies the texts. If the digests of these files are not stored yet, the texts are read.
 
         Raises:
-            DataError: as `load`.
+            DataError: see `load`.
         """
         key = _Key.of(source)
         if not key.files:
             return source.load(frozenset()).digests
-        return _noted(key.note(cache_dir)) or self.load(source, cases, cache_dir=cache_dir).digests
+        return _read_digests(key.digest_file(cache_dir)) or self.load(source, cases, cache_dir=cache_dir).digests
 
     def load(self, source: ReferenceSource, cases: Sequence[Case], *, cache_dir: Path) -> LoadedReferences:
-        """The texts for these cases: those that are held, if they will do.
+        """The texts for these cases; files are read only if the held texts lack some.
 
         Raises:
             DataError: a file is missing, cannot be downloaded, or is not what is expected.
@@ -125,20 +125,20 @@ class KeptReferences:
         key, needed = _Key.of(source), source.needed(cases)
         if self._held is not None and self._held[0] == key and needed <= self._held[1]:
             return self._held[2]
-        self._held = None  # before others are read: they may be gigabytes
+        self._held = None  # released before other texts are read, since they may take gigabytes
         loaded = source.load(needed)
         if key.files:
-            _write(key.note(cache_dir), loaded.digests)
+            _write_digests(key.digest_file(cache_dir), loaded.digests)
             self._held = (key, needed, loaded)
         return loaded
 
     def __reduce__(self) -> tuple[type[KeptReferences], tuple[()]]:
-        """Texts do not travel to worker processes: they begin with nothing held."""
+        """Texts are not sent to worker processes: a copy there begins empty."""
         return (KeptReferences, ())
 
 
-def _noted(file: Path) -> Mapping[str, Any] | None:
-    """None where nothing is noted, or nothing that can be read: then the texts are read again."""
+def _read_digests(file: Path) -> Mapping[str, Any] | None:
+    """The stored digests; None if the file is missing or damaged, and then the texts are read again."""
     try:
         digests = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -146,7 +146,7 @@ def _noted(file: Path) -> Mapping[str, Any] | None:
     return digests if isinstance(digests, dict) and digests else None
 
 
-def _write(file: Path, digests: Mapping[str, Any]) -> None:
+def _write_digests(file: Path, digests: Mapping[str, Any]) -> None:
     try:
         write_text(file, json.dumps(digests) + "\n")
     except OSError as error:

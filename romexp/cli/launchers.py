@@ -1,4 +1,4 @@
-"""Launchers (config group `hydra/launcher`) are plugins of Hydra: what it means when one is missing or gives up."""
+"""Explains errors of launchers, which are plugins of Hydra (config group `hydra/launcher`)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from romexp.cli.sweep import current_sweep
 from romexp.errors import ConfigError
 
 GRACE_S = {"LocalLauncher": 30.0}
-"""By launcher: how long after a lost worker another may still begin. submitit_local starts all jobs at once."""
+"""Seconds, by launcher, in which another job may still begin after a worker was lost (2 for other launchers).
+`LocalLauncher` is submitit's local one, which starts all jobs at once."""
 
 
 def explain_launcher_error(error: Exception) -> None:
-    """Say in one line what went wrong with a sweep's launcher, and wait for the jobs that are at work.
+    """Print in one line why the launcher of a sweep failed, and wait for the jobs that are running.
 
-    Jobs raise nothing (`JobFunction`), so what comes out of a launcher is its own: a worker was killed, say, or there
-    is no scheduler here. Every other error is raised again.
+    Jobs raise no errors (`JobFunction`), so an error during a sweep is the launcher's own: for example, a worker was
+    killed, or this machine has no scheduler. Any other error is raised again.
 
     Raises:
-        ConfigError: the launcher is not installed, or could not start a single job.
+        ConfigError: the launcher is not installed, or could not start any job.
     """
-    if extra := _missing(error):
+    if extra := _missing_extra(error):
         raise ConfigError(f"hydra/launcher: a package is not installed: pip install 'romexp[{extra}]'") from error
     if isinstance(error, MISTAKES):
         raise error
@@ -38,7 +39,7 @@ def explain_launcher_error(error: Exception) -> None:
         raise ConfigError(f"hydra/launcher: no job could be started: {reason}") from error
     if os.environ.get("ROMEXP_TRACEBACK") == "1":
         traceback.print_exception(error)
-    print_stderr(f"the launcher gave up, jobs at work go on: {reason[:300]}")
+    print_stderr(f"the launcher failed, jobs that are running continue: {reason[:300]}")
     sweep.wait_for_workers(grace_s=GRACE_S.get(launcher, 2.0))
 
 
@@ -46,8 +47,8 @@ def _launcher() -> str:
     return str(HydraConfig.get().launcher._target_).rpartition(".")[2]
 
 
-def _missing(error: Exception) -> str:
-    """The extra of this package that would install a launcher; empty if the error is another."""
+def _missing_extra(error: Exception) -> str:
+    """Name of the extra of this package that installs the missing launcher; empty for any other error."""
     if isinstance(error, ModuleNotFoundError) and error.name in ("joblib", "submitit", "ray"):
         return "ray" if error.name == "ray" else "launchers"
     found = re.search(r"Unknown plugin class : 'hydra_plugins\.hydra_([a-z]+)_launcher\.", str(error))

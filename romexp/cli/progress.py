@@ -1,4 +1,4 @@
-"""Progress of long loops: bars with the time left on a terminal, a line a minute in a log file."""
+"""Shows the progress of long loops: as bars with the remaining time on a terminal, else as a log line every minute."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ log = logging.getLogger(__name__)
 LOG_EVERY_S = 60.0
 
 Report = Callable[[int, int | None], None]
-"""Told how many items are done, and of how many (None if unknown)."""
+"""A function that is called with the number of finished items and the number of all items (None if unknown)."""
 
 
 @contextmanager
 def bars() -> Iterator[Callable[[str], Report]]:
-    """Yields a function from a label to a `Report`; a bar appears when its report is first called."""
+    """Yield a function from a label to a `Report`; a bar appears when its `Report` is first called."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _Log
@@ -66,7 +66,7 @@ class _Log:
 
 
 class StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Messages on what `sys.stderr` is at the time: above a bar, if one is shown (`conf/hydra/job_logging`)."""
+    """Writes to the current `sys.stderr`, so that messages appear above a progress bar (`conf/hydra/job_logging`)."""
 
     @property
     def stream(self) -> TextIO:

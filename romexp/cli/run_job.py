@@ -1,7 +1,8 @@
-"""What Hydra calls for each job, in this process or in a launcher's worker: run it, and say how it ended."""
+"""The function that Hydra calls for each job, in this process or in a launcher's worker."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from romexp.cli.console import print_outcome, print_stderr, run_and_report_errors
+from romexp.cli.field_values import is_on
 from romexp.cli.job import Job, Outcome
 from romexp.cli.job_record import INTERRUPTED, JobRecord
 from romexp.cli.kept_between_jobs import KeptReferences, LoadedModels
@@ -21,14 +23,14 @@ from romexp.cli.workers import Process, exit_when_parent_dies
 from romexp.errors import ConfigError
 
 SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
-"""The shipped sweeps, which the command finds by their name."""
+"""Folder of the shipped sweeps, which `romexp -cn <name>` finds."""
 
 ONE_MACHINE = (".JoblibLauncher", ".LocalLauncher")
-"""Launchers whose workers share this machine's GPUs and outlive the command when it is killed."""
+"""Launchers whose workers share this machine's GPUs, and keep running if the command is killed."""
 
 
 def _overrides_for_this_job() -> tuple[str, ...]:
-    """What to say after `romexp` for this job alone. A sweep file's own values come with its name and folder."""
+    """Arguments of `romexp` that repeat this job alone. A sweep's own values are given by the name of its file."""
     hydra = HydraConfig.get()
     name = hydra.job.config_name
     own = [each.path for each in hydra.runtime.config_sources if each.provider == "command-line"]
@@ -39,12 +41,12 @@ def _overrides_for_this_job() -> tuple[str, ...]:
 
 @dataclass(kw_only=True)
 class JobFunction:
-    """Made by the command and called for each job; launchers send copies to their workers.
+    """Runs one job at each call. The command creates it; launchers send copies to their workers.
 
     Attributes:
-        command: the process that started it all; None in that process itself.
-        models: what is loaded; a worker's copy begins with nothing.
-        references: reference texts, the same.
+        command: the process of the command; None in that process itself.
+        models: keeps the loaded model between jobs; a worker's copy begins empty.
+        references: keeps the reference texts between jobs; a worker's copy begins empty.
         status: exit status of the job that ran last in this process.
     """
 
@@ -54,19 +56,22 @@ class JobFunction:
     status: int = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """What travels to a launcher's workers: they are told which process started them."""
+        """The state that is sent to a launcher's workers; it names the process that started them."""
         return self.__dict__ | {"command": self.command or Process.this()}
 
     def __call__(self, cfg: DictConfig) -> None:
-        """Run one job. In a sweep nothing but an interruption gets out of here: the other jobs go on.
+        """Run one job. In a sweep no error of a job is raised, so that the other jobs run.
 
         Raises:
-            SystemExit: interrupted from the keyboard.
+            SystemExit: the job was interrupted from the keyboard.
         """
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        hydra = HydraConfig.get()
+        if hydra.job.chdir:  # Hydra has changed the folder; relative paths mean the folder of the command
+            os.chdir(hydra.runtime.cwd)
+        if hydra.mode == RunMode.MULTIRUN:
             self._run_in_sweep(cfg)
         else:
-            result = run_and_report_errors(lambda: print_outcome(self.run(cfg)), debug=bool(cfg.get("debug")))
+            result = run_and_report_errors(lambda: print_outcome(self.run(cfg)), debug=is_on(cfg.get("debug")))
             self.status = result.status
         if self.status == INTERRUPTED:
             raise SystemExit(INTERRUPTED)
@@ -75,36 +80,38 @@ class JobFunction:
         """Build the task that the configuration describes and run it.
 
         Raises:
-            RomexpError: a mistake in the configuration, or what the task raises.
+            RomexpError: the configuration has a mistake, or the task raised an error.
         """
-        # Imported here, so that `romexp --help` and a misspelt key answer at once.
-        from hydra.utils import instantiate
-
-        from romexp.cli.validate_config import validate_config
+        # These imports take long, and `romexp --help` or a misspelt key does not need them.
+        from romexp.cli.unread_settings import refuse_unread
+        from romexp.cli.validate_config import build, validate_config
         from romexp.data.download import cache_folder
 
+        hydra = HydraConfig.get()
+        choices = {group: str(option) for group, option in hydra.runtime.choices.items()}
+        refuse_unread(cfg, task=choices.get("task", "…"), overrides=hydra.overrides.task, groups=choices)
         if missing := sorted(key for key in OmegaConf.missing_keys(cfg) if not key.startswith("task.")):
             raise ConfigError(f"{', '.join(missing)} must be given: {' '.join(f'{key}=…' for key in missing)}")
-        config = plain(cfg)
-        validate_config(config)
-        task = instantiate(cfg.task)
+        config = validate_config(plain(cfg))
+        task = build(config["task"], where="task")
         job = Job(
-            config=config,
-            choices={group: str(option) for group, option in HydraConfig.get().runtime.choices.items()},
-            tracker=instantiate(cfg.tracker),
-            outputs=Path(cfg.outputs).expanduser(),
-            output_dir=Path(cfg.output_dir).expanduser() if cfg.output_dir else None,
-            cache_dir=cache_folder(cfg.cache_dir),
-            seed=int(cfg.seed),
+            config=_recorded(config),
+            choices=choices,
+            tracker=build(config["tracker"], where="tracker"),
+            outputs=Path(config["outputs"]).expanduser(),
+            output_dir=Path(config["output_dir"]).expanduser() if config["output_dir"] else None,
+            cache_dir=cache_folder(config["cache_dir"]),
+            seed=config["seed"],
             overrides=_overrides_for_this_job(),
             models=self.models,
             references=self.references,
+            in_sweep=hydra.mode == RunMode.MULTIRUN,
         )
         outcome: Outcome = task(job)
         return outcome
 
     def _run_in_sweep(self, cfg: DictConfig) -> None:
-        """Run one job of a sweep between two writes of its record."""
+        """Run one job of a sweep; write its record before and after."""
         hydra = HydraConfig.get()
         if self.command is not None and self._shares_machine:
             exit_when_parent_dies(self.command)
@@ -118,10 +125,10 @@ class JobFunction:
             with self._own_gpu(cfg):
                 outcome = self.run(cfg)
             results = str(outcome.folder.resolve()) if outcome.folder else ""
-            if outcome.folder is None:  # not in the sweep's table
+            if outcome.folder is None:  # the table of the sweep does not show it
                 print_outcome(outcome)
 
-        result = run_and_report_errors(call, debug=bool(cfg.get("debug")))
+        result = run_and_report_errors(call, debug=is_on(cfg.get("debug")))
         if result.status:
             self.models.forget()
         self.status, seconds = result.status, time.perf_counter() - start
@@ -138,10 +145,10 @@ class JobFunction:
 
     @contextmanager
     def _own_gpu(self, cfg: DictConfig) -> Iterator[None]:
-        """A GPU of its own for a worker's job, where neither configuration nor launcher chooses one."""
+        """Give a worker's job a GPU of its own, unless the configuration or the launcher chooses the device."""
         model = cfg.model
-        given = model.get("device") != "auto" or model.get("device_map") is not None
-        if given or not self._shares_machine:
+        free = isinstance(model, DictConfig) and model.get("device") == "auto" and model.get("device_map") is None
+        if not free or not self._shares_machine:
             yield
             return
         import torch
@@ -156,18 +163,23 @@ class JobFunction:
             try:
                 yield
             finally:
-                self.models.forget()  # the GPU goes to another process
+                self.models.forget()  # another process may get the GPU next
                 torch.cuda.empty_cache()
 
     @property
     def _shares_machine(self) -> bool:
-        """Whether this is a worker's process, and the other workers are on this machine."""
+        """Whether this is a worker's process and all workers run on this machine."""
         launcher: str = HydraConfig.get().launcher._target_
         return self.command is not None and Process.this() != self.command and launcher.endswith(ONE_MACHINE)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration as plain values; of the task only what is its own, since its parts stand beside it."""
+    """The configuration as plain values. `task` holds its parts too, which also stand at the top level."""
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    config["task"] = {key: value for key, value in config["task"].items() if key not in config}
     return config
+
+
+def _recorded(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration that is stored beside results; `task` keeps only values that do not stand at the top level."""
+    own = {key: value for key, value in config["task"].items() if key not in config or value != config[key]}
+    return config | {"task": own}

@@ -1,4 +1,4 @@
-"""A sweep as the command sees it when it is over: which jobs there were, what became of each, what it ends with."""
+"""A sweep as the command sees it at its end: its jobs, and how each of them ended."""
 
 from __future__ import annotations
 
@@ -15,19 +15,27 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from romexp.cli.console import print_stderr
 from romexp.cli.job_record import JobRecord, read_records
 
 LOOK_EVERY_S = 0.5
+ONE_WANDB_RUN = ("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_RESUME_FROM", "WANDB_FORK_FROM")
+"""Environment variables by which W&B continues one run."""
 LOST = 1
-"""Exit status of a job whose process ended without a word, and of one that was not run."""
+"""Exit status of a job that was not run, or whose process ended without reporting."""
 
 
 class RememberSweep(Callback):
-    """Hydra's callback (`hydra.callbacks` in `conf/config.yaml`) by which the command learns what sweep it runs."""
+    """A callback of Hydra (`hydra.callbacks` in `conf/config.yaml`) that tells the command which sweep it runs."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Hydra sets this in workers only; the command reads it in `current_sweep`."""
+        """Set the `HydraConfig` that `current_sweep` reads; Hydra itself sets it only for jobs.
+
+        Variables by which W&B would put every job into one run are removed, before any worker gets them.
+        """
         HydraConfig.instance().set_config(config)
+        if ignored := [name for name in ONE_WANDB_RUN if os.environ.pop(name, None)]:
+            print_stderr(f"{', '.join(ignored)}: ignored in a sweep, where each job has a W&B run of its own")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +43,9 @@ class SweepJob:
     """One job of a sweep.
 
     Attributes:
-        number: its place, from 0.
-        label: the overrides in which the sweep's jobs differ.
-        record: what it left; None if it never began.
+        number: its place in the sweep, from 0.
+        label: those of its overrides in which the sweep's jobs differ.
+        record: its record; None if it never began.
     """
 
     number: int
@@ -46,20 +54,20 @@ class SweepJob:
 
     @property
     def exit_status(self) -> int:
-        """0, or what `JobRecord.exit_status` says, or `LOST`."""
+        """`JobRecord.exit_status`, or `LOST` if there is none."""
         if self.record is None or self.record.exit_status is None:
             return LOST
         return self.record.exit_status
 
     @property
     def failure(self) -> str:
-        """Why it failed, in one line; empty if it did not, or was not run."""
+        """Why it failed, in one line; empty if it succeeded or was not run."""
         if self.record is None:
             return ""
         if self.record.status == "running":
             process = self.record.process
             if not process.is_here:
-                return f"no word of its end from {process.host}, where it may still be at work"
+                return f"{process.host} has not reported its end; it may still be running there"
             return "its process ended without a word (killed, or out of memory)"
         return self.record.error
 
@@ -69,15 +77,16 @@ class Sweep:
     """A sweep that has begun.
 
     Attributes:
-        folder: where its record lies; results lie with the runs.
-        overrides: of each job, in order; None if another sweeper than Hydra's own makes them up as it goes.
+        folder: holds the records of its jobs; results are in the folders of the runs.
+        overrides: overrides of each job, in order; None for a sweeper other than Hydra's own, which may choose them
+            while the sweep runs.
     """
 
     folder: Path
     overrides: tuple[tuple[str, ...], ...] | None
 
     def jobs(self) -> tuple[SweepJob, ...]:
-        """Every job with what it left."""
+        """Every job with its record."""
         records = read_records(self.folder)
         overrides = dict(enumerate(self.overrides or ())) | {n: tuple(r.overrides) for n, r in records.items()}
         labels = differing([overrides[number] for number in sorted(overrides)])
@@ -87,12 +96,12 @@ class Sweep:
         )
 
     def wait_for_workers(self, *, grace_s: float) -> None:
-        """Wait until no job is at work on this machine.
+        """Wait until no job is running on this machine.
 
-        For a launcher that gave up because of one lost worker while others go on (submitit's).
+        This is needed for submitit's launcher, which fails when one worker is lost although the others continue.
 
         Args:
-            grace_s: how long to wait for the next to begin.
+            grace_s: seconds to wait for another job to begin while none is running.
         """
         last = time.monotonic()
         while time.monotonic() - last < grace_s:
@@ -106,36 +115,36 @@ class Sweep:
 
 
 def current_sweep() -> Sweep | None:
-    """The sweep that this process has started; None if it did not get so far, or runs a single job."""
+    """The sweep that this process has started; None if it runs a single job, or if no sweep has begun."""
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return None
     hydra = HydraConfig.get()
-    return Sweep(folder=Path(hydra.sweep.dir), overrides=_planned(hydra))
+    return Sweep(folder=Path(hydra.sweep.dir), overrides=_planned_overrides(hydra))
 
 
-def _planned(hydra: Any) -> tuple[tuple[str, ...], ...] | None:
-    """The jobs that Hydra's own sweeper makes of its parameters and the command line; None for another sweeper."""
+def _planned_overrides(hydra: Any) -> tuple[tuple[str, ...], ...] | None:
+    """Overrides of each job, as Hydra's own sweeper derives them; None for another sweeper."""
     if not str(hydra.sweeper.get("_target_", "")).endswith("BasicSweeper"):
         return None
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-    written = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
-    overrides = OverridesParser.create().parse_overrides([*written, *hydra.overrides.task])
+    parameters = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
+    overrides = OverridesParser.create().parse_overrides([*parameters, *hydra.overrides.task])
     (batch,) = BasicSweeper.split_arguments(overrides, None)
     return tuple(tuple(job) for job in batch)
 
 
 def differing(jobs: Sequence[Sequence[str]]) -> list[str]:
-    """For each job the overrides that are not the same in all of them; all of its overrides if it is the only one.
+    """For each job, the overrides that are not equal in all jobs; for a single job, all of its overrides.
 
     >>> differing([["editor=rome", "seed=0"], ["editor=ft", "seed=0"]])
     ['editor=rome', 'editor=ft']
     """
     pairs: list[Mapping[str, str]] = [{key: value for key, _, value in (o.partition("=") for o in job)} for job in jobs]
-    everywhere = {key for key in pairs[0] if all(job.get(key) == pairs[0][key] for job in pairs)} if pairs else set()
+    shared = {key for key in pairs[0] if all(job.get(key) == pairs[0][key] for job in pairs)} if pairs else set()
     if len(pairs) == 1:
-        everywhere = set()
-    return [" ".join(f"{key}={value}" for key, value in job.items() if key not in everywhere) for job in pairs]
+        shared = set()
+    return [" ".join(f"{key}={value}" for key, value in job.items() if key not in shared) for job in pairs]
 
 
 def results_root(jobs: Sequence[SweepJob]) -> Path | None:

@@ -1,4 +1,4 @@
-"""What a sweep prints at its end: one table of all jobs' main numbers, the failures, where things lie."""
+"""What a sweep prints at its end: tables of its jobs' main numbers, the failures, and the paths of the results."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from romexp.reporting.tables.run import TableRow, rich_table
 from romexp.results.folder import RunFolder
 
 Labelled = tuple[str, Mapping[str, Any]]
-"""The overrides that set a job apart, and what it found."""
+"""The overrides in which a job differs from the others, and its summary."""
 
 
 def sweep_tables(jobs: Sequence[SweepJob]) -> list[Table]:
-    """One table for the jobs that edited and one for those that did something else, as far as there are results.
+    """One table for the jobs that edited and one for all other jobs. Jobs without results are left out.
 
-    Cells are means with 95 % half-widths; a row is named by the overrides in which the jobs differ.
+    Cells are means with 95 % half-widths; the label of a row is the overrides in which the jobs differ.
     """
     edits: list[Labelled] = []
     others: list[Labelled] = []
@@ -36,28 +36,28 @@ def sweep_tables(jobs: Sequence[SweepJob]) -> list[Table]:
 
 
 def closing_lines(sweep: Sweep, jobs: Sequence[SweepJob]) -> list[str]:
-    """Where the results and the sweep's own record lie."""
+    """Lines with the folder of the results and the folder of the sweep's records."""
     root = results_root(jobs)
     return [*([f"results: {root}"] if root else []), f"sweep: {sweep.folder}"]
 
 
 def failure_lines(jobs: Sequence[SweepJob]) -> list[str]:
-    """How many failed, a line for each, how many were not run, and what to do; empty if all are done."""
+    """One line with the numbers of failed jobs and of jobs not run, and one for each failure; empty if all are done."""
     failed = [job for job in jobs if job.record and job.exit_status]
-    left = sum(job.record is None for job in jobs)
-    if not failed and not left:
+    not_run = sum(job.record is None for job in jobs)
+    if not failed and not not_run:
         return []
     counts = [f"{len(failed)} of {len(jobs)} jobs failed"] if failed else []
-    counts += [f"{left} of {len(jobs)} not run"] if left else []
+    counts += [f"{not_run} of {len(jobs)} not run"] if not_run else []
     head = f"{', '.join(counts)}; the same command again does only what is missing"
     return [head, *(f"  {job.label or f'job {job.number}'}: {job.failure}" for job in failed)]
 
 
 def _edit_table(summaries: Sequence[Labelled]) -> Table:
-    befores = [summary.get("pre", {}) for _, summary in summaries]
+    unedited = [summary.get("pre", {}) for _, summary in summaries]
     rows = [TableRow(label=label, metrics=summary.get("post", {})) for label, summary in summaries]
-    if all(before == befores[0] for before in befores):  # the same unedited model, measured once
-        rows.insert(0, TableRow(label=UNEDITED, metrics=befores[0], edited=False))
+    if all(before == unedited[0] for before in unedited):  # all jobs have the same unedited model
+        rows.insert(0, TableRow(label=UNEDITED, metrics=unedited[0], edited=False))
     counts = sorted({summary.get("n_cases", 0) for _, summary in summaries})
     shown = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return rich_table(rows, title=f"{len(summaries)} jobs, {shown} cases each (95 % half-width)", heading="Job")
@@ -75,7 +75,7 @@ def _number_table(numbers: Sequence[Labelled]) -> Table:
 
 
 def _numbers(summary: Mapping[str, Any]) -> dict[str, float]:
-    """A summary's single numbers, and the means of its statistics."""
+    """The numbers in a summary, and the means of its statistics."""
     found: dict[str, float] = {}
     for name, value in summary.items():
         number = value.get("mean") if isinstance(value, Mapping) else value
@@ -85,7 +85,7 @@ def _numbers(summary: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _summary(job: SweepJob) -> dict[str, Any]:
-    """What the job's folder says at its end; empty where there is nothing to read."""
+    """The summary in the job's result folder; empty if the job is not done or the folder has none."""
     if job.record is None or job.record.status != "done" or not job.record.results:
         return {}
     try:

@@ -1,15 +1,18 @@
-"""Configuration values against the classes they are for, before anything is built: names and types."""
+"""Checks configuration values against the classes that they are for, before any object is built, and then builds the
+objects from the checked values.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+import math
+import pkgutil
+from collections.abc import Collection, Mapping
+from functools import cache, partial
 from typing import Any, get_type_hints
 
-from hydra.utils import get_object
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-
+from romexp.cli.field_values import WrongType, as_type, is_part
 from romexp.errors import ConfigError
 
 SHARED: Mapping[str, Any] = {
@@ -18,69 +21,138 @@ SHARED: Mapping[str, Any] = {
     "outputs": str,
     "cache_dir": str | None,
     "study": str | None,
-    "save_deltas": bool,
     "debug": bool,
-    "table": int | str | None,
-    "page": bool,
-    "wandb": bool,
-    "answers": str | None,
 }
-"""Types of the settings at the top level of `conf/config.yaml`."""
+"""Types of the top-level settings in `conf/config.yaml` that every task reads. Another setting has the type of the
+task's field that it is for.
+"""
 
 
-def validate_config(config: Mapping[str, Any], *, where: str = "") -> None:
-    """Look at every node with a `_target_` that is a dataclass.
+def validate_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a whole configuration.
 
     Args:
-        config: plain values, resolved.
-        where: dotted name of this node.
+        config: plain values, resolved. `task` holds its parts too, which also stand at the top level.
+
+    Returns:
+        the values that the objects will hold, in the places where they stood.
 
     Raises:
-        ConfigError: a key that the class does not have, or a value that is not of the field's type.
+        ConfigError: a class has no such field or lacks one, or a value is not of its field's type.
     """
-    known = _field_types(config["_target_"]) if "_target_" in config else None
-    if not where:
-        for key, hint in SHARED.items():
-            _check_value(key, config.get(key), hint)
-    for key, value in config.items():
-        name = f"{where}.{key}" if where else str(key)
-        if known is not None and key != "_target_":
-            _check_field(name, key, value, known)
-        if isinstance(value, Mapping):
-            validate_config(value, where=name)
+    checked = {
+        key: as_field(value, SHARED[key], key) if key in SHARED else validate_part(value, where=key)
+        for key, value in config.items()
+        if key != "task"
+    }
+    task = config["task"]
+    if not is_part(task):
+        raise ConfigError(f"task: expected an object (a mapping with `_target_`), not {task!r}")
+    # A message names what the task takes from the top level as the user does.
+    taken = {key for key in task if key in checked and repr(task[key]) == repr(config[key])}
+    fields = validate_part({**task, **{key: checked[key] for key in taken}}, where="task", at_top=taken)
+    return checked | {key: fields[key] for key in taken} | {"task": fields}
 
 
-def _check_field(name: str, key: str, value: Any, known: Mapping[str, Any]) -> None:
-    if key not in known:
-        close = difflib.get_close_matches(key, known, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
-        raise ConfigError(f"{name}: no such setting ({hint})")
-    if not (isinstance(value, Mapping) and "_target_" in value):
-        _check_value(name, value, known[key])
+def validate_part(value: Any, *, where: str, at_top: Collection[str] = ()) -> Any:
+    """Check a part of a configuration, at any depth.
+
+    Args:
+        value: a plain value, resolved.
+        where: its dotted name.
+        at_top: keys whose name in messages is not below `where`.
+
+    Raises:
+        ConfigError: see `validate_config`.
+    """
+    if isinstance(value, (list, tuple)):
+        return type(value)(validate_part(item, where=f"{where}[{i}]") for i, item in enumerate(value))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: expected a finite number, not {value!r}")
+    if not isinstance(value, Mapping):
+        return value
+    known = _field_types(value["_target_"], where=where) if is_part(value) else None
+    checked = {}
+    for key, item in value.items():
+        name = str(key) if key in at_top else f"{where}.{key}"
+        if known is None or key == "_target_":
+            checked[key] = validate_part(item, where=name)
+        elif key in known:
+            checked[key] = as_field(item, known[key], name)
+        else:
+            close = difflib.get_close_matches(key, known, n=3)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+            raise ConfigError(f"{name}: no such setting ({hint})")
+    if missing := [key for key in _required(value) if key not in value] if known is not None else ():
+        raise ConfigError(f"{where}.{missing[0]} must be given")
+    return checked
 
 
-def _check_value(name: str, value: Any, hint: Any) -> None:
+def as_field(value: Any, hint: Any, name: str) -> Any:
+    """What a field of this type holds.
+
+    Raises:
+        ConfigError: the value is not of this type.
+    """
     try:
-        adapter = _adapter(hint)
-        if adapter is not None:
-            adapter.validate_python(value)
-    except ValidationError as error:
-        reasons = dict.fromkeys(problem["msg"].removeprefix("Input should be ") for problem in error.errors())
-        raise ConfigError(f"{name}: expected {' or '.join(reasons)}, not {value!r}") from error
+        return as_type(value, hint, part=partial(validate_part, where=name))
+    except WrongType as wrong:
+        raise ConfigError(f"{name}: expected {wrong}, not {value!r}") from wrong
 
 
-def _adapter(hint: Any) -> TypeAdapter[Any] | None:
-    """What checks a type; None for protocols and classes, whose values are nodes of their own."""
+def build(value: Any, *, where: str) -> Any:
+    """Build every object that checked values configure. It holds exactly these values.
+
+    A `_target_` that is not a dataclass is called by Hydra, for example a function that returns a path.
+
+    Args:
+        value: what `validate_config` or `validate_part` returned.
+        where: its dotted name.
+
+    Raises:
+        ConfigError: a class refuses a value.
+    """
+    if isinstance(value, (list, tuple)):
+        return type(value)(build(item, where=f"{where}[{i}]") for i, item in enumerate(value))
+    if not isinstance(value, Mapping):
+        return value
+    if not is_part(value):
+        return {key: build(item, where=f"{where}.{key}") for key, item in value.items()}
+    cls = _target(value["_target_"], where=where)
+    if not dataclasses.is_dataclass(cls):
+        from hydra.utils import instantiate
+
+        return instantiate(dict(value), _convert_="all")
+    fields = {key: build(item, where=f"{where}.{key}") for key, item in value.items() if key != "_target_"}
     try:
-        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=False))
-    except (PydanticUserError, TypeError):
-        return None
+        return cls(**fields)  # type: ignore[operator]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
-def _field_types(target: str) -> dict[str, Any] | None:
-    """Types of a dataclass' fields by name; None where the target is something else (a function)."""
-    cls = get_object(target)
+def _target(name: Any, *, where: str) -> Any:
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise ConfigError(f"{where}._target_: cannot import {name!r}: {error}") from error
+
+
+def _field_types(target: Any, *, where: str) -> dict[str, Any] | None:
+    """Type of each field of a dataclass; None if the target is something else, such as a function."""
+    cls = _target(target, where=where)
     if not dataclasses.is_dataclass(cls):
         return None
-    hints = get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def _required(part: Mapping[str, Any]) -> list[str]:
+    """Fields of a dataclass that have no default."""
+    empty = dataclasses.MISSING
+    fields = dataclasses.fields(_target(part["_target_"], where=""))
+    return [f.name for f in fields if f.init and f.default is empty and f.default_factory is empty]

@@ -1,3 +1,4 @@
-"""Raw files → the types of `romexp.facts`, validated record by record
-(docs/method.md §1). No model, no tokenizer here.
+"""Reads raw files into the types of `romexp.facts`, and validates each record (docs/method.md §1).
+
+Nothing here needs a model or a tokenizer.
 """

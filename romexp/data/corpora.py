@@ -1,14 +1,17 @@
-"""Text corpora for second moments and training, as config objects: local files, and data sets of the Hugging Face hub.
+"""Text corpora for second moments and training: local files, and data sets of the Hugging Face hub.
 
-All have `texts()` (one by one, in their own order), `load()` (indexable where possible) and `provenance` (what
-identifies the texts, without a network and without paths of this machine; what statistics are cached by).
+Every corpus has three members:
+- `texts()` iterates over the texts in the corpus's own order;
+- `load()` returns the texts, as a sequence if that is possible;
+- `provenance` identifies the texts, so that statistics can be cached by it. It needs no network, and does not depend
+  on paths of this machine.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,46 +19,52 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from romexp.errors import ConfigError, DataError, RecordError
+from romexp.data.text_files import COLUMNS, LINES, PLAIN, Unit, best_unit, check_column, read_texts, text_of
+from romexp.errors import ConfigError, DataError
 from romexp.files import file_sha256
 
-Unit = Literal["line", "paragraph", "file"]
-PLAIN, LINES, COLUMNS = (".txt", ".txt.gz"), (".jsonl", ".jsonl.gz"), (".parquet",)
-"""Endings of file names, by kind."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextCorpus:
-    """Local files. `load()` holds text and JSON lines in memory; larger ones go through `HfCorpus(path="json", …)`.
+    """Local files. `load()` holds all texts in memory. For larger files use `HfCorpus(path="json", …)`.
 
     Attributes:
-        path: a .txt, .jsonl (both also .gz) or .parquet file, or a folder of them, read in the order of their names.
-        field: where the text is in a JSON line or a Parquet file.
-        unit: what one text is in a .txt file: a line, a paragraph (up to an empty line), or the file.
+        path: a .txt, .jsonl (both also .gz) or .parquet file, or a folder of them, which are read in order of name.
+        field: the JSON field or Parquet column that holds the text.
+        unit: what one text of a .txt file is: a `line`, a `paragraph` (it ends at an empty line), or the whole `file`.
+            `auto` takes paragraphs if all .txt files together have at least 10 of them with at most 4,000 characters
+            on average, else lines. One JSON line or one row of a Parquet file is always one text.
     """
 
     path: str | os.PathLike[str]
     field: str = "text"
-    unit: Unit = "paragraph"
+    unit: Unit | Literal["auto"] = "auto"
 
     def texts(self) -> Iterator[str]:
         """Every text that is not blank, file by file.
 
         Raises:
-            DataError: a file is missing, not UTF-8, or of no known type.
-            RecordError: a line is not JSON or lacks the field; the column is missing or not text.
+            DataError: a file is missing, not UTF-8, or of an unknown type; a line is not JSON; the field or column is
+                missing or not text. It is never a `RecordError` (see `romexp.data.text_files`).
         """
         for file in self.files:
-            yield from read_texts(file, field=self.field, unit=self.unit)
+            yield from read_texts(file, field=self.field, unit=self.chosen_unit)
 
     def load(self) -> Sequence[str]:
         return tuple(self.texts())
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
-        """The files to read."""
-        if self.unit not in ("line", "paragraph", "file"):
-            raise ConfigError(f"corpus.unit: {self.unit!r}, expected line, paragraph or file")
+        """The files to read.
+
+        Raises:
+            ConfigError: `unit` is unknown.
+            DataError: there is no file, or it is of an unknown type.
+        """
+        if self.unit not in ("auto", "line", "paragraph", "file"):
+            raise ConfigError(f"corpus.unit: {self.unit!r}, expected auto, line, paragraph or file")
         path = Path(self.path).expanduser()
         known = PLAIN + LINES + COLUMNS
         if path.is_file():
@@ -69,20 +78,42 @@ class TextCorpus:
         return files
 
     @cached_property
+    def chosen_unit(self) -> Unit:
+        """`unit`, or for `auto` what suits the .txt files best.
+
+        Raises:
+            ConfigError: `unit` is unknown.
+            DataError: a file is missing, not UTF-8, or of an unknown type.
+        """
+        plain = [file for file in self.files if file.name.endswith(PLAIN)]
+        if self.unit != "auto":
+            return self.unit
+        unit, paragraphs = best_unit(plain)
+        if plain:
+            found = f"{paragraphs} paragraph{'' if paragraphs == 1 else 's'}"
+            _log.info("%s has %s: each %s is one text (corpus.unit=auto)", self.path, found, unit)
+        return unit
+
+    @cached_property
     def provenance(self) -> dict[str, Any]:
-        """Name, digest of all files' content, and how they are cut into texts."""
+        """The corpus's name, a digest of the contents of all files, and how the files are split into texts.
+
+        It holds the unit that was chosen and never `auto`: the same texts have the same provenance.
+        """
         digest = hashlib.sha256()
         for file in self.files:
             digest.update(bytes.fromhex(file_sha256(file)))
-        how: dict[str, str] = {"unit": self.unit} if any(f.name.endswith(PLAIN) for f in self.files) else {}
+        splitting: dict[str, str] = (
+            {"unit": self.chosen_unit} if any(f.name.endswith(PLAIN) for f in self.files) else {}
+        )
         if any(f.name.endswith(LINES + COLUMNS) for f in self.files):
-            how["field"] = self.field
-        return {"kind": "files", "name": Path(self.path).name, "sha256": digest.hexdigest(), **how}
+            splitting["field"] = self.field
+        return {"kind": "files", "name": Path(self.path).name, "sha256": digest.hexdigest(), **splitting}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextList:
-    """Texts that are there already, as from Python."""
+    """Texts that Python code has in memory already."""
 
     items: tuple[str, ...]
 
@@ -102,20 +133,22 @@ class TextList:
 
 @dataclass(frozen=True, kw_only=True)
 class HfCorpus:
-    """A data set read by the `datasets` library, from the hub or by one of its loaders of local files.
+    """A data set that the `datasets` library reads, from the hub or from local files.
 
-    The authors' `wikipedia` of 20200501 needs a loading script, which `datasets` no longer runs; the nearest that the
-    hub has is `wikimedia/wikipedia`, 20231101.en (docs/method.md §3.3).
+    The authors used `wikipedia`, 20200501.en. It needs a loading script, which `datasets` no longer runs. The closest
+    data set on the hub is `wikimedia/wikipedia`, 20231101.en (docs/method.md §3.3).
 
     Attributes:
-        path: id on the hub, or `json`, `parquet`, `text`, … with `data_files`.
-        name: the data set's configuration, as `20231101.en`.
-        split: which part.
-        field: column with the text.
-        revision: branch, tag or commit on the hub. None follows changes of the data set unseen; a commit does not.
-        data_files: local files for `json`, `parquet`, `text`.
-        streaming: do not download the whole set: texts then come from its start instead of a shuffle.
-        cache_dir: where `datasets` keeps it; None is its own choice.
+        path: id on the hub; or `json`, `parquet`, `text`, … if `data_files` is set.
+        name: the data set's configuration, for example `20231101.en`.
+        split: the split of the data set.
+        field: the column that holds the text.
+        revision: branch, tag or commit on the hub. With None or a branch, a later change of the data set on the hub
+            changes the texts. With a commit it does not.
+        data_files: local files for `json`, `parquet` or `text`.
+        streaming: read texts over the network and do not download the whole data set. A sample is then the first texts
+            of the data set and not a random choice.
+        cache_dir: where `datasets` keeps downloads; None takes its default.
     """
 
     path: str
@@ -132,13 +165,13 @@ class HfCorpus:
         return iter(self.load())
 
     def load(self) -> Iterable[str]:
-        """The texts, indexable and read from disk one by one; when streaming, an iterable.
+        """The texts, as a sequence that reads each from disk when it is asked for. If streaming, only an iterable.
 
         Raises:
-            DataError: no network and not in the cache, no such data set, configuration, split or column.
+            DataError: the hub has no such data set, configuration, split or column; or there is no network and the data
+                set is not in the cache. Reading raises a `DataError`, never a `RecordError`, where a row has no text.
         """
-        # Imported here: it takes longer than everything else in a run that does not need it.
-        import datasets
+        import datasets  # This import is slow, and most runs do not need it.
 
         try:
             rows = datasets.load_dataset(
@@ -146,31 +179,36 @@ class HfCorpus:
                 self.name,
                 split=self.split,
                 revision=self.revision,
-                data_files=_plain(self.data_files),
+                data_files=_builtin(self.data_files),
                 streaming=self.streaming,
                 cache_dir=None if self.cache_dir is None else str(self.cache_dir),
             )
-        except Exception as error:  # the library raises a dozen types, its own and those of four others
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise DataError(
-                f"corpus: cannot load data set {self._label}: {reason[0]} (without a network, use local text)"
-            ) from error
-        if rows.column_names is not None and self.field not in rows.column_names:
-            raise DataError(
-                f"corpus.field: data set {self._label} has no column {self.field!r}; "
-                f"it has {', '.join(rows.column_names)}"
-            )
-        return (
-            (text_of(row, self.field, self._label, i) for i, row in enumerate(rows))
-            if self.streaming
-            else _Column(rows, self.field, self._label)
-        )
+        except Exception as error:  # `datasets` raises a dozen types of its own and of the libraries that it uses.
+            raise self._unreadable(error) from error
+        if rows.column_names is not None:
+            check_column(rows.column_names, self.field, f"data set {self._label}")
+        return self._streamed(rows) if self.streaming else _Column(rows, self.field, self._label)
+
+    def _streamed(self, rows: Iterable[Any]) -> Iterator[str]:
+        following = enumerate(rows)
+        while True:
+            try:
+                index, row = next(following)
+            except StopIteration:
+                return
+            except Exception as error:  # As above; here the network may fail.
+                raise self._unreadable(error) from error
+            yield text_of(row, self.field, f"data set {self._label}, record {index}")
+
+    def _unreadable(self, error: Exception) -> DataError:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        return DataError(f"corpus: cannot load data set {self._label}: {reason[0]} (without a network, use local text)")
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """The fields that choose texts. Digests of local `data_files` stand for their paths."""
+        """The fields that decide the texts. Local `data_files` are given by their digests and not by their paths."""
         fields = {name: getattr(self, name) for name in ("path", "name", "split", "field", "revision", "streaming")}
-        return {"kind": "datasets", **fields, "data_files": _digests(_plain(self.data_files))}
+        return {"kind": "datasets", **fields, "data_files": _digests(_builtin(self.data_files))}
 
     @property
     def _label(self) -> str:
@@ -178,7 +216,7 @@ class HfCorpus:
 
 
 class _Column(Sequence[str]):
-    """One text column of a `datasets.Dataset`, read from disk item by item."""
+    """One text column of a `datasets.Dataset`. Each item is read from disk when it is asked for."""
 
     def __init__(self, rows: Any, field: str, label: str) -> None:
         self._rows, self._field, self._label = rows.select_columns([field]), field, label
@@ -189,16 +227,16 @@ class _Column(Sequence[str]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return text_of(self._rows[index], self._field, self._label, index)
+        return text_of(self._rows[index], self._field, f"data set {self._label}, record {index}")
 
 
-def _plain(data_files: Any) -> Any:
-    """File names in dicts and lists of Python itself, whatever kinds a configuration holds them in."""
+def _builtin(data_files: Any) -> Any:
+    """Convert file names to built-in dicts, lists and strings. A configuration may hold them in OmegaConf's types."""
     if data_files is None or isinstance(data_files, str | os.PathLike):
         return None if data_files is None else str(Path(data_files).expanduser())
     if hasattr(data_files, "items"):
-        return {str(key): _plain(value) for key, value in data_files.items()}
-    return [_plain(item) for item in data_files]
+        return {str(key): _builtin(value) for key, value in data_files.items()}
+    return [_builtin(item) for item in data_files]
 
 
 def _digests(data_files: Any) -> Any:
@@ -207,90 +245,3 @@ def _digests(data_files: Any) -> Any:
     if isinstance(data_files, list):
         return [_digests(value) for value in data_files]
     return file_sha256(Path(data_files)) if data_files and Path(data_files).is_file() else data_files
-
-
-def read_texts(file: Path, *, field: str, unit: Unit) -> Iterator[str]:
-    """Every text of a file that is not blank, in order.
-
-    Args:
-        field: where the text is in a JSON line or a Parquet file.
-        unit: what one text is in a plain text file.
-
-    Raises:
-        DataError: the file cannot be read as what its name says.
-        RecordError: a record lacks the field or has no text there; names file, record and field.
-    """
-    if file.name.endswith(COLUMNS):
-        texts = _parquet(file, field)
-    elif file.name.endswith(LINES):
-        texts = _json_lines(file, field)
-    else:
-        texts = _plain_texts(file, unit)
-    return (text for text in texts if text.strip())
-
-
-def _lines(file: Path) -> Iterator[str]:
-    try:
-        with (gzip.open if file.name.endswith(".gz") else open)(file, "rt", encoding="utf-8") as lines:  # type: ignore[operator]
-            yield from lines
-    except (OSError, UnicodeDecodeError, EOFError) as error:
-        raise DataError(f"{file}: cannot be read as UTF-8 text ({error})") from error
-
-
-def _plain_texts(file: Path, unit: Unit) -> Iterator[str]:
-    if unit == "file":
-        yield "".join(_lines(file))
-        return
-    paragraph: list[str] = []
-    for line in _lines(file):
-        if unit == "line":
-            yield line.rstrip("\r\n")
-        elif line.strip():
-            paragraph.append(line)
-        elif paragraph:
-            yield "".join(paragraph).rstrip("\r\n")
-            paragraph = []
-    if paragraph:
-        yield "".join(paragraph).rstrip("\r\n")
-
-
-def _json_lines(file: Path, field: str) -> Iterator[str]:
-    for index, line in enumerate(_lines(file)):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise RecordError(f"not JSON ({error})", file=str(file), index=index) from error
-        yield text_of(record, field, str(file), index)
-
-
-def _parquet(file: Path, field: str) -> Iterator[str]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(file) as table:
-            if field not in table.schema_arrow.names:
-                raise RecordError(
-                    f"no such column; it has {', '.join(table.schema_arrow.names)}", file=str(file), field=field
-                )
-            index = 0
-            for batch in table.iter_batches(columns=[field]):
-                for value in batch.column(0).to_pylist():
-                    yield text_of({field: value}, field, str(file), index)
-                    index += 1
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{file}: not a readable Parquet file ({error})") from error
-
-
-def text_of(record: Any, field: str, file: str, index: int) -> str:
-    """The text in a record's field.
-
-    Raises:
-        RecordError: there is none.
-    """
-    text = record.get(field) if isinstance(record, dict) else None
-    if not isinstance(text, str):
-        raise RecordError(f"expected text, got {type(text).__name__}", file=file, index=index, field=field)
-    return text

@@ -41,9 +41,9 @@ class _RawCase(RawRecord):
 class CounterFact(RecordFile[Case]):
     """Records in the schema of ROME's and MEMIT's `counterfact.json` (45 MB, 21,919 records).
 
-    Set aside: a prompt without exactly one `{}`, blank subject or target, a new target equal to the true one, prompt
-    lists that are missing or hold anything but prompts, a `case_id` that stood before. Lists may be empty or of any
-    length, and prompts need not name the subject.
+    A record is set aside if its prompt does not have exactly one `{}`, if its subject or a target is blank, if its
+    targets are equal, if a list of prompts is missing or holds something else, or if an earlier record has its
+    `case_id`. Lists may be empty or of any length, and prompts need not name the subject.
     """
 
     name: str = "counterfact"

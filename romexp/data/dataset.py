@@ -1,4 +1,4 @@
-"""What the record data sets share: find the file, choose records, validate, set bad ones aside."""
+"""The base of all data sets of records: it finds the file, selects and validates records, and sets bad ones aside."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Rejected:
-    """A record that was set aside (counted and named in the run's manifest, docs/method.md §11).
+    """A record that was set aside. The run's manifest lists it (docs/method.md §11.1).
 
     Attributes:
-        file: the file it stands in.
+        file: the file that holds it.
         index: its position in that file, from 0.
-        field: the field at fault, as `requested_rewrite.target_new.str` or `paraphrase_prompts[1]`.
+        field: the invalid field, for example `requested_rewrite.target_new.str` or `paraphrase_prompts[1]`.
         reason: what was expected.
     """
 
@@ -37,7 +37,7 @@ class Rejected:
 
     @property
     def text(self) -> str:
-        """All but the file, for a message that has named it."""
+        """Position, field and reason, for a message that has named the file already."""
         return f"record {self.index}, field {self.field}: {self.reason}"
 
 
@@ -46,11 +46,11 @@ class Loaded(Generic[T]):
     """The selected part of a data set.
 
     Attributes:
-        items: valid records in file order.
-        rejected: selected records that were set aside, in file order.
+        items: the valid records, in file order.
+        rejected: the selected records that were set aside, in file order.
         name: the data set's short name.
         path: the file that was read.
-        sha256: of that whole file, whatever part was selected.
+        sha256: digest of the whole file, even if only a part was selected.
     """
 
     items: tuple[T, ...]
@@ -62,10 +62,11 @@ class Loaded(Generic[T]):
 
 @dataclass(frozen=True, kw_only=True)
 class RecordFile(Selection, FileSource, Generic[T]):
-    """A JSON list of records. Config fields: those of `FileSource` and `Selection`, and
+    """A JSON list of records. A subclass turns one raw record into an item by `parse`.
 
-    Attributes:
+    Attributes, besides those of `FileSource` and `Selection`:
         name: short name in folders and tables.
+        id_field: the field of a record that holds its id.
     """
 
     name: str = ""
@@ -74,23 +75,25 @@ class RecordFile(Selection, FileSource, Generic[T]):
     def load(self) -> Loaded[T]:
         """Read and validate the selected records.
 
-        A record's id may stand in the file once: later copies are set aside, whatever part is selected.
+        If several records of the file have the same id, only the first of them is valid, whatever part is selected.
 
         Raises:
-            DataError: the file is missing or not a JSON list, the selection asks for what is not there, or no record
-                of the whole file is valid (a shard may come out empty; the wrong file should not pass for one).
+            DataError: the file is missing or not a JSON list, or the selection asks for records that are not there, or
+                no record of the whole file is valid. (A shard without a valid record is no error.)
         """
         file = self.locate()
         records = list(stream_array(file))
         ids = [self.record_id(index, record) for index, record in enumerate(records)]
-        first = {number: index for index, number in reversed(list(enumerate(ids))) if number is not None}
+        first_index = {number: index for index, number in reversed(list(enumerate(ids))) if number is not None}
         items: list[T] = []
         rejected: list[Rejected] = []
         for index in self.positions(ids, file=str(file)):
             number = ids[index]
             try:
-                if number is not None and first[number] != index:
-                    raise RecordError(f"id {number} is already that of record {first[number]}", field=self.id_field)
+                if number is not None and first_index[number] != index:
+                    raise RecordError(
+                        f"id {number} is already that of record {first_index[number]}", field=self.id_field
+                    )
                 items.append(self.parse(index, records[index]))
             except ValidationError as error:
                 rejected.append(_reject(file, index, *explain(error)))
@@ -110,16 +113,17 @@ class RecordFile(Selection, FileSource, Generic[T]):
         return True
 
     def record_id(self, index: int, record: Any) -> int | None:
-        """The record's id for `case_ids`; None if it has none (`parse` then says so)."""
+        """The record's id, by which `case_ids` selects it. None if it has none; then `parse` raises."""
         number = record.get(self.id_field) if isinstance(record, dict) else None
         return number if type(number) is int else None
 
     @abstractmethod
     def parse(self, index: int, record: Any) -> T:
-        """Turn the raw record at `index` into its type.
+        """Turn the raw record at position `index` of the file into an item.
 
         Raises:
-            ValidationError, RecordError: it is bad.
+            ValidationError: a field is missing or of a wrong type.
+            RecordError: the record is invalid for another reason.
         """
 
 

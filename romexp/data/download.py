@@ -1,4 +1,8 @@
-"""Files from the web in a local cache: resumed, verified, moved into place at once, fetched by one process only."""
+"""Downloads files into a local cache.
+
+A download that was interrupted is resumed. A file is verified before it gets its final name, so other processes never
+see a part of it. Only one process at a time downloads a file.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ from romexp.files import file_sha256
 log = logging.getLogger(__name__)
 
 _BLOCK = 1 << 16
-_TIMEOUT = (10, 60)  # seconds to connect, seconds of silence
+_TIMEOUT = (10, 60)  # seconds to connect, seconds without data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +31,9 @@ class RemoteFile:
     """A published file.
 
     Attributes:
-        url: where it is served.
-        size: its bytes, if known; anything else is refused.
-        sha256: its digest in hexadecimal, if known; anything else is refused.
+        url: its address.
+        size: its size in bytes, if known. A file of another size is refused.
+        sha256: its digest in hexadecimal, if known. A file with another digest is refused.
     """
 
     url: str
@@ -38,13 +42,13 @@ class RemoteFile:
 
 
 def cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
-    """`cache_dir`, else `$ROMEXP_CACHE`, else `romexp` in the user's cache folder (`$XDG_CACHE_HOME` or ~/.cache)."""
+    """`cache_dir`; else `$ROMEXP_CACHE`; else `romexp` in the user's cache folder (`$XDG_CACHE_HOME` or ~/.cache)."""
     given = cache_dir or os.environ.get("ROMEXP_CACHE")
     return Path(given or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "romexp")).expanduser()
 
 
 def cached_path(url: str, folder: Path) -> Path:
-    """Where `url` is kept: host and path as folders, so that two publishers' files never meet.
+    """Where the file of `url` is kept. Host and path become folders, so that files of different sources stay apart.
 
     >>> cached_path("https://example.org/a/b.json", Path("cache")).as_posix()
     'cache/example.org/a/b.json'
@@ -55,13 +59,14 @@ def cached_path(url: str, folder: Path) -> Path:
 
 
 def fetch(remote: RemoteFile, folder: Path) -> Path:
-    """The file from the cache `folder`, downloaded first if it is not there.
+    """The file in the cache `folder`. It is downloaded first if it is not there.
 
-    An interrupted download leaves `<file>.part`, from which the next call goes on. `<file>` itself appears only
-    when size and digest are right, so a file found there is trusted.
+    An interrupted download leaves `<file>.part`, which the next call continues. `<file>` is made only after size and
+    digest were verified, so a file that is already there is not verified again.
 
     Raises:
-        DataError: no network, the server refuses, the content is not what was expected, or the disk cannot be written.
+        DataError: there is no network, the server refuses the request, the content is not as expected, or the disk
+            cannot be written.
     """
     target = cached_path(remote.url, folder)
     if target.is_file():
@@ -87,7 +92,10 @@ def fetch(remote: RemoteFile, folder: Path) -> Path:
 
 
 def _download(remote: RemoteFile, target: Path) -> None:
-    """Transfer, going on after interruptions as long as each try brings something, then verify and move."""
+    """Transfer the file, verify it, and give it its final name.
+
+    After an interruption it tries again, as long as the last try added some bytes.
+    """
     log.info("downloading %s to %s", remote.url, target)
     part = target.with_name(target.name + ".part")
     while True:
@@ -98,19 +106,19 @@ def _download(remote: RemoteFile, target: Path) -> None:
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.Timeout):
             if _size(part) <= before:
                 raise
-            log.info("%s: interrupted at %d bytes, going on", remote.url, _size(part))
+            log.info("%s: interrupted at %d bytes, resuming", remote.url, _size(part))
     _verify(remote, part)
     os.replace(part, target)
     _validator_file(part).unlink(missing_ok=True)
 
 
 def _transfer(remote: RemoteFile, part: Path) -> None:
-    """One request: the bytes that `part` lacks, or all of them where going on would not be safe."""
+    """Send one request: for the bytes that `part` lacks, or for the whole file if resuming is not safe."""
     have, headers = _resume_point(remote, part)
     if have and have == remote.size:
         return
     with requests.get(remote.url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
-        if response.status_code == 416:  # nothing after `have`: all is there, or the server's file has changed
+        if response.status_code == 416:  # No bytes follow: `part` is complete, or the file on the server has changed.
             if response.headers.get("Content-Range") == f"bytes */{have}":
                 return
             part.unlink()
@@ -120,7 +128,7 @@ def _transfer(remote: RemoteFile, part: Path) -> None:
             raise DataError(f"{remote.url}: a web page came instead of the file (a login page of the network?)")
         resumed = response.status_code == 206
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            raise requests.ConnectionError("the server answered with another range than the one asked for")
+            raise requests.ConnectionError("the server answered with another range than the requested one")
         start = have if resumed else 0
         length = response.headers.get("Content-Length")
         total = None if length is None else start + int(length)
@@ -135,9 +143,9 @@ def _transfer(remote: RemoteFile, part: Path) -> None:
 
 
 def _resume_point(remote: RemoteFile, part: Path) -> tuple[int, dict[str, str]]:
-    """Bytes to keep, and the request's headers.
+    """How many bytes of `part` to keep, and the headers of the request.
 
-    A part is continued only where a change on the server would be noticed: by `If-Range`, or by the known digest.
+    A part is resumed only if a change of the file on the server would be noticed, by `If-Range` or by the digest.
     """
     headers = {"Accept-Encoding": "identity"}
     have = _size(part)
@@ -162,7 +170,11 @@ def _write(response: requests.Response, part: Path, *, start: int, total: int | 
 
 
 def _verify(remote: RemoteFile, part: Path) -> None:
-    """Remove `part` and raise if it is not the expected file."""
+    """Check the size and digest of `part`.
+
+    Raises:
+        DataError: it is not the expected file. It was deleted then.
+    """
     problem, size = "", _size(part)
     if remote.size is not None and size != remote.size:
         problem = f"{size} bytes came, expected {remote.size}"
@@ -175,7 +187,7 @@ def _verify(remote: RemoteFile, part: Path) -> None:
 
 
 def _validator(response: requests.Response) -> str:
-    """What `If-Range` may carry: a strong ETag or the date of the last change."""
+    """The value for `If-Range`, by which a server tells whether a file has changed: a strong ETag, or its date."""
     etag = response.headers.get("ETag", "")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
 
@@ -207,8 +219,8 @@ class FileSource:
 
     Attributes:
         path: a local file; None takes `remote`.
-        cache_dir: where downloads are kept; None is `$ROMEXP_CACHE`, else ~/.cache/romexp.
-        remote: the published file.
+        cache_dir: where downloads are kept; None takes `$ROMEXP_CACHE`, or else ~/.cache/romexp.
+        remote: the published file; None if there is none.
     """
 
     path: str | os.PathLike[str] | None = None
@@ -216,7 +228,7 @@ class FileSource:
     remote: RemoteFile | None = None
 
     def locate(self) -> Path:
-        """The file on this machine, downloaded if need be.
+        """The file on this machine. It is downloaded if necessary.
 
         Raises:
             DataError: `path` is not a file, or the download fails.
@@ -235,24 +247,24 @@ def locate(
             raise DataError(f"{local}: no such file")
         return local
     if remote is None:
-        raise ConfigError("path: this data set has no published file; set it to a local one")
+        raise ConfigError("path: this data set has no published file; set path to a local one")
     return fetch(remote, cache_folder(cache_dir))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetcher:
-    """URL → local file, downloaded once.
+    """Turns a URL into a local file, which is downloaded only once.
 
     Attributes:
-        cache_dir: where downloads are kept; None is `$ROMEXP_CACHE`, else ~/.cache/romexp.
+        cache_dir: where downloads are kept; None takes `$ROMEXP_CACHE`, or else ~/.cache/romexp.
     """
 
     cache_dir: str | os.PathLike[str] | None = None
 
     def __call__(self, url: str) -> Path:
-        """The file, from the cache if it is there.
+        """The file of `url`, from the cache if it is there.
 
         Raises:
-            DataError: the download failed; the message says where to put the file by hand.
+            DataError: the download failed. The message says where to put the file by hand.
         """
         return fetch(RemoteFile(url=url), cache_folder(self.cache_dir))

@@ -1,7 +1,7 @@
-"""Records of a JSON list one by one, so that a file of a gigabyte needs the memory of its largest record.
+"""Reads a JSON list record by record, so that memory need hold only the largest record and not the whole file.
 
-The library `ijson` is not used. Its fast parser changes some texts without a word (`"\\ud800"` becomes `"?"`), refuses
-integers beyond 64 bits, and takes memory that grows with the square of the nesting (4 GB for 40 000 levels).
+The library `ijson` is not used. Its fast parser silently changes some texts (`"\\ud800"` becomes `"?"`), refuses
+integers beyond 64 bits, and takes memory that grows with the square of the nesting depth (4 GB for 40 000 levels).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def stream_array(path: Path, *, chunk_bytes: int = 1 << 22) -> Iterator[Any]:
     """Yield the elements of the JSON list in `path`, decoded by the standard library.
 
     Raises:
-        DataError: the file cannot be read, is not UTF-8, not a JSON list, or ends early, or Python has no room for a
-            record (an integer of thousands of digits, a thousand levels of nesting).
+        DataError: the file cannot be read, is not UTF-8, is not a JSON list, or ends early; or a record exceeds a limit
+            of Python's parser (an integer of thousands of digits, or a thousand levels of nesting).
     """
     try:
         with path.open("rb") as file:
@@ -35,7 +35,7 @@ def stream_array(path: Path, *, chunk_bytes: int = 1 << 22) -> Iterator[Any]:
 
 
 class _Text:
-    """The part of a file that is not yet decoded: `buffer[position:]`, grown on demand."""
+    """The text of a file as far as it was read. `buffer[position:]` is not parsed yet; `grow` reads more."""
 
     def __init__(self, file: BinaryIO, path: Path, chunk_bytes: int) -> None:
         self.path, self.buffer, self.position, self.ended = path, "", 0, False
@@ -43,14 +43,17 @@ class _Text:
         self._utf8 = codecs.getincrementaldecoder("utf-8-sig")()
 
     def grow(self) -> None:
-        """Read at least as much as is waiting, so that retries on one long record cost linear time in all."""
-        waiting = self.buffer[self.position :]
-        data = self._file.read(max(self._chunk, len(waiting)))
+        """Read more of the file: at least as much as is not parsed yet.
+
+        This doubles the text, so that parsing a long record again and again takes linear time in total.
+        """
+        unparsed = self.buffer[self.position :]
+        data = self._file.read(max(self._chunk, len(unparsed)))
         self.ended = not data
-        self.buffer, self.position = waiting + self._utf8.decode(data, final=self.ended), 0
+        self.buffer, self.position = unparsed + self._utf8.decode(data, final=self.ended), 0
 
     def peek(self) -> str:
-        """The next character that is not white space, `""` at the end of the file."""
+        """Move to the next character that is not white space, and return it; `""` at the end of the file."""
         while True:
             while self.position < len(self.buffer):
                 if self.buffer[self.position] not in _SPACE:
@@ -61,7 +64,7 @@ class _Text:
             self.grow()
 
     def element(self, number: int) -> Any:
-        """Decode one value. One that ends where the buffer does may go on (`1` of `12`), so more is read first."""
+        """Parse one value. One that ends with the buffer may be incomplete (`1` of `12`), so more is read then."""
         while True:
             problem = None
             try:
@@ -89,7 +92,7 @@ def _elements(text: _Text) -> Iterator[Any]:
     while text.peek() != "]":
         if number:
             if text.peek() != ",":
-                raise DataError(f"{text.path}, record {number}: expected a comma before it, or the list's end")
+                raise DataError(f"{text.path}, record {number}: expected a comma before it, or the end of the list")
             text.position += 1
             text.peek()
         yield text.element(number)

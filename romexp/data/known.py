@@ -28,10 +28,10 @@ class _RawKnown(RawRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class KnownFacts(RecordFile[KnownFact]):
-    """Records in the schema of `known_1000.json` (1,209 records, ids from 0); `case_ids` are `known_id`s.
+    """Records in the schema of `known_1000.json` (1,209 records, ids from 0). `case_ids` selects by `known_id`.
 
-    Set aside: blank subject, attribute or prompt, a prompt that does not name the subject, a `known_id` that stood
-    before.
+    A record is set aside if its subject, attribute or prompt is blank, if its prompt does not name the subject, or if
+    an earlier record has its `known_id`.
     """
 
     name: str = "known"
@@ -45,6 +45,9 @@ class KnownFacts(RecordFile[KnownFact]):
         return KnownFact(**raw.model_dump())
 
     def subjects(self) -> Iterator[str]:
-        """Subjects of the whole file, whatever is selected, repeats kept: what σ of the noise is measured over."""
+        """Subjects of the whole file, with repeats. σ of the noise is measured over them (docs/method.md §2.3).
+
+        The selection is ignored, so that σ does not depend on it.
+        """
         whole = replace(self, limit=None, offset=0, shard=None, case_ids=None)
         yield from (fact.subject for fact in whole.load().items)

@@ -1,7 +1,7 @@
 """The authors' published files (docs/method.md §1).
 
-Sizes and digests are those of the public Git-LFS copies (`scalable-model-editing/rebuilding-rome:data/`), which are
-taken to be unmodified. Where a publisher's file differs, set `remote.size` and `remote.sha256` in the config.
+Sizes and digests come from public Git-LFS copies (`scalable-model-editing/rebuilding-rome:data/`), on the assumption
+that these were not modified. For a file that differs, set `remote.size` and `remote.sha256` in the configuration.
 """
 
 from __future__ import annotations

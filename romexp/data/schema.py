@@ -1,4 +1,4 @@
-"""Types of raw fields shared by the data sets, checked by pydantic, and its findings in our words."""
+"""Types of raw fields that the data sets share. Pydantic checks them, and `explain` words its errors for the user."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def _one_slot(template: str) -> str:
 
 
 Text = Annotated[str, StringConstraints(pattern=_VISIBLE)]
-"""Not blank."""
+"""Text that is not blank."""
 Prompt = Annotated[str, StringConstraints(pattern=_VISIBLE_END)]
-"""A complete prompt: what follows brings its own space (docs/method.md §1.1)."""
+"""A complete prompt. It has no space at its end, since a space is added before the target (docs/method.md §1.5)."""
 Target = Annotated[str, StringConstraints(pattern=_VISIBLE_START)]
-"""A bare answer, without a leading space (docs/method.md §1.5)."""
+"""An answer without a leading space (docs/method.md §1.5)."""
 Template = Annotated[Prompt, AfterValidator(_one_slot)]
 """A prompt with exactly one `{}`."""
 
 
 class RawRecord(BaseModel):
-    """Base of raw records: types as they are (`"5"` is no number), unknown fields ignored."""
+    """Base of raw records. It does not convert types (`"5"` is not a number), and ignores unknown fields."""
 
     model_config = ConfigDict(strict=True, extra="ignore", populate_by_name=True)
 
 
 def explain(error: ValidationError) -> tuple[str, str]:
-    """(field, reason) of the first fault; further ones are added to the reason."""
+    """The first invalid field, and the reason. Further faults are appended to the reason."""
     faults = [(_field(fault), _reason(fault)) for fault in error.errors(include_url=False)]
     field, reason = faults[0]
     return field, "; ".join([reason, *(f"{name}: {why}" for name, why in faults[1:])])

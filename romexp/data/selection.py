@@ -1,8 +1,7 @@
-"""Which records of a file a run takes: `case_ids`, then `offset` and `limit`, then `shard`.
+"""Selects records of a file: first by `case_ids`, then by `offset` and `limit`, then by `shard` (docs/method.md §1.6).
 
-All of them count *records of the file*, good or bad: `limit=7500` names the same cases to everyone, as the
-reference's "first `size` records" does (docs/method.md §1.1), and bad records among them make the run that much
-smaller.
+All of them count valid and invalid records of the file. So `limit=7500` selects the same records for everyone, as in
+the authors' code. Invalid records among them are not replaced, so the run has fewer cases.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from romexp.errors import ConfigError, DataError
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """A choice of records.
+    """A selection of records.
 
     Attributes:
-        limit: at most this many records; None is all.
-        offset: records left out at the start.
-        shard: `i/n` with i from 1 to n: of the records chosen so far, the i-th, (i+n)-th, (i+2n)-th …; the n shards
-            together hold every record once, and differ by at most one in size.
-        case_ids: only the records with these ids; file order and one copy of each, however they are listed.
+        limit: at most this many records; None selects all.
+        offset: number of records to skip at the start.
+        shard: `i/n` with i from 1 to n selects the i-th, (i+n)-th, (i+2n)-th, … of the records that the other fields
+            select. The n shards together hold every record once, and their sizes differ by at most one.
+        case_ids: only the records with these ids. They come in file order and once each, however they are listed here.
 
     Raises:
         ConfigError: a field is out of range.
@@ -42,14 +41,14 @@ class Selection:
         parse_shard(self.shard)
 
     def positions(self, ids: Sequence[int | None], *, file: str) -> list[int]:
-        """Positions of the chosen records, in file order.
+        """Positions of the selected records, in file order.
 
         Args:
-            ids: each record's id; None where it has no usable one (such a record is never found by `case_ids`).
-            file: named in errors.
+            ids: the id of each record of the file; None for a record without a valid id. `case_ids` never selects that.
+            file: name of the file, for errors.
 
         Raises:
-            DataError: an id of `case_ids` is not in the file, or `offset` leaves nothing.
+            DataError: an id of `case_ids` is not in the file, or `offset` skips all records.
         """
         chosen = list(range(len(ids))) if self.case_ids is None else _with_ids(ids, self.case_ids, file)
         if self.offset and self.offset >= len(chosen):
@@ -60,17 +59,17 @@ class Selection:
 
 
 def parse_shard(shard: str | None) -> tuple[int, int]:
-    """`i/n` → (i − 1, n): where a shard starts and its step; None is the one shard that holds all.
+    """Turn `i/n` into the start i − 1 and the step n of a slice. None selects everything, as `1/1` does.
 
     Raises:
-        ConfigError: not of that form, or not 1 ≤ i ≤ n.
+        ConfigError: the text is not of that form, or not 1 ≤ i ≤ n.
     """
     if shard is None:
         return 0, 1
     match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", str(shard))
     number, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= count:
-        raise ConfigError(f"shard: expected i/n with 1 <= i <= n, as 1/4, not {shard!r}")
+        raise ConfigError(f"shard: expected i/n with 1 <= i <= n, for example 1/4, not {shard!r}")
     return number - 1, count
 
 

@@ -1,6 +1,4 @@
-"""Attribute snippets: texts about subjects of which (relation, target) holds, the references of RS
-(docs/method.md §1.4).
-"""
+"""Attribute snippets: the reference texts of RS, grouped by relation and target (docs/method.md §1.4)."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ SnippetKey = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Snippet:
-    """One text, `name` the subject it is about."""
+    """One text about the subject `name`."""
 
     name: str
     text: str
@@ -46,10 +44,12 @@ class SnippetTable(Mapping[SnippetKey, tuple[Snippet, ...]]):
     """Snippets by (relation, target), in file order. Only keys with at least one snippet are present.
 
     Attributes:
-        samples: what the mapping holds.
-        complete: whether all keys of the file were kept, as fitting TF-IDF needs.
-        rejected: entries, and single samples of an entry (`samples[3].text`), that were set aside.
-        name, path, sha256: where it comes from.
+        samples: the snippets of each key.
+        complete: whether all keys of the file were loaded. Fitting TF-IDF needs all of them.
+        rejected: entries that were set aside, and single samples of an entry (with a field like `samples[3].text`).
+        name: short name of the source.
+        path: the file that was read.
+        sha256: digest of the whole file.
     """
 
     samples: Mapping[SnippetKey, tuple[Snippet, ...]]
@@ -71,10 +71,10 @@ class SnippetTable(Mapping[SnippetKey, tuple[Snippet, ...]]):
 
 @dataclass(frozen=True, kw_only=True)
 class Snippets(FileSource):
-    """A list of {relation_id, target_id, samples: [{name, text}]}, as `attribute_snippets.json` (926 MB).
+    """A JSON list of {relation_id, target_id, samples: [{name, text}]}, as in `attribute_snippets.json` (926 MB).
 
-    The file is read entry by entry; what is kept in memory is the texts of the keys asked for. All of them take some
-    2 GB (Python strings with a character beyond Latin-1 take two or four bytes a character).
+    The file is read entry by entry, and only the texts of the requested keys are kept in memory. All texts take some
+    2 GB, because Python stores a string with a character beyond Latin-1 in two or four bytes for each character.
 
     Attributes:
         name: short name in manifests.
@@ -84,12 +84,12 @@ class Snippets(FileSource):
     remote: RemoteFile | None = ATTRIBUTE_SNIPPETS
 
     def load(self, needed: Collection[SnippetKey] | None = None) -> SnippetTable:
-        """Read the snippets of the keys in `needed`, or all. Entries of one key are concatenated.
+        """Read the snippets of the keys in `needed`, or all if it is None.
 
-        Entries of other keys are skipped unchecked.
+        Several entries of one key are joined. Entries of other keys are skipped and not validated.
 
         Raises:
-            DataError: the file is missing or not a JSON list, or not one of its entries is valid.
+            DataError: the file is missing or not a JSON list, or none of its entries is valid.
         """
         file = self.locate()
         wanted = None if needed is None else set(needed)
@@ -122,7 +122,7 @@ class Snippets(FileSource):
 
 
 def _key(record: Any) -> SnippetKey | None:
-    """The entry's key, None if it has no usable one (validation then says why)."""
+    """The entry's key. None if it has no valid one; then validation gives the reason."""
     if not isinstance(record, dict):
         return None
     relation, target = record.get("relation_id"), record.get("target_id")
@@ -130,7 +130,7 @@ def _key(record: Any) -> SnippetKey | None:
 
 
 def _samples(entry: _RawEntry, file: str, index: int, rejected: list[Rejected]) -> list[Snippet]:
-    """The entry's good samples; bad ones go to `rejected`, one by one, so that a key keeps its other texts."""
+    """The entry's valid samples. Each invalid one is added to `rejected`, so that the key keeps its other texts."""
     samples = []
     for number, raw in enumerate(entry.samples):
         try:

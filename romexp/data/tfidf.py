@@ -19,16 +19,16 @@ from romexp.errors import ConfigError, DataError
 
 @dataclass(frozen=True, kw_only=True)
 class TfIdf:
-    """Where the inverse document frequencies come from: two files (local or published), or a fit on all snippets.
+    """The source of the inverse document frequencies (idf): two files, local or published, or a fit on all snippets.
 
-    Lower-case words of two or more word characters, raw counts × idf, L2 norm: scikit-learn's defaults.
-    Unlike the reference, a failed download is an error, not a silent fit: say `fit=true` for that.
+    The vectorizer has scikit-learn's defaults: lower-case words of two or more word characters, counts × idf, L2 norm.
+    A failed download is an error. The authors' code silently fits then, which `fit=true` asks for here.
 
     Attributes:
-        idf_path: local `idf.npy`, float64 [terms]; None takes the published one.
-        vocabulary_path: local `tfidf_vocab.json`, term → column; None takes the published one.
+        idf_path: a local `idf.npy`, float64 (terms); None takes the published one.
+        vocabulary_path: a local `tfidf_vocab.json`, which maps terms to columns; None takes the published one.
         fit: fit on the snippets instead of reading files.
-        cache_dir: where downloads are kept; None is `$ROMEXP_CACHE`, else ~/.cache/romexp.
+        cache_dir: where downloads are kept; None takes `$ROMEXP_CACHE`, or else ~/.cache/romexp.
         idf_remote: the published idf.
         vocabulary_remote: the published vocabulary.
     """
@@ -47,7 +47,7 @@ class TfIdf:
             raise ConfigError("fit: set either fit=true or the two paths")
 
     def files(self) -> tuple[Path, ...]:
-        """The file of idf and that of the vocabulary, downloaded if need be; none with `fit`.
+        """The idf file and the vocabulary file, which are downloaded if necessary. Empty with `fit`.
 
         Raises:
             DataError: a file is missing, or the download fails.
@@ -61,10 +61,10 @@ class TfIdf:
         """The vectorizer, ready to `transform`.
 
         Args:
-            snippets: all of them; read only for `fit`.
+            snippets: all snippets. They are read only if `fit` is set.
 
         Raises:
-            DataError: a file is missing or not what is expected, or `fit` has not got all snippets.
+            DataError: a file is missing or of another format, or `fit` is set and `snippets` are not all snippets.
         """
         if self.fit:
             return _fitted(snippets)
@@ -80,9 +80,9 @@ def save_statistics(vectorizer: TfidfVectorizer, *, idf_path: Path, vocabulary_p
 
 
 def _fitted(snippets: Mapping[SnippetKey, Iterable[Snippet]] | None) -> TfidfVectorizer:
-    # A table of some keys only would give other frequencies than the whole, and RS would depend on `limit`.
+    # The keys that are loaded depend on `limit`. If idf were fitted on some keys only, RS would depend on `limit` too.
     if not snippets or not getattr(snippets, "complete", True):
-        raise DataError("TF-IDF with fit=true needs all snippets of the file, loaded without a choice of keys")
+        raise DataError("TF-IDF with fit=true needs all snippets of the file, but not all of them were loaded")
     return TfidfVectorizer().fit(snippet.text for samples in snippets.values() for snippet in samples)
 
 
@@ -92,7 +92,7 @@ def _restored(vocabulary: dict[str, int], idf: np.ndarray, idf_file: Path, vocab
     vectorizer = TfidfVectorizer(vocabulary=vocabulary)
     try:
         vectorizer.idf_ = idf
-    except ValueError as error:  # columns that repeat or leave gaps
+    except ValueError as error:  # scikit-learn refuses a vocabulary whose columns repeat or leave gaps
         raise DataError(f"{vocabulary_file}: {error}") from error
     return vectorizer
 
@@ -103,7 +103,7 @@ def _read_idf(file: Path) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{file}: not a NumPy array file ({error})") from error
     if not isinstance(idf, np.ndarray) or idf.ndim != 1 or idf.dtype.kind != "f" or not np.isfinite(idf).all():
-        raise DataError(f"{file}: expected one row of finite numbers")
+        raise DataError(f"{file}: expected an array with one row of finite numbers")
     return idf.astype(np.float64)
 
 
@@ -113,5 +113,5 @@ def _read_vocabulary(file: Path) -> dict[str, int]:
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: not a JSON file ({error})") from error
     if not isinstance(vocabulary, dict) or not all(type(column) is int for column in vocabulary.values()):
-        raise DataError(f"{file}: expected an object of term → column")
+        raise DataError(f"{file}: expected a JSON object that maps terms to columns")
     return vocabulary

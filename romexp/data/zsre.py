@@ -1,4 +1,4 @@
-"""zsRE, the question answering set of the MEND authors (docs/method.md §1.2)."""
+"""zsRE, the question-answering data set of the MEND authors (docs/method.md §1.2)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from romexp.errors import RecordError
 from romexp.facts import Case, EditRequest
 
 NO_TRUE_TARGET = "<|endoftext|>"
-"""What the reference puts where CounterFact has the true answer; no metric reads it."""
+"""The authors' code has this text in place of the true target. No zsRE metric reads it."""
 
 
 class _RawQuestion(RawRecord):
@@ -29,18 +29,18 @@ class _RawQuestion(RawRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class ZsRE(RecordFile[Case]):
-    """Records in the schema of `zsre_mend_eval.json` (19,086 records): the *true* answer is the edit's target.
+    """Records in the schema of `zsre_mend_eval.json` (19,086 records). The *true* answer is the edit's target.
 
-    `case_id` is the record's position in the file. One paraphrase, no attribute or generation prompts. The
-    neighbourhood is one question with its whole answer in `neighborhood_targets`; the reference splits the pair into
-    one prompt a token of the answer, which takes a tokenizer and so is left to the evaluator.
+    `case_id` is the record's position in the file. A case has one paraphrase and no attribute or generation prompts.
+    Its neighbourhood is one question, with the whole answer in `neighborhood_targets`. The authors' code splits this
+    pair into one prompt for each token of the answer. That needs a tokenizer, so here the evaluator does it.
 
-    Departures: `limit` is honoured (the reference runs all records whatever is asked). Set aside: a question whose
-    subject is absent, repeated or follows a visible character; there the reference stops with an assertion
-    (docs/method.md §1.2).
+    Two things differ from the authors' code: `limit` has an effect, and a record is set aside if its question does not
+    contain the subject exactly once, at the start or after a space. Their ROME stops with a failed assertion then.
 
     Attributes:
-        loc_marker: text that every neighbourhood question must contain, as the reference asserts; empty asks for none.
+        loc_marker: text that every neighbourhood question must contain, as the authors' code asserts. If it is empty,
+            nothing is required.
     """
 
     name: str = "zsre"
@@ -66,10 +66,11 @@ class ZsRE(RecordFile[Case]):
 
 
 def _template(question: str, subject: str) -> str:
-    """The question with `{}` for its subject.
+    """The question with `{}` in place of its subject.
 
     Raises:
-        RecordError: the subject does not stand there exactly once, after a space or at the start.
+        RecordError: the question does not contain the subject exactly once, at the start or after a space; or it
+            contains `{}` already.
     """
     if (found := question.count(subject)) != 1:
         raise RecordError(f"expected the subject {subject!r} once in {question!r}, found {found}", field="src")

@@ -1,4 +1,6 @@
-"""What an editor is: requests in, deltas out, the model unchanged."""
+"""The interface of editors: an editor takes edit requests and returns weight deltas. It does not change the model
+(docs/method.md §9.1).
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,11 @@ from romexp.stats.second_moment import SecondMoment
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """The result for one request.
+    """The edit for one request.
 
     Attributes:
-        delta: what to add to the weights.
-        diagnostics: numbers worth keeping (losses by step, norms, positions), JSON-ready.
+        delta: the terms to add to the model's weights.
+        diagnostics: JSON-ready numbers about the edit, such as losses by step and norms. They go into the case's row.
     """
 
     delta: WeightDelta
@@ -29,12 +31,12 @@ class Edit:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What editors may ask for beyond the model; each editor takes what it needs.
+    """What an editor may need besides the model.
 
     Attributes:
-        second_moment: gives C = E[k kᵀ] of a layer's second MLP matrix, loading or fitting it.
-        cache_dir: where derived things (context templates) are kept; None keeps nothing.
-        seed: the run's seed; everything random derives from it with `romexp.seeds`.
+        second_moment: returns C = E[k kᵀ] of a layer's keys (docs/method.md §3.3); it loads or measures it when called.
+        cache_dir: folder for derived data such as context templates; None stores nothing.
+        seed: the run's seed, from which all random numbers are derived (`romexp.seeds`).
     """
 
     second_moment: Callable[[int], SecondMoment]
@@ -43,31 +45,31 @@ class Resources:
 
 
 class Editor(Protocol):
-    """An editing method. Implementations are frozen dataclasses whose fields are its hyper-parameters."""
+    """An editing method. Implementations are frozen dataclasses whose fields are the method's hyper-parameters."""
 
     @property
     def name(self) -> str:
-        """Row label in tables."""
+        """The method's label in tables."""
         ...
 
     def __call__(
         self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources
     ) -> list[Edit | RecordError]:
-        """Edit each request independently of the others; leave `lm` as it was.
+        """Compute an edit for each request, independently of the other requests. `lm` does not change.
 
         Returns:
-            One edit a request, in order; in the place of a request that cannot be edited, its error.
+            For each request, in order, its edit; or the `RecordError` for which it cannot be edited.
         """
         ...
 
 
 def pick_layer(lm: LanguageModel, *, layer: int | str | None, fraction: float) -> int:
-    """`layer`, or `fraction` of the depth where it is None (GPT-2 XL's 17 of 48 is 0.35).
+    """`layer`, or round(`fraction` · number of layers) if `layer` is None.
 
     Raises:
-        ConfigError: no such layer.
+        ConfigError: the model has no such layer.
     """
-    if isinstance(layer, str):  # `traced` is looked up by the experiment, before an editor is called
+    if isinstance(layer, str):  # `with_traced_layer` replaces `traced` by a number before an editor is called.
         raise ConfigError(f"editor.layer: {layer!r} is not a number of a layer, null or traced")
     chosen = round(fraction * lm.n_layers) if layer is None else layer
     if not 0 <= chosen < lm.n_layers:

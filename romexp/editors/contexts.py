@@ -1,4 +1,6 @@
-"""Context templates: short random texts put before a prompt, so that an edit does not depend on what precedes it."""
+"""Context templates: short sampled texts that stand before a prompt, so that an edit does not depend on what precedes
+the prompt (docs/method.md §3.2).
+"""
 
 from __future__ import annotations
 
@@ -22,25 +24,27 @@ def context_templates(
     seed: int,
     cache_dir: Path | None,
 ) -> tuple[str, ...]:
-    """Templates with one `{}` each, the identity first (docs/method.md §3.2).
+    """The context templates: texts with one `{}` each, of which the first is `{}` alone (docs/method.md §3.2).
 
     Args:
-        given: the templates themselves or a JSON file with a list of them; None samples them from the model.
-        length_counts: pairs (total length in tokens with the end-of-text token that starts the sample, how many).
-        cache_dir: sampled templates are kept here, by model, lengths and seed; None samples anew.
+        given: the templates, or the path of a JSON file with a list of them; None samples them from the model.
+        length_counts: pairs (total length, count): `count` templates are sampled with this number of tokens, which
+            includes the end-of-text token at their start.
+        seed: the run's seed.
+        cache_dir: folder where sampled templates are kept by model, lengths and seed; None samples them each time.
 
     Raises:
-        ConfigError: given templates are not a list of texts with one `{}` each, after a space if after anything, and
-            the identity first.
+        ConfigError: `given` is not a list of texts with exactly one `{}` each; the first is not `{}`; or text stands
+            before a `{}` without a space.
     """
     if given is not None:
-        return _checked(given)
+        return _read_and_check(given)
     key = hashlib.sha256(repr((lm.digest, [list(p) for p in length_counts], seed)).encode()).hexdigest()[:24]
     if cache_dir is None:
         return _sampled(lm, length_counts, seed)
     path = cache_dir / "context_templates" / f"{key}.json"
     write_once(path, lambda: json.dumps(_sampled(lm, length_counts, seed), ensure_ascii=False, indent=0))
-    return _checked(str(path))
+    return _read_and_check(str(path))
 
 
 def _sampled(lm: LanguageModel, length_counts: Sequence[Sequence[int]], seed: int) -> tuple[str, ...]:
@@ -53,13 +57,16 @@ def _sampled(lm: LanguageModel, length_counts: Sequence[Sequence[int]], seed: in
 
 
 def _without_braces(text: str) -> str:
-    """A sampled pair of braces would be taken for the place of the prompt; taking one out may join another."""
+    """Remove all `{}` from a sampled text, since `{}` marks the place of the prompt.
+
+    The loop is needed because removing one pair of braces can create another.
+    """
     while "{}" in text:
         text = text.replace("{}", "")
     return text
 
 
-def _checked(given: str | Sequence[str]) -> tuple[str, ...]:
+def _read_and_check(given: str | Sequence[str]) -> tuple[str, ...]:
     where = "editor.context_templates"
     templates: object = given
     if isinstance(given, str):

@@ -1,8 +1,8 @@
-"""Fine-tuning one linear map on one fact, with or without a bound on the change: FT, FT+L, AttnEdit
-(docs/method.md §4.1).
+"""Fine-tuning the linear maps of one layer on one fact, with or without a bound on the change: FT, FT+L and AttnEdit
+(docs/method.md §4.1; paper §3.2, App. E, App. I).
 
-Every request of a batch trains its own copy of the map, all in one forward pass: request i's prompt runs through the
-base weights plus its own ΔW_i. The blocks below the trained layer run once.
+Each request of a batch trains its own change ΔW_i, and one forward pass serves all requests: the prompt of request i
+runs through the base weights plus ΔW_i. The blocks below the trained layer run only once.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from romexp.bounds import check_bounds
 from romexp.editors.base import Edit, Resources, pick_layer
 from romexp.editors.targets import Spot, edit_text, read_targets
 from romexp.errors import ConfigError, RecordError, result_or_error, with_errors_in_place, without_errors
@@ -28,19 +29,25 @@ from romexp.lm.weight_delta import Dense, WeightDelta
 
 @dataclass(frozen=True, kw_only=True)
 class FineTune:
-    """Hyper-parameters under the names of the authors' files (docs/method.md §4.1).
+    """FT, FT+L and AttnEdit. Hyper-parameters have the names of the authors' files (docs/method.md §4.1).
 
     Attributes:
-        layer: the trained layer, 0-based; None takes `layer_fraction` of the depth; `traced` as for ROME.
-        layer_fraction: layer = round(fraction × number of layers).
-        module: what is trained in that layer: `mlp_out` (FT, FT+L) or `attn_qkv` (AttnEdit, App. I).
-        lr: Adam's step size.
-        num_steps: at most this many passes.
-        norm_constraint: no entry may move further than this from its original (L∞); None leaves it free.
-        loss_threshold: a request stops once its loss is below this.
-        teacher_forcing: off is the code at HEAD: every target token is scored at the last prompt position. On feeds the
-            target's earlier tokens, as the code did before 2022-08-05, from which the paper's rows very likely come.
-        train_bias: train the bias too (HEAD); before 2022-08-05 only the weight was trained.
+        name: label in tables.
+        layer: the trained layer, counted from 0. None: round(`layer_fraction` · number of layers). `traced`: as for
+            `romexp.editors.rome.editor.Rome`.
+        layer_fraction: used if `layer` is None.
+        module: what is trained in that layer: `mlp_out` (FT, FT+L) or `attn_qkv` (AttnEdit).
+        lr: step size of Adam.
+        num_steps: the largest number of passes.
+        norm_constraint: bound ε of the absolute change of each entry (L∞ norm); None sets no bound.
+        loss_threshold: training of a request ends when its loss is below this.
+        teacher_forcing: if true, each target token is predicted after the target tokens before it. If false, all are
+            predicted at the last token of the prompt, as in the authors' code since 2022-08-05. The paper's results
+            very likely come from the code before that date.
+        train_bias: train the bias too, as in the authors' code since 2022-08-05; before, only the weight was trained.
+
+    Raises:
+        ConfigError: `module` is unknown, or `norm_constraint` is not positive.
     """
 
     name: str = "FT"
@@ -59,14 +66,23 @@ class FineTune:
             raise ConfigError(f"editor.module: {self.module!r} is none of mlp_out, attn_qkv")
         if self.norm_constraint is not None and self.norm_constraint <= 0:
             raise ConfigError(f"editor.norm_constraint must be positive or null, got {self.norm_constraint}")
+        check_bounds(
+            self,
+            "editor",
+            finite=("norm_constraint", "loss_threshold"),
+            from_0=("lr",),
+            from_1=("num_steps",),
+            shares=("layer_fraction",),
+        )
 
     def __call__(
         self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources
     ) -> list[Edit | RecordError]:
-        """One dense delta a request, each trained as if it were alone.
+        """Train one dense delta for each request, independently of the other requests.
 
         Returns:
-            In the place of a request with a prompt or target without tokens, or too long for the model, its error.
+            For each request its edit; or a `RecordError` if its prompt or target has no token, all target tokens are
+            unknown, or the text is too long for the model.
         """
         texts = [
             result_or_error(partial(_text, lm, request, teacher_forcing=self.teacher_forcing)) for request in requests
@@ -90,7 +106,7 @@ class FineTune:
         ]
 
     def _trainable(self, lm: LanguageModel, layer: int, n: int) -> dict[str, torch.Tensor]:
-        """Zero deltas by parameter name: (requests × in × out) for weights, (requests × out) for biases."""
+        """The deltas before training, all zero, by parameter name (requests × in × out; for biases requests × out)."""
         architecture = lm.architecture
         modules = (
             (architecture.mlp_out_name(layer),) if self.module == "mlp_out" else architecture.attn_qkv_names(layer)
@@ -113,32 +129,37 @@ class FineTune:
         trained: dict[str, torch.Tensor],
         layer: int,
     ) -> list[list[float]]:
-        """Optimize `trained` in place and return the losses by pass of each request."""
+        """Optimize the deltas `trained` in place, and return the losses of each request by pass."""
         history: list[list[float]] = [[] for _ in texts]
         active = list(range(len(texts)))
-        state = _Training(parameters=trained, lr=self.lr, bound=self.norm_constraint)
+        optimizer = _BoundedAdam(parameters=trained, lr=self.lr, bound=self.norm_constraint)
         for _ in range(self.num_steps):
             index = torch.tensor(active, device=inputs.ids.device)
             chosen = {name: values[index].requires_grad_(True) for name, values in trained.items()}
             hidden = below[index] if below is not None else None
-            with torch.enable_grad(), _through(lm, chosen):
+            with torch.enable_grad(), _with_deltas(lm, chosen):
                 final = run_blocks(lm, inputs.select(index), start=layer, hidden=hidden)
                 loss = read_targets(lm, final, [texts[i].spots for i in active]).nll()
             for i, value in zip(active, loss.tolist(), strict=True):
                 history[i].append(value)
-            going = [place for place, value in enumerate(loss.tolist()) if value >= self.loss_threshold]
-            if not going:
+            unfinished = [place for place, value in enumerate(loss.tolist()) if value >= self.loss_threshold]
+            if not unfinished:
                 break
-            gradients = torch.autograd.grad(loss[going].sum(), list(chosen.values()))
-            rows = torch.tensor(going, device=index.device)
-            state.step(index[rows], {name: g[rows] for name, g in zip(chosen, gradients, strict=True)})
-            active = [active[place] for place in going]
+            gradients = torch.autograd.grad(loss[unfinished].sum(), list(chosen.values()))
+            rows = torch.tensor(unfinished, device=index.device)
+            optimizer.step(index[rows], {name: g[rows] for name, g in zip(chosen, gradients, strict=True)})
+            active = [active[place] for place in unfinished]
         return history
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Text:
-    """A prompt, with the target's earlier tokens if they are forced, and where it is to predict the target's tokens."""
+    """The text of one request in tokens.
+
+    Attributes:
+        row: the prompt; with teacher forcing, also the target without its last token.
+        spots: where each target token is predicted.
+    """
 
     row: Row
     spots: tuple[Spot, ...]
@@ -146,7 +167,8 @@ class _Text:
 
 def _text(lm: LanguageModel, request: EditRequest, *, teacher_forcing: bool) -> _Text:
     text = edit_text(lm, request.text, request.target_new)
-    unknown = lm.tokenizer.unk_token_id  # masked by the reference; end of text for GPT-2
+    # The authors' code does not count unknown tokens. For GPT-2 the unknown token is the end-of-text token.
+    unknown = lm.tokenizer.unk_token_id
     spots = tuple(spot for spot in text.spots if spot[1] != unknown)
     if not spots:
         raise RecordError(f"target {request.target_new!r} has unknown tokens only", field="target_new")
@@ -157,20 +179,23 @@ def _text(lm: LanguageModel, request: EditRequest, *, teacher_forcing: bool) -> 
 
 
 @contextmanager
-def _through(lm: LanguageModel, deltas: dict[str, torch.Tensor]) -> Iterator[None]:
-    """Row i of the batch runs through the base weights plus slice i of each delta; gradients flow into the deltas."""
+def _with_deltas(lm: LanguageModel, deltas: dict[str, torch.Tensor]) -> Iterator[None]:
+    """Inside the context, row i of the batch runs through the base weights plus slice i of each delta.
+
+    Gradients flow into the deltas.
+    """
     handles = []
     try:
         for name, value in deltas.items():
             module, _, _ = name.rpartition(".")
-            handles.append(lm.module(module).register_forward_hook(_adder(value)))
+            handles.append(lm.module(module).register_forward_hook(_addition_hook(value)))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _adder(value: torch.Tensor) -> Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor]:
+def _addition_hook(value: torch.Tensor) -> Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor]:
     def hook(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
         x = args[0]
         own = value.to(x.dtype)
@@ -180,10 +205,18 @@ def _adder(value: torch.Tensor) -> Callable[[nn.Module, tuple[Any, ...], torch.T
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Training:
-    """Adam (defaults β = 0.9, 0.999, ε = 1e-8) over the slices of requests still at work, then the L∞ bound.
+class _BoundedAdam:
+    """Adam (β = 0.9 and 0.999, ε = 1e-8) for the slices of unfinished requests, followed by the L∞ bound.
 
-    torch.optim.Adam would move the slices of finished requests too, and hold their gradients.
+    `torch.optim.Adam` is not used, because it would also move the slices of finished requests.
+
+    Attributes:
+        parameters: the deltas, by parameter name; `step` changes them in place.
+        lr: step size.
+        bound: largest absolute value of an entry; None sets no bound.
+        first: first moments, by parameter name.
+        second: second moments, by parameter name.
+        steps: a list with one entry, the number of steps so far.
     """
 
     parameters: dict[str, torch.Tensor]
@@ -195,7 +228,7 @@ class _Training:
 
     @torch.no_grad()
     def step(self, rows: torch.Tensor, gradients: dict[str, torch.Tensor]) -> None:
-        """One update of the slices `rows`. All of them have taken every step so far."""
+        """Update the slices `rows`. They must have taken part in all steps before."""
         self.steps[0] += 1
         t = self.steps[0]
         for name, gradient in gradients.items():

@@ -1,4 +1,4 @@
-"""The unedited model as an editor, so that a baseline row is a run like any other."""
+"""An editor that changes nothing, so that the unedited model can be measured in a run like any other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from romexp.lm.weight_delta import WeightDelta
 
 @dataclass(frozen=True, kw_only=True)
 class NoEdit:
-    """Changes nothing: every delta is empty."""
+    """An editor that changes nothing: it returns an empty delta for each request."""
 
     name: str = "none"
 

@@ -1,4 +1,4 @@
-"""A prompt with its target in tokens, and the loss that editors lower: how unlikely a model finds the target."""
+"""The tokens of a prompt and its target, and the NLL of the target, which is the loss of most editors."""
 
 from __future__ import annotations
 
@@ -14,12 +14,20 @@ from romexp.lm.scoring import target_start
 from romexp.lm.tokens import encode
 
 Spot = tuple[int, int]
-"""A column of a text, and the token that is to be predicted there."""
+"""A token position of a text, and the token that the model should predict there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EditText:
-    """A prompt with its target: `ids[target_start:]` are the tokens that count in the loss."""
+    """The tokens of a prompt followed by its target.
+
+    Attributes:
+        ids: token ids of prompt and target.
+        target_start: index of the target's first token; the loss is taken over `ids[target_start:]`.
+
+    Raises:
+        ValueError: `target_start` leaves no prompt or no target.
+    """
 
     ids: tuple[int, ...]
     target_start: int
@@ -36,19 +44,19 @@ class EditText:
 
     @property
     def spots(self) -> tuple[Spot, ...]:
-        """Where each target token is predicted, all before it being given."""
+        """For each target token, the position of the token before it, where it is predicted, and the token itself."""
         return tuple(enumerate(self.targets, start=self.target_start - 1))
 
 
 def edit_text(lm: LanguageModel, prompt: str, target: str) -> EditText:
-    """Tokenize `prompt + " " + target`; the target's tokens are found by character offset.
+    """Tokenize `prompt + " " + target` as one text and find the target's tokens by character offset.
 
     Args:
-        prompt: with the subject filled in.
-        target: white space around it does not count.
+        prompt: the prompt with the subject filled in.
+        target: the target; white space around it is removed.
 
     Raises:
-        RecordError: the target is empty, prompt or target has no token of its own, or the text is too long.
+        RecordError: the target is empty, the prompt or the target has no token of its own, or the text is too long.
     """
     if not target.strip():
         raise RecordError("the new target is empty", field="target_new")
@@ -60,14 +68,14 @@ def edit_text(lm: LanguageModel, prompt: str, target: str) -> EditText:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TargetReading:
-    """What a model says at the spots of some texts.
+    """A model's predictions at the spots of some texts.
 
     Attributes:
-        n_texts: how many texts there are.
-        rows: the text of each spot (spots) int64.
-        tokens: the token of each spot (spots) int64.
-        weights: of each spot in its text's mean (spots).
-        log_p: of every token there (spots × vocabulary), differentiable.
+        n_texts: number of texts.
+        rows: index of the text of each spot (spots) int64.
+        tokens: the token that should be predicted at each spot (spots) int64.
+        weights: the weight of each spot in its text's mean, 1 / (number of spots of the text) (spots).
+        log_p: log-probabilities of all tokens at each spot (spots × vocabulary), differentiable.
     """
 
     n_texts: int
@@ -77,24 +85,25 @@ class TargetReading:
     log_p: torch.Tensor
 
     def nll(self) -> torch.Tensor:
-        """Mean of -log p over each text's spots (texts), 0 for a text without any."""
+        """Mean of -log p, in nats, over each text's spots (texts); 0 for a text without spots."""
         chosen = self.log_p.gather(1, self.tokens[:, None])[:, 0] * self.weights
         return -self.log_p.new_zeros(self.n_texts).index_add(0, self.rows, chosen)
 
     @torch.no_grad()
     def right(self) -> torch.Tensor:
-        """1 for each text of which every spot's token is the arg-max, else 0 (texts)."""
+        """1 for each text for which the most likely token is right at all of its spots, else 0 (texts)."""
         wrong = (self.log_p.argmax(dim=-1) != self.tokens).float()
         return (wrong.new_zeros(self.n_texts).index_add(0, self.rows, wrong) == 0).float()
 
 
 def read_targets(lm: LanguageModel, final: torch.Tensor, spots: Sequence[Sequence[Spot]]) -> TargetReading:
-    """Read each text's spots, at least one in all.
+    """Read the predictions at the spots of each text.
 
     Args:
-        final: (texts × tokens × hidden size) as `romexp.lm.forward.run_blocks` returns it.
+        final: states after the final norm (texts × tokens × hidden size), from `romexp.lm.forward.run_blocks`.
+        spots: the spots of each text. A text may have none, but at least one text must have some.
     """
-    flat = [(i, *spot, 1 / len(own)) for i, own in enumerate(spots) for spot in own]
+    flat = [(i, *spot, 1 / len(text_spots)) for i, text_spots in enumerate(spots) for spot in text_spots]
     rows, columns, tokens, weights = (torch.tensor(part, device=final.device) for part in zip(*flat, strict=True))
     log_p = logits(lm, final[rows, columns]).log_softmax(dim=-1)
     return TargetReading(n_texts=len(spots), rows=rows, tokens=tokens, weights=weights, log_p=log_p)

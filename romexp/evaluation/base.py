@@ -1,4 +1,4 @@
-"""What an evaluator is: cases and edits in, raw numbers of each case out (docs/method.md §9.4)."""
+"""The interface of an evaluator, which returns raw numbers for each case, not means (docs/method.md §9.4)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from romexp.lm.weight_delta import WeightDelta
 
 
 class Evaluator(Protocol):
-    """A measuring protocol. Implementations are frozen dataclasses whose fields are their settings."""
+    """Measures cases. Implementations are frozen dataclasses whose fields are their settings."""
 
     @property
     def needs_references(self) -> bool:
-        """Whether `references` will be looked at; if not, the snippets need not be downloaded."""
+        """Whether this evaluator reads `references`. If it does not, the snippets need not be downloaded."""
         ...
 
     def __call__(
@@ -32,31 +32,32 @@ class Evaluator(Protocol):
     ) -> list[Measurements | RecordError]:
         """Measure each case on its own edited model.
 
-        Unedited and edited models of the same cases are cheapest together: `cases + cases`,
-        `deltas=[None] * n + deltas`. What is measured does not depend on the other cases, beyond rounding.
+        To measure both the unedited and the edited model, one call with both is cheapest: `cases + cases` with
+        `deltas=[None] * n + deltas`. Apart from rounding, the result of a case does not depend on the other cases.
 
         Args:
-            deltas: one a case, None for the unedited model.
-            seed: the run's seed; every random draw derives from it, the case id and a purpose.
-            references: texts that generations are compared with; None leaves those scores null.
+            lm: the unedited model.
+            deltas: one for each case; None stands for the unedited model.
+            seed: the run's seed. The seed of every random draw is derived from it, the case id and the draw's purpose.
+            references: texts that generated texts are compared with. If it is None, the scores that need them are null.
 
         Returns:
-            The measurements of each case, in order; in the place of a case that cannot be measured, its error. A score
-            that cannot be taken is null, and the entry `notes` says why.
+            The measurements of each case, in the order of `cases`, or the error of a case that cannot be measured. A
+            score that cannot be computed is null, and the entry `notes` says why.
         """
         ...
 
 
 def finite(value: float) -> float | None:
-    """The number, or None where it is not finite: strict JSON has no NaN, and a diverged edit produces them."""
+    """The number, or None if it is not finite. A diverged edit can produce NaN, which strict JSON cannot express."""
     return float(value) if math.isfinite(value) else None
 
 
 def on_off(value: str | bool, *, field: str) -> bool:
-    """The one reading of an `on`/`off` setting. YAML 1.1 turns a bare `off` into False, Hydra's command line does not.
+    """Read an `on`/`off` setting. It may be a bool, because YAML 1.1 reads a bare `off` as False.
 
     Raises:
-        ConfigError: neither on nor off.
+        ConfigError: the value is neither on nor off.
     """
     if isinstance(value, bool):
         return value

@@ -1,13 +1,13 @@
-"""CounterFact's measurements: NLLs of the two targets after every prompt, generated texts
-(docs/method.md §5.2, §5.4).
-"""
+"""CounterFact's measurements: NLLs of both targets after every prompt, generated texts (docs/method.md §5.2, §5.4)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
+from romexp.bounds import check_bounds
 from romexp.errors import (
     ConfigError,
     RecordError,
@@ -29,41 +29,44 @@ from romexp.lm.weight_delta import WeightDelta
 class CounterFactEvaluator:
     """The paper's CounterFact protocol (config group `evaluator`).
 
-    Each case has `rewrite_prompts`, `paraphrase_prompts`, `neighborhood_prompts` and `attribute_prompts`: per prompt
-    [nll of target_new, nll of target_true], means over the target's tokens in nats. With generation also `text`,
-    `ngram_entropy` (bits), `reference_score` (cosine) and `essence_score` (perplexity). What cannot be taken is null:
-    an NLL that is not finite, RS without snippets for the relation and target, essence without a snippet about the
-    subject. The first two leave a line in `notes`, a list that is only there when something is to be said; the third
-    is the usual case and leaves none.
+    The measurements of a case hold `rewrite_prompts`, `paraphrase_prompts`, `neighborhood_prompts` and
+    `attribute_prompts`. Each is a list with one pair [NLL of target_new, NLL of target_true] for each prompt; an NLL is
+    the mean over the target's tokens, in nats. If texts are generated, there are also `text`, `ngram_entropy` (bits),
+    `reference_score` (cosine) and `essence_score` (perplexity).
+
+    A value that cannot be computed is null: an NLL that is not finite, the reference score of a case without snippets,
+    and the essence score of a case without a snippet about its subject. The list `notes` explains the first two; it is
+    left out if it is empty. Most cases have no essence score, so `notes` does not mention it.
 
     Attributes:
-        generation: `on` or `off` (or true, false): draw and score texts. It takes most of the time.
-        sampler: how texts are drawn.
-        essence: also take the essence score of cases that have an essence text; needs generation.
-        attributes: also score the attribute prompts. They are stored, but no metric of the paper uses them, and they
-            are ten of some 23 prompts.
-        max_batch_tokens: size of a scoring batch, padding included; None takes what suits the device.
+        generation: `on` or `off` (or true, false): whether texts are generated and scored. It takes most of the time.
+        sampler: how texts are sampled.
+        essence: also compute the essence score of cases that have a snippet about their subject. Needs generation.
+        attributes: also score the attribute prompts, which are ten of some 23 prompts. No metric of the paper uses
+            them.
+        max_batch_tokens: size of a scoring batch in tokens, padding included. None lets the device decide.
     """
 
-    generation: str | bool = "on"
+    generation: Literal["on", "off"] | bool = "on"
     sampler: Sampler = field(default_factory=Sampler)
     essence: bool = True
     attributes: bool = True
     max_batch_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        # `evaluator.generation` means the same whichever way it was spelt, also in hashes of the config.
+        # One spelling is stored, so that `off`, `false` and False give the same hash of the configuration.
         generates = on_off(self.generation, field="evaluator.generation")
         object.__setattr__(self, "generation", "on" if generates else "off")
+        check_bounds(self, "evaluator", from_1=("max_batch_tokens",))
 
     @property
     def generates(self) -> bool:
-        """Whether texts are drawn."""
+        """Whether texts are generated."""
         return self.generation == "on"
 
     @property
     def needs_references(self) -> bool:
-        """Snippets are only compared with generated texts."""
+        """True if texts are generated, since only generated texts are compared with references."""
         return self.generates
 
     def __call__(
@@ -78,23 +81,23 @@ class CounterFactEvaluator:
         """See `romexp.evaluation.base.Evaluator`."""
         measured = self._probabilities(lm, cases, deltas)
         if self.generates:
-            able = [
+            scored = [
                 (case, delta)
-                for case, delta, own in zip(cases, deltas, measured, strict=True)
-                if not isinstance(own, RecordError)
+                for case, delta, result in zip(cases, deltas, measured, strict=True)
+                if not isinstance(result, RecordError)
             ]
-            texts = self._texts(lm, able, seed=seed, references=references)
+            texts = self._texts(lm, scored, seed=seed, references=references)
             measured = _with_texts(measured, texts)
-        for each in without_errors(measured):
-            if not each["notes"]:
-                del each["notes"]
+        for result in without_errors(measured):
+            if not result["notes"]:
+                del result["notes"]
         return measured
 
     def _prompts(self, case: Case) -> dict[str, tuple[str, ...]]:
         if case.neighborhood_targets:
             raise ConfigError(
-                f"case {case.case_id} has answers of its own for its neighborhood prompts (zsRE's kind of record), "
-                "but the CounterFact evaluator judges all prompts by the edit's two targets: choose evaluator=zsre"
+                f"case {case.case_id} has separate answers to its neighborhood prompts, as zsRE records do, "
+                "but the CounterFact evaluator scores the edit's two targets after every prompt: choose evaluator=zsre"
             )
         return {
             "rewrite_prompts": (case.request.text,),
@@ -117,7 +120,7 @@ class CounterFactEvaluator:
         by_case = [
             {kind: [next(scores) for _ in group] for kind, group in self._prompts(case).items()} for case in cases
         ]
-        return [result_or_error(partial(_nlls, of_case)) for of_case in by_case]
+        return [result_or_error(partial(_nlls, case_scores)) for case_scores in by_case]
 
     def _texts(
         self,
@@ -127,31 +130,31 @@ class CounterFactEvaluator:
         seed: int,
         references: References | None,
     ) -> list[Measurements | RecordError]:
-        """Generated texts and their scores, for cases with their edits."""
+        """Generate texts of each edited case, and score them."""
         texts = generate_texts(lm, cases, sampler=self.sampler, seed=seed)
         essences: Sequence[float | None] = [None] * len(cases)
         if self.essence and references is not None:
             essences = essence_scores(lm, cases, references=references)
-        found: list[Measurements | RecordError] = []
-        for (case, _), mine, essence in zip(cases, texts, essences, strict=True):
-            if isinstance(mine, RecordError):
-                found.append(mine)
+        measured: list[Measurements | RecordError] = []
+        for (case, _), case_texts, essence in zip(cases, texts, essences, strict=True):
+            if isinstance(case_texts, RecordError):
+                measured.append(case_texts)
                 continue
-            scores = score_texts(mine, case.request, references)
-            found.append(
+            scores = score_texts(case_texts, case.request, references)
+            measured.append(
                 {
-                    "text": mine,
+                    "text": case_texts,
                     "ngram_entropy": scores.ngram_entropy,
                     "reference_score": scores.reference_score,
                     "essence_score": None if essence is None else finite(essence),
                     "notes": list(scores.notes),
                 }
             )
-        return found
+        return measured
 
 
 def _nlls(scores: Mapping[str, Sequence[tuple[TargetScore, ...] | RecordError]]) -> Measurements:
-    """[nll of target_new, nll of target_true] by kind of prompt.
+    """The pairs [NLL of target_new, NLL of target_true] of one case, by kind of prompt.
 
     Raises:
         RecordError: a prompt could not be scored.
@@ -167,11 +170,11 @@ def _nlls(scores: Mapping[str, Sequence[tuple[TargetScore, ...] | RecordError]])
 def _with_texts(
     measured: Sequence[Measurements | RecordError], texts: Iterable[Measurements | RecordError]
 ) -> list[Measurements | RecordError]:
-    """The measurements of each case with what `texts` adds to those that are no errors."""
-    out: list[Measurements | RecordError] = []
-    for own, added in zip(measured, with_errors_in_place(measured, texts), strict=True):
-        if isinstance(own, RecordError) or isinstance(added, RecordError):
-            out.append(added)
+    """Add text measurements to each case. `texts` has one entry for each case of `measured` that is not an error."""
+    merged: list[Measurements | RecordError] = []
+    for result, added in zip(measured, with_errors_in_place(measured, texts), strict=True):
+        if isinstance(result, RecordError) or isinstance(added, RecordError):
+            merged.append(added)
         else:
-            out.append(own | added | {"notes": own["notes"] + added["notes"]})
-    return out
+            merged.append(result | added | {"notes": result["notes"] + added["notes"]})
+    return merged

@@ -1,6 +1,6 @@
-"""Scores of generated texts, as pure functions (docs/method.md §5.4). No model here, nothing is downloaded.
+"""Scores of generated texts, as pure functions (docs/method.md §5.4). They need no model and download nothing.
 
-NLTK's and scikit-learn's imports take a second and are only needed when texts are scored, so functions import them.
+Importing NLTK and scikit-learn takes a second, so only the functions that use them import them.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any, Protocol
 
 
 class Vectorizer(Protocol):
-    """What a fitted scikit-learn `TfidfVectorizer` offers (docs/method.md §1.4)."""
+    """The method of a fitted scikit-learn `TfidfVectorizer` that is used here (docs/method.md §1.4)."""
 
     def transform(self, raw_documents: Sequence[str]) -> Any:
-        """Sparse (documents × vocabulary), rows of length one or zero."""
+        """A sparse matrix (documents × vocabulary). Each row has norm 1, or is zero if it has no known word."""
         ...
 
 
 @cache
 def punkt_available() -> bool:
-    """Whether NLTK's English sentence splitter is on this machine. Looked up once a process."""
+    """Whether NLTK's English sentence splitter is on this machine. Each process looks only once."""
     from nltk.data import find
 
     try:
@@ -33,21 +33,21 @@ def punkt_available() -> bool:
 
 
 def tokenizer_in_use() -> str:
-    """Which word tokenizer `words` uses here, for the manifest: the two differ in full stops inside a text only."""
+    """Which word tokenizer `words` uses here, for the manifest. They differ only in full stops inside a text."""
     if punkt_available():
         return "nltk.word_tokenize (sentences by punkt_tab)"
     return "nltk.word_tokenize(preserve_line=True): no punkt_tab data, texts are not split into sentences"
 
 
 def words(text: str) -> list[str]:
-    """NLTK's word tokens, with sentences split first if its punkt data is there (the reference has it)."""
+    """NLTK's word tokens. If its punkt data is there, as for the authors, the text is split into sentences first."""
     from nltk.tokenize import word_tokenize
 
     return word_tokenize(text, preserve_line=not punkt_available())
 
 
 def entropy(tokens: Sequence[str], n: int) -> float:
-    """Entropy in bits of the empirical distribution of the tokens' n-grams; 0 where there are none."""
+    """Entropy in bits of the empirical distribution of the tokens' n-grams; 0 if there are none."""
     counts = Counter(zip(*(tokens[i:] for i in range(n)), strict=False))
     total = counts.total()
     return math.fsum(-count / total * math.log2(count / total) for count in counts.values()) + 0.0
@@ -60,10 +60,10 @@ def text_entropy(text: str) -> float:
 
 
 def ngram_entropy(texts: Sequence[str]) -> float:
-    """GE of a case: arithmetic mean of `text_entropy`, in bits.
+    """GE of a case: the arithmetic mean of `text_entropy` over its texts, in bits (docs/method.md §5.4).
 
     Raises:
-        ValueError: no texts.
+        ValueError: there are no texts.
     """
     if not texts:
         raise ValueError("no texts")
@@ -71,12 +71,12 @@ def ngram_entropy(texts: Sequence[str]) -> float:
 
 
 def reference_score(texts: Sequence[str], reference: Any, vectorizer: Vectorizer) -> float:
-    """RS: cosine of the TF-IDF vectors of the space-joined `texts` and of a reference (docs/method.md §5.4).
+    """RS: cosine of the TF-IDF vectors of `texts`, joined by spaces, and of the reference (docs/method.md §5.4).
 
-    Where either has no word of the vocabulary they share nothing: 0 (the reference implementation gives NaN).
+    RS is 0 if either has no word of the vocabulary. The authors' code gives NaN then.
 
     Args:
-        reference: (1 × vocabulary), as `vectorizer.transform` gives it.
+        reference: the TF-IDF vector (1 × vocabulary) that `vectorizer.transform` returned.
     """
     from sklearn.metrics.pairwise import cosine_similarity
 
@@ -84,8 +84,10 @@ def reference_score(texts: Sequence[str], reference: Any, vectorizer: Vectorizer
 
 
 def essence_score(nlls: Sequence[float]) -> float:
-    """Perplexity of a text from -log p of its tokens 2…T: exp(sum / T). It divides by T, not T - 1
-    (docs/method.md §5.4).
+    """Perplexity of a text of T tokens: exp(sum / T) (docs/method.md §5.4). The divisor is T, as in the authors' code.
+
+    Args:
+        nlls: -log p of the tokens 2 to T, in nats.
     """
     try:
         return math.exp(math.fsum(nlls) / (len(nlls) + 1))

@@ -1,4 +1,7 @@
-"""Metrics before the edit do not depend on the editor: computed once, shared by all runs (docs/method.md §9.3)."""
+"""A cache of the measurements on the unedited model, which all runs share (docs/method.md §9.3).
+
+These measurements do not depend on the editor, so they need to be computed only once.
+"""
 
 from __future__ import annotations
 
@@ -22,63 +25,64 @@ CODE = ("lm", "evaluation", "seeds.py")
 """Parts of the package whose code decides what is measured on an unedited model."""
 
 MOST_CLAIMS = 100
-"""Of one process: each is an open file, of which systems allow as few as 256."""
+"""Most cases that a process claims at a time. Each claim is an open file, and some systems allow only 256 of these."""
 
 
 Measure = Callable[[Sequence[Case]], list[Measurements | RecordError]]
-"""Measures the unedited model on some cases; in the place of one that cannot be measured stands its error."""
+"""Measures the unedited model on some cases. A case that cannot be measured has its error instead."""
 Found = dict[int, Measurements | RecordError]
-"""By case id."""
+"""Measurements, or the error of a case that cannot be measured, by case id."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UneditedCache:
-    """What was measured on the unedited model, in one SQLite file that any number of processes may use.
+    """Measurements on the unedited model, in one SQLite file that any number of processes may use.
 
-    So that jobs which start together do not all measure the same cases, a process claims those that it is about to
-    measure by a file lock each. The locks of a killed process are free at once. Of a very large batch only the first
-    cases are claimed; then the others may be measured twice.
+    A process claims a case before it measures it, by a file lock, so that jobs that start together do not measure the
+    same cases. If a process is killed, the operating system releases its locks. A process claims at most `MOST_CLAIMS`
+    cases of a batch, so the other cases of a larger batch may be measured twice.
 
     Attributes:
-        path: the file; made when first written.
-        context: all that the measurements depend on besides the case: model, evaluator, references, seed, code.
-            JSON-ready.
+        path: the SQLite file. It is made when the first measurements are stored.
+        context: everything besides the case that the measurements depend on: model, evaluator, references, seed and
+            code. It must be JSON-serializable.
     """
 
     path: Path
     context: Mapping[str, Any]
 
     def measurements(self, cases: Sequence[Case], measure: Measure) -> list[Measurements | RecordError]:
-        """The measurements of each case, in order; in the place of a case that cannot be measured, its error.
+        """The measurements of each case, in order, or the error of a case that cannot be measured.
 
-        What is kept is taken from the file. What is not, and nobody else is measuring, is measured and kept. What
-        another process is measuring just now is waited for at the end, and measured here if it came to nothing there.
+        1. Take the cases that are in the file.
+        2. Measure and store those of the others that no other process has claimed.
+        3. Wait for the cases that another process has claimed. Measure those that it did not store.
 
         Args:
-            measure: measures the unedited model on some cases, maybe none. It is called once before any waiting, so
-                that the caller can do other work in it, and a second time only where another process gave up.
+            measure: measures the unedited model on some cases, possibly none. Step 2 always calls it, so that the
+                caller can do other work in it before this process waits. Step 3 calls it only if cases are left.
         """
-        found = self._kept(cases)
+        found = self._load(cases)
         with self._lock_available(case for case in cases if case.case_id not in found) as claimed:
-            found |= self._kept(claimed)  # what was kept since the first look
-            found |= self._measured([case for case in claimed if case.case_id not in found], measure)
+            found |= self._load(claimed)  # Another process may have stored some of them since the first look.
+            found |= self._measure_and_store([case for case in claimed if case.case_id not in found], measure)
         others = [case for case in cases if case.case_id not in found]
         if others:
             with self._wait_for_others(others):
-                found |= self._kept(others)
+                found |= self._load(others)
                 if left := [case for case in others if case.case_id not in found]:
-                    found |= self._measured(left, measure)
+                    found |= self._measure_and_store(left, measure)
         return [found[case.case_id] for case in cases]
 
-    def _measured(self, cases: Sequence[Case], measure: Measure) -> Found:
-        """Measure these cases, and keep all but errors."""
-        found = list(zip(cases, measure(cases), strict=True))
-        if good := [(case, own) for case, own in found if not isinstance(own, RecordError)]:
-            self._keep(good)
-        return {case.case_id: own for case, own in found}
+    def _measure_and_store(self, cases: Sequence[Case], measure: Measure) -> Found:
+        """Measure these cases. Errors are returned, but not stored."""
+        measured = list(zip(cases, measure(cases), strict=True))
+        if good := [(case, result) for case, result in measured if not isinstance(result, RecordError)]:
+            self._store(good)
+        return {case.case_id: result for case, result in measured}
 
-    def _kept(self, cases: Iterable[Case]) -> Found:
-        """What is there, by case id."""
+    def _load(self, cases: Iterable[Case]) -> Found:
+        """The measurements of those cases that are in the file, by case id."""
         found: Found = {}
         if not self.path.exists():
             return found
@@ -89,17 +93,20 @@ class UneditedCache:
                     found[case.case_id] = json.loads(zlib.decompress(row[0]))
         return found
 
-    def _keep(self, measured: Sequence[tuple[Case, Measurements]]) -> None:
-        """Put measurements into the file; what another process put there meanwhile stays."""
-        values = [(self.key(case), zlib.compress(json.dumps(own).encode())) for case, own in measured]
+    def _store(self, measured: Sequence[tuple[Case, Measurements]]) -> None:
+        """Write measurements into the file. A row that another process has written meanwhile is not replaced."""
+        values = [(self.key(case), zlib.compress(json.dumps(result).encode())) for case, result in measured]
         with self._connection() as connection:
             connection.executemany("INSERT OR IGNORE INTO rows VALUES (?, ?)", values)
 
     @contextmanager
     def _lock_available(self, cases: Iterable[Case]) -> Iterator[list[Case]]:
-        """Those of the cases that no other process has claimed, claimed until the context ends. Never waits."""
+        """Claim the cases that no other process has claimed, without waiting, and yield them.
+
+        Beyond `MOST_CLAIMS`, cases are yielded without a claim. The claims end with the context.
+        """
         locks: list[BaseFileLock] = []
-        mine: list[Case] = []
+        available: list[Case] = []
         try:
             for case in cases:
                 if len(locks) < MOST_CLAIMS:
@@ -109,8 +116,8 @@ class UneditedCache:
                     except Timeout:
                         continue
                     locks.append(lock)
-                mine.append(case)
-            yield mine
+                available.append(case)
+            yield available
             _remove(locks)
         finally:
             for lock in locks:
@@ -118,9 +125,9 @@ class UneditedCache:
 
     @contextmanager
     def _wait_for_others(self, cases: Iterable[Case]) -> Iterator[None]:
-        """Claim these cases, waiting for whoever is measuring them. Hold no claim before."""
+        """Claim these cases, and wait for the processes that have claimed them. The caller must hold no other claim."""
         with ExitStack() as stack:
-            # Always in the same order, so that two processes cannot wait for each other.
+            # Every process locks in the same order, so that two processes cannot wait for each other.
             locks = [self._lock(case) for case in sorted(cases, key=self.key)[:MOST_CLAIMS]]
             for lock in locks:
                 stack.enter_context(lock)
@@ -128,7 +135,7 @@ class UneditedCache:
             _remove(locks)
 
     def key(self, case: Case) -> str:
-        """Sha256 over the context and the whole case."""
+        """The key of a case's row: SHA-256 over the context and the whole case."""
         text = json.dumps([dict(self.context), asdict(case)], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -146,7 +153,7 @@ class UneditedCache:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.path, timeout=60)
             try:
-                with connection:  # one transaction
+                with connection:  # This commits everything in it as one transaction.
                     connection.execute("CREATE TABLE IF NOT EXISTS rows (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
                     yield connection
             finally:
@@ -156,13 +163,13 @@ class UneditedCache:
 
 
 def _remove(locks: Iterable[BaseFileLock]) -> None:
-    """Clear the files of locks away whose cases are measured: who waits at one of them finds the row all the same."""
+    """Delete the lock files of measured cases. A process that still waits for such a lock gets it and finds the row."""
     for lock in locks:
         Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def code_digest() -> str:
-    """Sha256 over the sources that `CODE` names: a change of the program is a change of what was measured."""
+    """SHA-256 over the source files that `CODE` names. A change of the code must not reuse old measurements."""
     root = Path(romexp.__file__).parent
     digest = hashlib.sha256()
     for part in CODE:

@@ -1,1 +1,1 @@
-"""Human evaluation of generated texts (the paper's Appendix J): questionnaire, answers, scores."""
+"""Human evaluation of generated texts: questionnaire, answers and scores (paper App. J, docs/method.md §6.3)."""

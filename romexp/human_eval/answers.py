@@ -1,4 +1,4 @@
-"""Answers that participants sent back: read, checked against the key, turned into rankings of systems."""
+"""Reads the answers of participants, checks them against the questionnaire's key, and makes rankings of systems."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from romexp.errors import DataError
 from romexp.results.find import first_fault
 
 MEASURES = ("consistency", "fluency")
-"""What texts are ranked for (App. J)."""
+"""The two properties by which texts are ranked (paper App. J)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """How one participant ranked the systems on one case: 1 is the best.
+    """One participant's ranking of the systems on one case.
 
     Attributes:
-        participant: the number that the participant gave.
-        case_id: the data set's id.
+        participant: the participant's number.
+        case_id: the data set's id of the case.
         measure: one of `MEASURES`.
-        ranks: by system.
+        ranks: the rank of each system; 1 is the best.
     """
 
     participant: int
@@ -36,12 +36,12 @@ class Ranking:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What all good files together say.
+    """The answers of all valid files.
 
     Attributes:
-        rankings: in order of participant, then as answered.
-        files: the good files.
-        set_aside: a line for each bad one.
+        rankings: the rankings, in order of participant, and for each participant in the order of the file.
+        files: the valid files.
+        set_aside: a message for each other file.
     """
 
     rankings: tuple[Ranking, ...]
@@ -64,10 +64,10 @@ class _File(BaseModel):
 
 
 def answer_files(path: Path) -> list[Path]:
-    """The file itself, or every JSON file directly in the folder that is not one of a questionnaire's own.
+    """The file itself; or all JSON files directly in the folder, without those that belong to a questionnaire.
 
     Raises:
-        DataError: nothing is there.
+        DataError: there is no such file or folder, or the folder has no such file.
     """
     if path.is_file():
         return [path]
@@ -80,47 +80,47 @@ def answer_files(path: Path) -> list[Path]:
 
 
 def questionnaires_named(files: Sequence[Path]) -> list[str]:
-    """Digests of the questionnaires that the files answer, the most frequent first."""
-    count: dict[str, int] = {}
+    """Digests of the questionnaires that the files answer. The most frequent comes first."""
+    counts: dict[str, int] = {}
     for file in files:
         try:
-            named = json.loads(file.read_text(encoding="utf-8")).get("questionnaire")
+            digest = json.loads(file.read_text(encoding="utf-8")).get("questionnaire")
         except (OSError, ValueError, AttributeError):
             continue
-        if isinstance(named, str):
-            count[named] = count.get(named, 0) + 1
-    return sorted(count, key=lambda name: (-count[name], name))
+        if isinstance(digest, str):
+            counts[digest] = counts.get(digest, 0) + 1
+    return sorted(counts, key=lambda digest: (-counts[digest], digest))
 
 
 def read_answers(files: Sequence[Path], key: Mapping[str, Any]) -> Answers:
-    """Read every file; one that is not a whole answer to this questionnaire is set aside, with the reason.
+    """Read all files. A file that is not a complete answer to this questionnaire is set aside, with the reason.
 
-    Of two files of one participant the one that was saved later counts.
+    If a participant has two files, the one that was saved later counts.
 
     Args:
-        key: what `Questionnaire.key` gave.
+        key: the questionnaire's key, from `Questionnaire.key`.
     """
-    good: dict[int, tuple[Path, _File]] = {}
-    aside: list[str] = []
+    valid: dict[int, tuple[Path, _File]] = {}
+    set_aside: list[str] = []
     for path in files:
         try:
             answers = _parse(path)
             _check(answers, key)
         except DataError as error:
-            aside.append(f"{path.name}: {error}")
+            set_aside.append(f"{path.name}: {error}")
             continue
-        before = good.get(answers.participant)
-        kept, dropped = (path, answers), before
-        if before is not None and before[1].saved > answers.saved:
-            kept, dropped = before, (path, answers)
+        previous = valid.get(answers.participant)
+        kept, dropped = (path, answers), previous
+        if previous is not None and previous[1].saved > answers.saved:
+            kept, dropped = previous, (path, answers)
         if dropped is not None:
-            aside.append(f"{dropped[0].name}: participant {answers.participant} answered again in {kept[0].name}")
-        good[answers.participant] = kept
-    ordered = [good[number] for number in sorted(good)]
+            set_aside.append(f"{dropped[0].name}: participant {answers.participant} answered again in {kept[0].name}")
+        valid[answers.participant] = kept
+    ordered = [valid[number] for number in sorted(valid)]
     return Answers(
         rankings=tuple(ranking for _, answers in ordered for ranking in _rankings(answers, key)),
         files=tuple(path for path, _ in ordered),
-        set_aside=tuple(aside),
+        set_aside=tuple(set_aside),
     )
 
 
@@ -140,8 +140,8 @@ def _check(answers: _File, key: Mapping[str, Any]) -> None:
     asked = {str(number) for number in plan[(answers.participant - 1) % len(plan)]}
     if unknown := [number for number in answers.rankings if number not in sizes]:
         raise DataError(f"there is no case {', '.join(unknown)}")
-    if strange := [number for number in answers.rankings if number not in asked]:
-        raise DataError(f"participant {answers.participant} was not asked about case {', '.join(strange)}")
+    if not_asked := [number for number in answers.rankings if number not in asked]:
+        raise DataError(f"participant {answers.participant} was not asked about case {', '.join(not_asked)}")
     if missing := sorted(asked - set(answers.rankings), key=int):
         raise DataError(f"no answer for {len(missing)} of {len(asked)} cases: {', '.join(missing)}")
     for number, ranks in answers.rankings.items():

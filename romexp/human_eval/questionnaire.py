@@ -1,4 +1,4 @@
-"""What a human evaluation asks: which cases, which texts, in which order, of whom (paper App. J, docs/method.md §6)."""
+"""Makes the questionnaire: its cases, texts, orders and participants (paper App. J, docs/method.md §6.3)."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from romexp.seeds import derive_seed
 TEMPLATE = Path(__file__).parent / "templates" / "questionnaire.html"
 
 Texts = Mapping[int, Sequence[str]]
-"""By case id the texts of one system, one a generation prompt, in the prompts' order."""
+"""The texts of one system by case id. A case has one text for each generation prompt, in the order of the prompts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One counterfactual with one text of every system, about the same prompt.
+    """One counterfactual, with the text that each system generated from the same prompt.
 
     Attributes:
-        id: 1, 2, …: what page and answers call it.
-        case_id: the data set's id.
-        statement: the counterfactual in a sentence.
-        texts: as shown.
-        order: the systems that wrote them.
+        id: number of the item in the page and in the answers, from 1.
+        case_id: the data set's id of the case.
+        statement: the counterfactual as a sentence.
+        texts: the texts in the order in which they are shown.
+        order: the systems that generated the texts, in the same order.
     """
 
     id: int
@@ -42,12 +42,14 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Questionnaire:
-    """Everything that is asked.
+    """A questionnaire.
 
     Attributes:
-        items: every counterfactual.
-        plan: for participant 1, 2, … the items to judge, in order; further participants begin again at the first.
-        left_out: cases that could not be used: a text is missing, or no prompt has texts that all differ.
+        items: all items.
+        plan: for each participant the ids of the items to judge, in order. If there are more participants than plans,
+            the plans are used again from the first one on.
+        left_out: number of cases that could not be used, because a text is missing or no prompt has texts that all
+            differ.
     """
 
     items: tuple[Item, ...]
@@ -56,7 +58,7 @@ class Questionnaire:
 
     @cached_property
     def digest(self) -> str:
-        """Names what the participants see; 12 hexadecimal digits."""
+        """12 hexadecimal digits that identify what the participants see."""
         text = json.dumps([self._shown(), self.plan], ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -64,11 +66,11 @@ class Questionnaire:
         return [{"id": item.id, "statement": item.statement, "texts": item.texts} for item in self.items]
 
     def blind(self) -> dict[str, Any]:
-        """What the page may know: texts without their systems. JSON-ready."""
+        """The data of the page, as JSON values. It does not say which system generated a text."""
         return {"questionnaire": self.digest, "items": self._shown(), "plan": self.plan}
 
     def key(self) -> dict[str, Any]:
-        """What tells the systems, and whose answers are to be expected. JSON-ready; never part of the page."""
+        """The data for evaluating answers, as JSON values: the systems of all texts. It is never part of the page."""
         items = [{"id": item.id, "case_id": item.case_id, "order": list(item.order)} for item in self.items]
         return {"questionnaire": self.digest, "items": items, "plan": [list(ids) for ids in self.plan]}
 
@@ -82,21 +84,21 @@ def draw(
     per_participant: int | None,
     seed: int,
 ) -> Questionnaire:
-    """Draw cases, a prompt for each, orders and assignments; the same arguments give the same questionnaire.
+    """Draw the cases, a prompt for each case, the orders of the texts, and the items of each participant.
 
-    Every system stands equally often at every place (to within one case), and every case is judged equally often (to
-    within one participant). A prompt is only used if the systems' texts about it all differ: two equal ones cannot be
-    ranked.
+    The numbers of times that a system stands at each place differ by at most one; so do the numbers of participants
+    that judge each case. A prompt is used only if all systems' texts for it differ, since equal texts cannot be ranked.
 
     Args:
-        texts: by system.
-        statements: by case id.
-        cases: how many to draw; all usable ones if there are fewer.
-        participants: for how many to plan.
-        per_participant: cases that one participant judges; None is all of them.
+        texts: the texts of each system.
+        statements: the counterfactual of each case as a sentence, by case id.
+        cases: number of cases to draw. If fewer can be used, all of these are taken.
+        participants: number of participants to plan for.
+        per_participant: number of cases that one participant judges; None is all of them.
+        seed: seed of all random choices. The same arguments give the same questionnaire.
 
     Raises:
-        DataError: not one case can be used.
+        DataError: no case can be used.
     """
     systems = list(texts)
     common = sorted(set(statements).intersection(*(set(by_case) for by_case in texts.values())))
@@ -114,17 +116,21 @@ def draw(
 
 
 def _distinct(texts: Sequence[Sequence[str]]) -> list[int]:
-    """Prompts, by position, about which all systems wrote something and no two the same."""
-    found = []
-    for position in range(min(len(mine) for mine in texts)):
-        written = {mine[position].strip() for mine in texts}
-        if len(written) == len(texts) and "" not in written:
-            found.append(position)
-    return found
+    """Positions of the prompts for which the texts of all systems differ and none is empty.
+
+    Args:
+        texts: for each system, one text for each prompt.
+    """
+    positions = []
+    for position in range(min(len(of_system) for of_system in texts)):
+        different = {of_system[position].strip() for of_system in texts}
+        if len(different) == len(texts) and "" not in different:
+            positions.append(position)
+    return positions
 
 
 def _orders(systems: Sequence[str], count: int, seed: int) -> list[tuple[str, ...]]:
-    """An order a case: Latin squares of random rows, so that places are balanced."""
+    """An order of the systems for each case. The orders are the rows of Latin squares, so that places are balanced."""
     random = Random(derive_seed(seed, "human_eval", "orders"))
     orders: list[tuple[str, ...]] = []
     while len(orders) < count:
@@ -135,24 +141,25 @@ def _orders(systems: Sequence[str], count: int, seed: int) -> list[tuple[str, ..
 
 
 def _plan(items: int, participants: int, per_participant: int | None, seed: int) -> tuple[tuple[int, ...], ...]:
-    """The items of each participant: always those that were given least often so far, in random order."""
+    """The items of each participant, in random order. Each gets those items that have the fewest judges so far."""
     random = Random(derive_seed(seed, "human_eval", "plan"))
-    given = dict.fromkeys(range(1, items + 1), 0)
+    judges = dict.fromkeys(range(1, items + 1), 0)
     plan = []
     for _ in range(participants):
-        candidates = sorted(random.sample(list(given), items), key=given.__getitem__)  # sorted() keeps ties in order
-        mine = candidates[: per_participant or items]
-        random.shuffle(mine)
-        plan.append(tuple(mine))
-        for number in mine:
-            given[number] += 1
+        # The sort is stable, so items with equally many judges stay in random order.
+        candidates = sorted(random.sample(list(judges), items), key=judges.__getitem__)
+        assigned = candidates[: per_participant or items]
+        random.shuffle(assigned)
+        plan.append(tuple(assigned))
+        for number in assigned:
+            judges[number] += 1
     return tuple(plan)
 
 
 def questionnaire_page(questionnaire: Questionnaire) -> str:
-    """The page's text. It holds statements and texts, and nothing that says which system wrote which.
+    """The page as HTML. It holds statements and texts, but nothing that says which system generated a text.
 
-    The questions are the paper's: rank for consistency with the counterfactual, rank for fluency. The wording is ours.
+    As in the paper, people rank the texts by consistency with the counterfactual, and by fluency. The wording is ours.
     """
     return render(
         TEMPLATE,

@@ -1,4 +1,7 @@
-"""Scores of a human evaluation: who is ranked before whom how often, how sure that is, and whether people agree."""
+"""Scores of a human evaluation: how often a system is ranked before another, with intervals, and agreement of people.
+
+Implements docs/method.md §6.3.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,11 @@ PUBLISHED: Mapping[tuple[str, str, str], float] = {
     ("consistency", "rome", "ft_l"): 1.8,
     ("fluency", "rome", "ft_l"): 1 / 1.3,
 }
-"""The paper's statement, as ratios: ROME 1.8 times more often more consistent than FT+L, 1.3 times less often more
-fluent (GPT-2 XL, 150 rankings of each kind)."""
+"""The paper's ratios wins / losses for GPT-2 XL, by (measure, one system, other system); 150 rankings of each kind.
+
+ROME was ranked more consistent than FT+L 1.8 times as often as less consistent. FT+L was ranked more fluent than ROME
+1.3 times as often as less fluent.
+"""
 
 RESAMPLES = 2000
 Interval = list[float | None]
@@ -27,17 +33,20 @@ Scores = dict[str, Any]
 
 
 def score(rankings: Sequence[Ranking], systems: Sequence[str], *, seed: int = 0) -> dict[str, Scores]:
-    """By measure: `rankings` (count), `systems`, `pairs`, `agreement`. JSON-ready.
+    """The scores of each measure as JSON values: `rankings` (their number), `systems`, `pairs` and `agreement`.
 
-    A system has its `mean_rank` and `first`, the share of rankings that it leads. A pair has `wins` and `losses` of the
-    one against the other, their `share` wins / (wins + losses) and `ratio` wins / losses (null where losses are 0).
-    Agreement is Krippendorff's ordinal alpha over (case, system), null where no case has two participants. 95 %
-    intervals are percentile bootstraps: of shares and ratios over cases and participants, both drawn anew each time
-    (Owen's pigeonhole bootstrap); of alpha over cases.
+    - A system has its `mean_rank`, and as `first` the fraction of rankings in which it has rank 1.
+    - A pair has the `wins` and `losses` of its system `one` against its system `other`, the `share`
+      wins / (wins + losses), and the `ratio` wins / losses, which is null if there are no losses.
+    - Agreement is Krippendorff's ordinal alpha over (case, system). It is null if no case has two participants.
+
+    All intervals are 95 % percentile bootstrap intervals. Those of shares and ratios resample cases and participants
+    (Owen's pigeonhole bootstrap), and those of alpha resample cases.
 
     Args:
-        systems: in an order; pairs name the later one first, so that the last is compared with all others.
-        seed: of the bootstrap.
+        rankings: all rankings.
+        systems: the systems in some order. In a pair, `one` is the later of the two.
+        seed: seed of the bootstrap.
     """
     return {
         measure: _score([r for r in rankings if r.measure == measure], measure, list(systems), seed)
@@ -65,11 +74,11 @@ def _score(rankings: Sequence[Ranking], measure: str, systems: Sequence[str], se
 
 
 def _pair(won: np.ndarray, weights: np.ndarray) -> Scores:
-    """Shares and ratios of one pair.
+    """Share and ratio of one pair.
 
     Args:
-        won: (rankings,) whether the one was ranked before the other.
-        weights: (resamples × rankings).
+        won: bool (rankings,): whether the first system was ranked before the second.
+        weights: (resamples × rankings), from `_weights`.
     """
     wins, losses = int(won.sum()), int((~won).sum())
     low, high = _percentiles((weights @ won) / weights.sum(axis=1))
@@ -79,7 +88,8 @@ def _pair(won: np.ndarray, weights: np.ndarray) -> Scores:
         "share": wins / (wins + losses),
         "share_interval": [low, high],
         "ratio": _ratio(wins / (wins + losses)),
-        "ratio_interval": [_ratio(low), _ratio(high)],  # the ratio grows with the share, so percentiles carry over
+        # The ratio increases with the share, so its percentiles are the ratios of the share's percentiles.
+        "ratio_interval": [_ratio(low), _ratio(high)],
     }
 
 
@@ -88,7 +98,7 @@ def _ratio(share: float | None) -> float | None:
 
 
 def _weights(rankings: Sequence[Ranking], random: np.random.Generator) -> np.ndarray:
-    """(resamples × rankings): how often each ranking is in each resample; resamples that drew none are left out."""
+    """(resamples × rankings): how often each ranking occurs in each resample. Empty resamples are left out."""
     weights = np.ones((RESAMPLES, len(rankings)))
     for names in ([r.case_id for r in rankings], [r.participant for r in rankings]):
         values, index = np.unique(names, return_inverse=True)
@@ -113,13 +123,13 @@ def _agreement(rankings: Sequence[Ranking], systems: Sequence[str], seed: int) -
 
 
 def _coincidences(rankings: Sequence[Ranking], systems: Sequence[str]) -> np.ndarray:
-    """Of one case's rankings."""
+    """The coincidence matrix of the rankings of one case."""
     units = by_unit((system, r.ranks[system]) for r in rankings for system in systems)
     return coincidences(units, n_values=len(systems))
 
 
 def _percentiles(values: np.ndarray) -> Interval:
-    """The middle 95 %; nulls where nothing is finite."""
+    """The 2.5th and the 97.5th percentile of the finite values; None if there are none."""
     finite = values[np.isfinite(values)]
     if not len(finite):
         return [None, None]
@@ -131,11 +141,11 @@ _DASH = "–"
 
 
 def score_tables(scores: Mapping[str, Mapping[str, Any]], labels: Mapping[str, str]) -> list[Table]:
-    """One table of pairs a measure, and one of the systems.
+    """A table of pairs for each measure, and a table of the systems.
 
     Args:
-        scores: of `human_scores.score`.
-        labels: of the systems, for people.
+        scores: the result of `score`.
+        labels: the labels of the systems in the tables.
     """
     return [*(_pairs(measure, entry, labels) for measure, entry in scores.items()), _systems(scores, labels)]
 

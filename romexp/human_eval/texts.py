@@ -1,4 +1,4 @@
-"""Where a human evaluation's texts come from: one study's generations, by system."""
+"""Takes the texts of a human evaluation from the generated texts of one study."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from romexp.results.rows import CaseResult, Side
 
 
 def pick_study(studies: Sequence[Study], systems: Sequence[str], *, where: str) -> Study:
-    """The one study in which every system has generated texts.
+    """The study in which all systems have generated texts.
 
     Args:
+        studies: the studies to choose from.
         systems: option names of editors, and `unedited`.
-        where: the folders that were searched, for messages.
+        where: the folders that were searched, for error messages.
 
     Raises:
-        DataError: none has them all.
-        ConfigError: several have, or the one was done in several ways.
+        DataError: no study has texts of all systems.
+        ConfigError: several studies have them, or a system has several configurations in the study.
     """
-    fitting = [study for study in studies if all(_texts(study, system) for system in systems)]
-    if not fitting:
+    complete = [study for study in studies if all(_texts(study, system) for system in systems)]
+    if not complete:
         found = sorted({e.editor for study in studies for e in study.entries if _generated(e.results, "post")})
         editors = [system for system in systems if system != UNEDITED]
         raise DataError(
             f"task.editors: no model and data set below {where} has finished runs with generated texts of "
             f"{', '.join(editors)} (there are: {', '.join(found) or 'none'}): romexp -m editor={','.join(editors)}"
         )
-    if len(fitting) > 1:
-        labels = "; ".join(study.label for study in fitting)
+    if len(complete) > 1:
+        labels = "; ".join(study.label for study in complete)
         raise ConfigError(f"several studies below {where} fit ({labels}): name the folder of one by task.results=[…]")
-    (study,) = fitting
+    (study,) = complete
     for system in systems:
         if len(entries := _entries(study, system)) > 1:
             folders = ", ".join(str(run.path) for entry in entries for run in entry.runs)
@@ -45,12 +46,12 @@ def pick_study(studies: Sequence[Study], systems: Sequence[str], *, where: str) 
 
 
 def texts_of(study: Study, systems: Sequence[str]) -> dict[str, Texts]:
-    """By system and case id, the texts of each generation prompt."""
+    """The texts of each system, by case id: one text for each generation prompt."""
     return {system: _texts(study, system) for system in systems}
 
 
 def statements_of(study: Study) -> dict[int, str]:
-    """The counterfactuals as sentences, by case id.
+    """The counterfactual of each case as a sentence, by case id.
 
     >>> _statement(EditRequest(prompt="{} competes in", subject="Ada", target_new="judo"))
     'Ada competes in judo.'
@@ -74,5 +75,6 @@ def _texts(study: Study, system: str) -> Texts:
 
 
 def _generated(results: Iterable[CaseResult], side: Side) -> dict[int, list[str]]:
+    """The generated texts of each case that has some, on one side of the edit."""
     texts = {result.case_id: (result.measured(side) or {}).get("text") for result in results}
-    return {case_id: list(own) for case_id, own in texts.items() if own}
+    return {case_id: list(case_texts) for case_id, case_texts in texts.items() if case_texts}

@@ -1,1 +1,1 @@
-"""Training the networks of learned editors (MEND, KE)."""
+"""Training of the networks of the learned editors MEND and KE (docs/method.md §4.6)."""

@@ -1,4 +1,4 @@
-"""Training edits from a data set of cases: zsRE, CounterFact, minifact (docs/method.md §4.6)."""
+"""Training edits from a data set of cases, such as zsRE, CounterFact or minifact (docs/method.md §4.6)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class LoadedCases(Protocol):
-    """What a data set of cases loads to."""
+    """A loaded data set of cases, as `romexp.data` returns it."""
 
     @property
     def items(self) -> Sequence[Case]: ...
@@ -34,22 +34,29 @@ class LoadedCases(Protocol):
 
 
 class CaseSource(Protocol):
-    """A data set of cases (config group `dataset`)."""
+    """A data set of cases (configuration group `dataset`)."""
 
     def load(self) -> LoadedCases: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaseEdits:
-    """One edit a case: its request, judged on its paraphrases. How the authors formatted theirs is not released.
+    """One training edit per case: the case's request, judged on its paraphrases.
+
+    The authors did not publish how they made their training records from such data.
 
     Attributes:
-        dataset: the cases.
-        test: cases about whose subjects the network must not learn; None: there are none, which is worth a warning
-            unless `dataset` leaves subjects out by itself (`held_out`).
-        leave_out_test_subjects: drop edits about subjects of `test`; if False, one such edit is an error.
-        rewrite: judge the edit on the very prompt that it was made from too, as one more paraphrase.
-        validation: share of the subjects whose edits are for validation.
+        dataset: the cases to train on.
+        test: the test cases, about whose subjects the network must not learn. With None a warning is logged, unless
+            `dataset` itself leaves subjects out (`held_out`).
+        leave_out_test_subjects: if true, drop training edits about subjects of `test`; if false, such an edit is an
+            error.
+        rewrite: also judge each edit on its own prompt, as one more paraphrase. A case without paraphrases is always
+            judged on its own prompt.
+        validation: share of the subjects whose edits are used for validation.
+
+    Raises:
+        ConfigError: `validation` is not between 0 and 1.
     """
 
     dataset: CaseSource
@@ -63,38 +70,47 @@ class CaseEdits:
             raise ConfigError(f"task.edits.validation: expected a share between 0 and 1, not {self.validation}")
 
     def load(self, lm: LanguageModel, *, seed: int, cache_dir: Path) -> EditPool:
-        """See `EditSource.load`.
+        """Load the cases and split them (see `EditSource.load`).
 
         Raises:
-            DataError: an edit is about a subject of the test data (named), or too few edits can be used.
-            ConfigError: the data set holds no cases.
+            DataError: an edit is about a subject of the test data (the message names it), or too few edits can be used.
+            ConfigError: the records of the data set are not cases.
         """
         loaded = self.dataset.load()
         cases = _cases(loaded)
         if self.test is None and getattr(self.dataset, "held_out", None) is None:
             _log.warning(
-                "no test data are named: nothing keeps the network from learning facts about subjects of the records "
-                "that it will be evaluated on; name those by dataset@task.edits.test=…"
+                "no test data are named, so the network may learn facts about subjects on which it will be evaluated; "
+                "name the test data by dataset@task.edits.test=…"
             )
         facts: dict[str, Any] = {"dataset": _facts(loaded, cases)}
         if self.test is not None:
             tested = self.test.load()
             subjects = {case.request.subject for case in _cases(tested)}
-            cases = self._apart(cases, subjects, loaded.name, tested.name)
+            cases = self._without_test_subjects(cases, subjects, loaded.name, tested.name)
             facts["test"] = _facts(tested, tested.items) | {"left_out": len(loaded.items) - len(cases)}
-        edits, aside = usable(((case.case_id, case) for case in cases), lambda case: self._edit(lm, case))
+        edits, set_aside = usable(((case.case_id, case) for case in cases), lambda case: self._edit(lm, case))
         if not edits:
-            raise DataError(f"{loaded.path}: not one of {len(loaded.items)} cases can be trained on {aside[:1] or ''}")
-        return pool(edits, validation=self.validation, seed=seed, set_aside=aside, facts=facts)
+            raise DataError(
+                f"{loaded.path}: not one of {len(loaded.items)} cases can be trained on {set_aside[:1] or ''}"
+            )
+        return pool(edits, validation=self.validation, seed=seed, set_aside=set_aside, facts=facts)
 
-    def _apart(self, cases: Sequence[Case], tested: Iterable[str], name: str, test_name: str) -> Sequence[Case]:
+    def _without_test_subjects(
+        self, cases: Sequence[Case], tested: Iterable[str], name: str, test_name: str
+    ) -> Sequence[Case]:
+        """The cases about other subjects than the `tested` ones.
+
+        Raises:
+            DataError: there are cases about `tested` subjects, and `leave_out_test_subjects` is false.
+        """
         if self.leave_out_test_subjects:
-            closed = {key(subject) for subject in tested}
-            return [case for case in cases if key(case.request.subject) not in closed]
+            test_keys = {key(subject) for subject in tested}
+            return [case for case in cases if key(case.request.subject) not in test_keys]
         shared = shared_subject((case.request.subject for case in cases), tested)
         if shared is not None:
             raise DataError(
-                f"the training data ({name}) and the test data ({test_name}) share subjects, {shared!r} for one: "
+                f"the training data ({name}) and the test data ({test_name}) share subjects, for example {shared!r}: "
                 "choose other records, or set task.edits.leave_out_test_subjects=true"
             )
         return cases

@@ -1,6 +1,6 @@
-"""Which edit, rephrasing and locality text each step sees: a function of the seed and the step alone.
+"""Chooses the edit, the judging texts and the locality texts of each training step (docs/method.md §4.6).
 
-So a run that was killed goes on with what it would have seen.
+The choice depends only on the seed and the step, so a resumed run sees the same texts as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from romexp.seeds import derive_seed
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """One edit with the texts that judge it.
+    """One edit with the texts on which the edited model is judged.
 
     Attributes:
-        text: what the edit is made from.
-        outers: texts whose targets the edited model should give.
-        locality: token ids of texts on which it should not differ.
+        text: the text from which the edit is computed.
+        outers: texts for the edit loss: the edited model should predict their targets.
+        locality: token ids of the texts for the locality loss: on them the edited model should not change.
     """
 
     text: EditText
@@ -32,13 +32,14 @@ class Draw:
 
 @dataclass(kw_only=True)
 class Draws:
-    """The stream of one run.
+    """The draws of one training run.
 
     Attributes:
-        edits, locality: what is drawn from.
-        seed: the run's.
-        outers: texts of each edit that its loss is taken on.
-        locality_texts: locality texts of each edit.
+        edits: the edits to draw from.
+        locality: the locality texts to draw from.
+        seed: the run's seed.
+        outers: number of judging texts per edit.
+        locality_texts: number of locality texts per edit.
     """
 
     edits: EditPool
@@ -49,13 +50,17 @@ class Draws:
     _order: tuple[int, list[int]] = field(default=(-1, []), init=False)
 
     def training(self, step: int, count: int) -> list[Draw]:
-        """The `count` edits of a step (from 1 on): the training edits in a new random order every epoch."""
+        """The `count` draws of a step. In each epoch the training edits come in a new random order.
+
+        Args:
+            step: number of the step, from 1 on.
+        """
         rng = random.Random(derive_seed(self.seed, "training step", step))
         places = range((step - 1) * count, step * count)
-        return [self._draw(self._shuffled(place), rng, validation=False) for place in places]
+        return [self._draw(self._edit_at(place), rng, validation=False) for place in places]
 
     def validation(self, count: int) -> list[Draw]:
-        """The first `count` validation edits of a fixed random order, always with the same texts."""
+        """Draws of the first `count` validation edits in a fixed random order. They are the same at each call."""
         order = list(range(len(self.edits.validation)))
         random.Random(derive_seed(self.seed, "validation order")).shuffle(order)
         return [
@@ -65,7 +70,7 @@ class Draws:
             for place, i in enumerate(order[:count])
         ]
 
-    def _shuffled(self, place: int) -> TrainingEdit:
+    def _edit_at(self, place: int) -> TrainingEdit:
         edits = self.edits.training
         epoch, index = divmod(place, len(edits))
         if self._order[0] != epoch:
@@ -82,5 +87,5 @@ class Draws:
 
 
 def chunks(draws: Sequence[Draw], size: int) -> list[list[Draw]]:
-    """Batches of at most `size` draws, in order."""
+    """Split draws into batches of at most `size`, in order."""
     return [list(draws[start : start + size]) for start in range(0, len(draws), size)]

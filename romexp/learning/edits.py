@@ -1,4 +1,4 @@
-"""What a network is trained on: edits, each with other texts of the same fact, split by subject
+"""Training edits and the texts that judge them, split into training and validation by subject
 (docs/method.md §4.6).
 """
 
@@ -20,15 +20,15 @@ Record = TypeVar("Record")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingEdit:
-    """One edit to learn from.
+    """One edit to train on.
 
     Attributes:
-        subject: whom it is about; no subject is in training and validation both.
-        text: what the edit is made from.
-        rephrasings: texts on which the edited model is judged; without any it is judged on `text` with some of its
+        subject: the subject of the edit. No subject is in both training and validation.
+        text: the text from which the edit is computed.
+        rephrasings: texts on which the edited model is judged. If there are none, it is judged on `text` with some
             leading tokens cut off.
-        neighbors: texts on which the edited model must stay as it was.
-        uncut: leading tokens that are never cut off (a BOS).
+        neighbors: neighbourhood prompts with their answers, which can be used as locality texts.
+        uncut: number of leading tokens that are never cut off (1 if the text begins with a BOS token).
     """
 
     subject: str
@@ -38,7 +38,7 @@ class TrainingEdit:
     uncut: int = 0
 
     def outer(self, rng: random.Random) -> EditText:
-        """A text on which to judge the edit: a rephrasing, or `text` without 0 … ⌊prompt / 2⌋ leading tokens."""
+        """Draw a text on which to judge the edit: a rephrasing, or `text` without up to half of the prompt's tokens."""
         if self.rephrasings:
             return rng.choice(self.rephrasings)
         cut = rng.randint(0, (self.text.target_start - self.uncut) // 2)
@@ -48,11 +48,11 @@ class TrainingEdit:
 
 @dataclass(frozen=True, kw_only=True)
 class EditPool:
-    """Edits to train on and edits to validate on, without a common subject.
+    """Edits for training and for validation. The two have no subject in common.
 
     Attributes:
-        set_aside: edits that cannot be used, with the reason (manifest entries).
-        facts: further entries of the manifest: where the edits come from.
+        set_aside: records that cannot be used, with the reason, for the manifest.
+        facts: where the edits come from, for the manifest.
     """
 
     training: tuple[TrainingEdit, ...]
@@ -62,17 +62,17 @@ class EditPool:
 
 
 class EditSource(Protocol):
-    """Where edits come from (`task.edits`)."""
+    """A source of training edits (`task.edits`)."""
 
     def load(self, lm: LanguageModel, *, seed: int, cache_dir: Path) -> EditPool:
-        """The edits, tokenized for this model.
+        """Load the edits and tokenize them for this model.
 
         Args:
-            seed: decides the split and everything random.
-            cache_dir: for what takes long to make.
+            seed: decides the split into training and validation, and all other random choices.
+            cache_dir: folder for generated files that take long to make.
 
         Raises:
-            DataError: nothing to train or to validate on, or subjects that must not be seen.
+            DataError: there are too few edits, or edits about subjects that must not be trained on.
         """
         ...
 
@@ -80,15 +80,22 @@ class EditSource(Protocol):
 def usable(
     records: Iterable[tuple[int, Record]], make: Callable[[Record], TrainingEdit]
 ) -> tuple[list[TrainingEdit], list[dict[str, Any]]]:
-    """The edits that `make` gives of numbered records, and manifest entries of those that it refuses."""
+    """Turn records into edits by `make`.
+
+    Args:
+        records: pairs (case id, record).
+
+    Returns:
+        The edits, and for each record that `make` refuses an entry for the manifest.
+    """
     edits: list[TrainingEdit] = []
-    aside: list[dict[str, Any]] = []
+    set_aside: list[dict[str, Any]] = []
     for case_id, record in records:
         try:
             edits.append(make(record))
         except RecordError as error:
-            aside.append({"case_id": case_id, "field": error.field, "reason": error.reason})
-    return edits, aside
+            set_aside.append({"case_id": case_id, "field": error.field, "reason": error.reason})
+    return edits, set_aside
 
 
 def pool(
@@ -99,32 +106,33 @@ def pool(
     set_aside: Sequence[Mapping[str, Any]] = (),
     facts: Mapping[str, Any] | None = None,
 ) -> EditPool:
-    """Split by subject: about a share `validation` of the subjects, at least one of them, for validation.
+    """Split edits by subject into training and validation.
 
-    Which ones depends on the seed and their names, not on their order.
+    About a share `validation` of the subjects, but at least one, is for validation. Which subjects these are depends on
+    the seed and on the subjects' names, not on their order.
 
     Raises:
-        DataError: fewer than two subjects.
+        DataError: there are fewer than two subjects.
     """
     subjects = sorted({key(edit.subject) for edit in edits}, key=lambda name: derive_seed(seed, "validation", name))
     if len(subjects) < 2:
-        raise DataError(f"edits about {len(subjects)} subjects: too few to train on some and validate on others")
+        raise DataError(f"edits about {len(subjects)} subjects: training and validation need at least two subjects")
     count = min(max(1, round(validation * len(subjects))), len(subjects) - 1)
-    kept_back = set(subjects[:count])
+    validation_subjects = set(subjects[:count])
     return EditPool(
-        training=tuple(edit for edit in edits if key(edit.subject) not in kept_back),
-        validation=tuple(edit for edit in edits if key(edit.subject) in kept_back),
+        training=tuple(edit for edit in edits if key(edit.subject) not in validation_subjects),
+        validation=tuple(edit for edit in edits if key(edit.subject) in validation_subjects),
         set_aside=tuple(set_aside),
         facts=dict(facts or {}),
     )
 
 
 def key(subject: str) -> str:
-    """What two spellings of a subject have in common."""
+    """The subject in a normalized spelling, without differences in case or white space."""
     return " ".join(subject.split()).casefold()
 
 
 def shared_subject(one: Iterable[str], other: Iterable[str]) -> str | None:
-    """A subject of `one` that is in `other` too; None if there is none."""
+    """The first subject of `one` that is also in `other`, or None. Case and white space are ignored."""
     known = {key(subject) for subject in other}
     return next((subject for subject in one if key(subject) in known), None)

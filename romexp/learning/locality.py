@@ -1,4 +1,4 @@
-"""Texts on which an edited model must stay as it was (docs/method.md §4.6)."""
+"""Locality texts, on which an edited model should not change (docs/method.md §4.6)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from romexp.bounds import check_bounds
 from romexp.errors import ConfigError, DataError
 from romexp.learning.edits import TrainingEdit
 from romexp.lm.forward import context_length
@@ -15,7 +16,7 @@ from romexp.lm.tokens import encode
 from romexp.stats.fit import Corpus
 
 TRIES = 100
-"""Texts drawn in a row that may be too short before the corpus is refused."""
+"""The corpus is refused if this many texts drawn in succession are too short."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +24,15 @@ class Locality:
     """Where locality texts come from.
 
     Attributes:
-        corpus: any texts; the authors took `stas/openwebtext-10k`.
+        corpus: any texts; the authors use `stas/openwebtext-10k`.
         max_tokens: texts are cut to this many tokens, and to the model's context.
-        validation: share of the corpus, at its end, that is for validation.
-        limit: read only so many texts of a corpus that cannot be indexed; None reads all of them into memory.
-        neighbors: probability that a text is taken from the edit's own neighbourhood prompts, with their answers,
-            instead of the corpus. The authors' is 0; at 1 the corpus is not read.
+        validation: share of the corpus, at its end, that is used for validation.
+        limit: number of texts to read from a corpus that cannot be indexed; None reads all of them into memory.
+        neighbors: probability with which a text is drawn from the edit's own neighbourhood prompts with their answers,
+            instead of the corpus. It is 0 in the authors' code. With 1 the corpus is not read.
+
+    Raises:
+        ConfigError: a number is outside its range.
     """
 
     corpus: Corpus
@@ -45,9 +49,10 @@ class Locality:
                 "task.locality: expected validation between 0 and 1 and neighbors from 0 to 1, "
                 f"not {self.validation} and {self.neighbors}"
             )
+        check_bounds(self, "task.locality", from_1=("limit",))
 
     def load(self, lm: LanguageModel) -> LocalityTexts:
-        """Make the texts ready.
+        """Load the corpus and split it into training and validation.
 
         Raises:
             DataError: the corpus cannot be read or has fewer than two texts.
@@ -58,20 +63,20 @@ class Locality:
         texts = self.corpus.load()
         indexable = texts if isinstance(texts, Sequence) else list(islice(texts, self.limit))
         if len(indexable) < 2:
-            raise DataError(f"task.locality.corpus: {len(indexable)} texts: too few to train on some and keep others")
-        kept_back = min(max(1, round(self.validation * len(indexable))), len(indexable) - 1)
-        border = len(indexable) - kept_back
+            raise DataError(f"task.locality.corpus: {len(indexable)} texts: training and validation need at least two")
+        n_validation = min(max(1, round(self.validation * len(indexable))), len(indexable) - 1)
+        n_training = len(indexable) - n_validation
         return LocalityTexts(
             lm=lm,
-            training=_Part(indexable, 0, border),
-            validation=_Part(indexable, border, len(indexable)),
+            training=_Part(indexable, 0, n_training),
+            validation=_Part(indexable, n_training, len(indexable)),
             max_tokens=length,
             neighbors=self.neighbors,
         )
 
 
 class _Part(Sequence[str]):
-    """A stretch of a sequence that is not copied: a corpus may be read from disk text by text."""
+    """A contiguous part of a sequence. It is a view and not a copy, since a corpus may be read from disk on access."""
 
     def __init__(self, texts: Sequence[str], start: int, end: int) -> None:
         self._texts, self._start, self._end = texts, start, end
@@ -87,7 +92,14 @@ class _Part(Sequence[str]):
 
 @dataclass(frozen=True, kw_only=True)
 class LocalityTexts:
-    """Locality texts of one model; see `Locality`."""
+    """Loaded locality texts (see `Locality`).
+
+    Attributes:
+        training: texts for training.
+        validation: texts for validation.
+        max_tokens: texts are cut to this many tokens.
+        neighbors: probability of drawing from the edit's neighbourhood prompts.
+    """
 
     lm: LanguageModel
     training: Sequence[str]
@@ -96,10 +108,15 @@ class LocalityTexts:
     neighbors: float
 
     def draw(self, edit: TrainingEdit, rng: random.Random, *, validation: bool = False) -> tuple[int, ...]:
-        """Token ids of one text, two at least.
+        """Draw one text for an edit, and return its token ids, at least two.
+
+        Args:
+            rng: random generator of the draw.
+            validation: draw from the texts for validation instead of those for training.
 
         Raises:
-            DataError: the corpus has hardly any text of two tokens, or is needed but was not read.
+            DataError: almost all texts of the corpus have fewer than two tokens; or the edit has no neighbourhood
+                prompt, and the corpus was not read because `neighbors` is 1.
         """
         texts = self.validation if validation else self.training
         if edit.neighbors and rng.random() < self.neighbors:
@@ -107,7 +124,7 @@ class LocalityTexts:
         elif not texts:
             raise DataError(
                 f"task.locality.neighbors is 1, but an edit about {edit.subject!r} has no neighbourhood prompt: "
-                "give a lower one, and a corpus"
+                "set it below 1 and give a corpus"
             )
         for _ in range(TRIES):
             (encoding,) = encode(self.lm.tokenizer, [rng.choice(texts)])

@@ -1,4 +1,4 @@
-"""What a network is trained to do: L = c_edit · L_e + c_loc · L_loc (docs/method.md §4.6)."""
+"""The two losses of training, L_e and L_loc in L = c_edit · L_e + c_loc · L_loc (docs/method.md §4.6)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from romexp.lm.weight_delta import WeightDelta
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Losses:
-    """Losses of some edits, each of its own edited model.
+    """Losses of a batch of edits, each measured on its own edited model. All tensors are (edits).
 
     Attributes:
-        edit: (edits) NLL of the target on the outer texts, a mean over tokens and texts.
-        locality: (edits) KL(before ‖ after) on the locality texts, a mean over the tokens of all of them.
-        accuracy: (edits) share of outer texts of which every target token is the arg-max.
+        edit: L_e, the mean NLL of the target on the judging texts (over the target's tokens, then over texts), in nats.
+        locality: L_loc, the mean of KL(before ‖ after) over all tokens of the locality texts, in nats.
+        accuracy: share of the judging texts for which each token of the target is the most likely one.
     """
 
     edit: torch.Tensor
@@ -33,7 +33,10 @@ class Losses:
 
 
 def losses(lm: LanguageModel, network: EditNetwork, draws: Sequence[Draw]) -> Losses:
-    """Edit by each draw's text and judge the edited models, all in one batch; differentiable in the network."""
+    """Edit the model by the text of each draw, and measure the edited models in one batch.
+
+    The losses are differentiable in the network's parameters.
+    """
     factors = edit_factors(lm, [draw.text for draw in draws], network.edited)
     deltas = network(factors)
     start = min(layer_of(lm, name) for name in network.edited)
@@ -47,18 +50,18 @@ def _on_targets(
     texts = [text for draw in draws for text in draw.outers]
     owners = [i for i, draw in enumerate(draws) for _ in draw.outers]
     inputs = make_inputs(lm, [Row.text(text.ids[:-1]) for text in texts])
-    hidden = _below(lm, inputs, start)
+    hidden = _state_below(lm, inputs, start)
     with overlay(lm, [deltas[i] for i in owners]):
         final = run_blocks(lm, inputs, start=start, hidden=hidden)
-    said = read_targets(lm, final, [text.spots for text in texts])
-    return _mean_by(said.nll(), owners, len(draws)), _mean_by(said.right(), owners, len(draws))
+    targets = read_targets(lm, final, [text.spots for text in texts])
+    return _mean_by(targets.nll(), owners, len(draws)), _mean_by(targets.right(), owners, len(draws))
 
 
 def _on_locality(lm: LanguageModel, deltas: Sequence[WeightDelta], draws: Sequence[Draw], start: int) -> torch.Tensor:
     texts = [ids for draw in draws for ids in draw.locality]
     owners = [i for i, draw in enumerate(draws) for _ in draw.locality]
     inputs = make_inputs(lm, [Row.text(ids) for ids in texts])
-    hidden = _below(lm, inputs, start)
+    hidden = _state_below(lm, inputs, start)
     with torch.no_grad():
         before = run_blocks(lm, inputs, start=start, hidden=hidden)
     with overlay(lm, [deltas[i] for i in owners]):
@@ -71,19 +74,23 @@ def _on_locality(lm: LanguageModel, deltas: Sequence[WeightDelta], draws: Sequen
 
 
 @torch.no_grad()
-def _below(lm: LanguageModel, inputs: BlockInputs, start: int) -> torch.Tensor | None:
-    """The state that enters the lowest edited block: the same for every edited model."""
+def _state_below(lm: LanguageModel, inputs: BlockInputs, start: int) -> torch.Tensor | None:
+    """The input of block `start`, the lowest edited one (None if it is block 0). It is equal for all edited models."""
     return run_blocks(lm, inputs, stop=start) if start > 0 else None
 
 
 def _kl(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-    """KL(before ‖ after) of (tokens × vocabulary) logits, (tokens)."""
+    """KL(before ‖ after) at each token, from logits: (tokens × vocabulary) → (tokens)."""
     log_p, log_q = before.log_softmax(dim=-1), after.log_softmax(dim=-1)
     return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
 
 
 def _mean_by(values: torch.Tensor, owners: Sequence[int], count: int) -> torch.Tensor:
-    """Means of the values of each owner, (count)."""
+    """The mean of the values of each owner: (values) → (count).
+
+    Args:
+        owners: for each value its owner, from 0 to `count` - 1.
+    """
     index = torch.tensor(owners, device=values.device)
     sums = values.new_zeros(count).index_add(0, index, values)
     return sums / torch.bincount(index, minlength=count).to(values.dtype)

@@ -1,15 +1,16 @@
-"""Training edits from text that a model wrote itself (docs/method.md §4.6, data set `gen`)."""
+"""Training edits from texts that a model continued itself, which the authors call `gen` (docs/method.md §4.6)."""
 
 from __future__ import annotations
 
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from romexp.bounds import check_bounds
 from romexp.editors.targets import EditText
 from romexp.errors import ConfigError, DataError, RecordError, raise_first_error
 from romexp.files import file_sha256, write_once
@@ -22,32 +23,36 @@ from romexp.seeds import derive_seed
 from romexp.stats.fit import Corpus, sample
 
 CHUNK = 256
-"""Texts that are continued in one call."""
+"""Number of texts that are continued in one call of `generate`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelfSampledEdits:
-    """Teach the model the last tokens of a text that a language model continued.
+    """Edits whose target is the last tokens of a text that a language model continued.
 
-    The network is judged on the same text without some of its leading tokens.
+    The edited model is judged on the same text without some of its leading tokens.
 
     Attributes:
-        path: a JSON file `{"original": […], "completions": […], "n_tokens": n}` in the authors' layout; of `original`,
-            the texts before they were continued, nothing is read. None makes such a file with the model itself.
-        corpus: whose texts are continued.
-        count: how many texts are made.
-        n_tokens: tokens that are made, and learned, of each text (1 or 10 in the authors' networks).
-        context_tokens: fewest and most tokens of a text that are kept before them.
-        top_k: tokens that may be drawn.
+        path: a JSON file `{"original": […], "completions": […], "n_tokens": n}` in the authors' layout. `original`, the
+            texts before they were continued, is not read. None makes such a file with the model itself.
+        corpus: the texts to continue; needed if `path` is None.
+        count: number of texts to make.
+        n_tokens: number of tokens that the model adds to each text, which are the target (1 or 10 in the authors'
+            networks). If `path` is set, the file's own number is used.
+        context_tokens: smallest and largest number of tokens that are kept of a text before it is continued.
+        top_k: number of most likely tokens among which each token is drawn.
         temperature: logits are divided by it.
-        validation: share of the texts that are for validation.
+        validation: share of the texts that are used for validation.
+
+    Raises:
+        ConfigError: a number is outside its range, or both `path` and `corpus` are None.
     """
 
     path: str | Path | None = None
     corpus: Corpus | None = None
     count: int = 10_000
     n_tokens: int = 10
-    context_tokens: Sequence[int] = field(default=(10, 90))
+    context_tokens: tuple[int, int] = (10, 90)
     top_k: int = 50
     temperature: float = 1.0
     validation: float = 0.1
@@ -60,22 +65,23 @@ class SelfSampledEdits:
                 f"validation between 0 and 1, not {self}"
             )
         if self.path is None and self.corpus is None:
-            raise ConfigError("task.edits: expected a path, or a corpus to continue the texts of")
+            raise ConfigError("task.edits: expected a path, or a corpus whose texts are to be continued")
+        check_bounds(self, "task.edits", from_1=("top_k",), above_0=("temperature",))
 
     def load(self, lm: LanguageModel, *, seed: int, cache_dir: Path) -> EditPool:
-        """See `romexp.learning.edits.EditSource`.
+        """Read the file, or make it first, and split its edits (see `romexp.learning.edits.EditSource.load`).
 
         Raises:
             DataError: the file is missing or of another layout, or fewer than two of its texts can be used.
         """
-        file = Path(self.path).expanduser() if self.path is not None else self._made(lm, seed, cache_dir)
+        file = Path(self.path).expanduser() if self.path is not None else self._completions_file(lm, seed, cache_dir)
         texts, n_tokens = read_completions(file)
-        edits, aside = usable(enumerate(texts), lambda text: self_sampled_edit(lm, text, n_tokens))
+        edits, set_aside = usable(enumerate(texts), lambda text: self_sampled_edit(lm, text, n_tokens))
         entry = {"path": str(file), "sha256": file_sha256(file), "texts": len(texts), "n_tokens": n_tokens}
-        return pool(edits, validation=self.validation, seed=seed, set_aside=aside, facts={"completions": entry})
+        return pool(edits, validation=self.validation, seed=seed, set_aside=set_aside, facts={"completions": entry})
 
-    def _made(self, lm: LanguageModel, seed: int, cache_dir: Path) -> Path:
-        """The file of this model, corpus and seed; made once."""
+    def _completions_file(self, lm: LanguageModel, seed: int, cache_dir: Path) -> Path:
+        """The path of the file for this model, corpus, settings and seed. It is made if it does not exist."""
         assert self.corpus is not None
         parts = (lm.digest, dict(self.corpus.provenance), self.count, self.n_tokens, tuple(self.context_tokens))
         name = f"{derive_seed(*parts, self.top_k, self.temperature, seed):016x}.json"
@@ -84,10 +90,10 @@ class SelfSampledEdits:
         return file
 
     def make(self, lm: LanguageModel, seed: int) -> dict[str, Any]:
-        """Cut texts of the corpus at a random length and let the model go on: the content of such a file.
+        """Make the content of such a file: cut texts of the corpus at a random length and let the model continue them.
 
         Raises:
-            ConfigError: the model does not see that many tokens at once.
+            ConfigError: the model's context is too short for the numbers of tokens.
             DataError: no text of the corpus is long enough.
         """
         assert self.corpus is not None
@@ -117,23 +123,24 @@ class SelfSampledEdits:
         for i, encoding in enumerate(encodings):
             by_length.setdefault(len(encoding), []).append(i)
         texts: dict[int, str] = {}
-        for length, places in by_length.items():  # `generate` stops at a total length, so equal ones go together
+        # `generate` stops at a total length, so prompts of equal length are continued together.
+        for length, places in by_length.items():
             sampler = Sampler(max_length=length + self.n_tokens, top_k=self.top_k, temperature=self.temperature)
-            waiting = iter(places)
-            while batch := list(islice(waiting, CHUNK)):
+            remaining = iter(places)
+            while batch := list(islice(remaining, CHUNK)):
                 seeds = [derive_seed(seed, "completion", i) for i in batch]
                 made = raise_first_error(generate(lm, [prompts[i] for i in batch], sampler=sampler, seeds=seeds))
                 for i, text in zip(batch, made, strict=True):
-                    # What `generate` normalizes of the prompt is left as it was.
+                    # `generate` also normalizes the prompt, so the original prompt is put back.
                     texts[i] = prompts[i] + text.removeprefix(clean(lm, encodings[i].ids))
         return [texts[i] for i in range(len(prompts))]
 
 
 def self_sampled_edit(lm: LanguageModel, text: str, n_tokens: int) -> TrainingEdit:
-    """Learn the last `n_tokens` tokens of a text; a BOS is never cut off.
+    """The edit whose target is the last `n_tokens` tokens of a text.
 
     Raises:
-        RecordError: the text has no more tokens than that, or more than the model sees at once.
+        RecordError: the text has no other tokens than these, or more than the model's context.
     """
     (encoding,) = encode(lm.tokenizer, [text])
     special = int(bool(encoding.offsets) and encoding.offsets[0][0] == encoding.offsets[0][1])
@@ -146,10 +153,13 @@ def self_sampled_edit(lm: LanguageModel, text: str, n_tokens: int) -> TrainingEd
 
 
 def read_completions(path: Path) -> tuple[list[str], int]:
-    """Texts and number of learned tokens of a file in the authors' layout.
+    """Read a file in the authors' layout.
+
+    Returns:
+        The texts, and the number of tokens at their end that are the target.
 
     Raises:
-        DataError: the file is missing or of another layout.
+        DataError: the file is missing or has another layout.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

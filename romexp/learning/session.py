@@ -1,4 +1,4 @@
-"""One training run while it works: network, optimizers, how far it has come, and its file on disk."""
+"""The training loop, with its state on disk so that a killed run can be resumed (docs/method.md §4.6)."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ Values = dict[str, float]
 
 
 class Reports(Protocol):
-    """Who is told what happens."""
+    """Receives what happens during training."""
 
     def progress(self, step: int, steps: int) -> None:
-        """A step was made."""
+        """Step `step` of at most `steps` was made."""
 
     def values(self, values: Mapping[str, float]) -> None:
-        """A point of the curves: `step`, and means by name (`train/edit_loss`, `validation/total_loss`, …)."""
+        """A new point of the training curves: `step`, and means by name, such as `train/edit_loss`."""
 
     def best(self, network: EditNetwork, values: Mapping[str, float]) -> None:
-        """The validation loss has never been lower: keep this network."""
+        """The validation loss is lower than ever before, so this network should be kept."""
 
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far a run has come; JSON-ready through `asdict`.
+    """The progress of a run. `dataclasses.asdict` makes it JSON-ready.
 
     Attributes:
-        step: steps made.
+        step: number of steps made.
         best: lowest validation loss so far; None before the first validation.
-        best_step: where it was.
-        sums: of the training values since the last point of the curves.
-        counts: numbers of terms in each sum.
+        best_step: the step of that validation.
+        sums: sums of the training values since the last point of the curves, by name.
+        counts: number of terms in each sum.
     """
 
     step: int = 0
@@ -56,28 +56,29 @@ class Progress:
     counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, values: Mapping[str, float]) -> None:
-        """Take one step's values into the next point."""
+        """Add the values of one step to the sums."""
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def means(self) -> Values:
-        """The values' means since the last call."""
+        """Return the means of the values since the last call, and reset the sums."""
         means = {name: total / self.counts[name] for name, total in self.sums.items()}
         self.sums, self.counts = {}, {}
         return means
 
 
 class Session:
-    """A run at its beginning, or where an earlier process left it.
+    """A training run. If its state file exists, the run continues from there, else it starts.
 
     Args:
-        network: fresh, on the model's device.
-        draws: what it sees.
-        state: the file that the state is kept in; None keeps none.
+        network: an untrained network on the model's device.
+        draws: the edits and texts of the steps.
+        training: the settings.
+        state: file that holds the state of the run; None stores nothing.
 
     Raises:
-        DataError: `state` is of another network, or no state.
+        DataError: `state` is not a training state, or is one of another network.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class Session:
 
     @property
     def finished(self) -> bool:
-        """All steps are made, or at a validation the loss has not gone down for `patience` steps."""
+        """True if all steps are made, or a validation found no lower loss for `patience` steps."""
         progress = self.progress
         waited = progress.step - progress.best_step if self._validates_after(progress.step) else 0
         return progress.step >= self.training.steps or waited >= self.training.patience
@@ -106,12 +107,12 @@ class Session:
         return step in (1, self.training.steps) or step % self.training.validate_every == 0
 
     def run(self, reports: Reports) -> Progress:
-        """Go on to the end; the state is written at every validation.
+        """Train until `finished`. The state is written at each validation.
 
-        The first validation comes after one step, as in the authors' code: MEND has no statistics before it.
+        The first validation comes after one step, as in the authors' code, because MEND has no statistics before.
 
         Raises:
-            ConfigError: the gradient or the validation loss is no longer finite.
+            ConfigError: the gradient or the validation loss is not finite.
         """
         training, progress = self.training, self.progress
         while not self.finished:
@@ -121,11 +122,11 @@ class Session:
             if progress.step % training.log_every == 0:
                 reports.values({"step": progress.step} | _named("train", progress.means()))
             if self._validates_after(progress.step):
-                self._judge(reports)
+                self._validate_and_save(reports)
         return progress
 
     def step(self) -> Values:
-        """Gather the gradient of one batch; every `accumulate` steps update the network with their mean."""
+        """Accumulate the gradient of one batch. Each `accumulate` steps, update the network with the mean gradient."""
         training = self.training
         self.network.train()
         found = losses(self.lm, self.network, self.draws.training(self.progress.step, training.edits_per_step))
@@ -141,13 +142,13 @@ class Session:
                 self.network.parameters(), self.training.clip, error_if_nonfinite=True
             )
         except RuntimeError as error:
-            raise self._diverged("the gradient") from error
+            raise self._divergence_error("the gradient") from error
         for optimizer in self.optimizers:
             optimizer.step()
         self.network.zero_grad()
         return float(norm)
 
-    def _diverged(self, what: str) -> ConfigError:
+    def _divergence_error(self, what: str) -> ConfigError:
         return ConfigError(
             f"training diverged: at step {self.progress.step} {what} is not finite; "
             "lower task.training.lr or editor.edit_lr"
@@ -155,21 +156,23 @@ class Session:
 
     @torch.no_grad()
     def validate(self) -> Values:
-        """Means over the validation edits, the network in evaluation mode."""
+        """The mean losses over the validation edits, with the network in evaluation mode."""
         self.network.eval()
         draws = self.draws.validation(self.training.validation_edits)
         batches = chunks(draws, self.training.validation_batch)
         return self._means([losses(self.lm, self.network, batch) for batch in batches])
 
-    def _judge(self, reports: Reports) -> None:
+    def _validate_and_save(self, reports: Reports) -> None:
         progress, values = self.progress, self.validate()
         if not math.isfinite(values["total_loss"]):
-            raise self._diverged("the validation loss")
+            raise self._divergence_error("the validation loss")
         reports.values({"step": progress.step} | _named("validation", values))
         if progress.best is None or values["total_loss"] < progress.best:
             progress.best, progress.best_step = values["total_loss"], progress.step
             reports.best(self.network, {"step": progress.step} | values)
-        if self.state is not None:  # after the checkpoint: a process killed in between makes the same one again
+        # The state is written after the best network. If the process is killed between the two, the resumed run makes
+        # the same network again.
+        if self.state is not None:
             save_state(self.state, self.network, self.optimizers, asdict(progress))
 
     def _total(self, found: Losses) -> torch.Tensor:
@@ -195,7 +198,7 @@ HEADER = "romexp_training"
 def save_state(
     path: Path, network: nn.Module, optimizers: Sequence[torch.optim.Optimizer], progress: Mapping[str, Any]
 ) -> None:
-    """Write weights, buffers and gathered gradients of the network, the optimizers' moments, and `progress` as JSON."""
+    """Write the network's weights, buffers and accumulated gradients, the optimizers' moments, and `progress`."""
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     for name, parameter in network.named_parameters():
         if parameter.grad is not None:
@@ -208,10 +211,10 @@ def save_state(
 
 
 def load_state(path: Path, network: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Any]:
-    """Put back what `save_state` wrote, and return `progress`.
+    """Restore network and optimizers from a file of `save_state`, and return its `progress`.
 
     Raises:
-        DataError: the file is no such state, or of another network.
+        DataError: the file is not a training state, or is one of another network.
     """
     try:
         metadata, tensors = read_tensors(path)
@@ -219,20 +222,20 @@ def load_state(path: Path, network: nn.Module, optimizers: Sequence[torch.optim.
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise DataError(f"{path}: not a training state ({error}); delete it to start over") from error
     try:
-        network.load_state_dict(_below(tensors, "network"))
+        network.load_state_dict(_under_prefix(tensors, "network"))
     except RuntimeError as error:
         raise DataError(f"{path}: the state of another network ({str(error).splitlines()[0]})") from error
-    gradients = _below(tensors, "gradient")
+    gradients = _under_prefix(tensors, "gradient")
     for name, parameter in network.named_parameters():
         parameter.grad = gradients[name].to(parameter.device) if name in gradients else None
     for number, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, torch.Tensor]] = {}
-        for name, value in _below(tensors, f"optimizer.{number}").items():
+        for name, value in _under_prefix(tensors, f"optimizer.{number}").items():
             index, _, kind = name.partition(".")
             state.setdefault(int(index), {})[kind] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return progress
 
 
-def _below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+def _under_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(prefix + ".")}

@@ -1,6 +1,4 @@
-"""How an edit network is trained: loss, optimizers, schedule (docs/method.md §4.6). The loop is in
-`romexp.learning.session`.
-"""
+"""Settings of training: loss, optimizers, schedule (docs/method.md §4.6). The loop is in `romexp.learning.session`."""
 
 from __future__ import annotations
 
@@ -10,35 +8,40 @@ from typing import Any
 
 import torch
 
+from romexp.bounds import check_bounds
 from romexp.editors.learned.base import EditNetwork
 from romexp.errors import ConfigError
 
 LEARNING_RATES: Mapping[str, float] = {"mend": 1e-6, "ke": 1e-5}
-"""The authors', by kind of network."""
+"""Step sizes of the authors, by kind of network."""
 MAY_BE_ZERO = ("cedit", "cloc", "lr_lr")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """The settings of a training run, under the authors' names where they have one. Defaults are theirs, but `lr_lr`.
+    """Settings of a training run, with the authors' names and values where they exist (docs/method.md §4.6).
 
     Attributes:
         cedit: weight of the edit loss.
         cloc: weight of the locality loss.
-        lr: Adam's step size; None takes the authors': 1e-6 for MEND, 1e-5 for KE.
-        lr_lr: step size of a second Adam, on MEND's learned step sizes alone, which the first moves too. The authors
-            set 1e-4, but their code clears the gradient between the two, so that the second does nothing: that is 0.
-        steps: at most this many. A step looks at `edits_per_step` edits; see `accumulate` for when it is an update.
-        edits_per_step: edits in a batch.
-        outers: texts of each edit that its loss is taken on.
-        locality_texts: locality texts of each edit.
-        accumulate: steps whose mean gradient makes one update.
+        lr: step size of Adam; None takes the authors' (1e-6 for MEND, 1e-5 for KE).
+        lr_lr: step size of a second Adam, which updates only MEND's learned step sizes; the first Adam updates them
+            too. The authors set 1e-4, but in their code the second Adam has no effect, because the gradient is cleared
+            before it; 0 is equivalent to that.
+        steps: the largest number of steps. A step processes `edits_per_step` edits.
+        edits_per_step: number of edits in a batch.
+        outers: number of judging texts per edit.
+        locality_texts: number of locality texts per edit.
+        accumulate: number of steps whose mean gradient makes one update.
         clip: largest norm of that gradient.
-        validate_every: steps between two validations. The state is written then: a killed run goes on from there.
-        validation_edits: edits in a validation.
-        validation_batch: of which so many at once.
-        patience: stop after this many steps without a lower validation loss.
-        log_every: steps between two points of the training curves, each a mean over the steps since the last.
+        validate_every: number of steps between two validations. The state of the run is written at each validation.
+        validation_edits: number of edits in a validation.
+        validation_batch: number of edits in a batch of a validation.
+        patience: training ends after this many steps without a lower validation loss.
+        log_every: number of steps between two points of the training curves. Each point is a mean over these steps.
+
+    Raises:
+        ConfigError: a number is negative, or is 0 where that is not possible.
     """
 
     cedit: float = 0.1
@@ -62,9 +65,10 @@ class Training:
             value = getattr(self, field.name)
             if value is not None and (value < 0 or (value == 0 and field.name not in MAY_BE_ZERO)):
                 raise ConfigError(f"task.training.{field.name}: expected a positive number, not {value}")
+        check_bounds(self, "task.training", finite=[field.name for field in fields(self)])
 
     def optimizers(self, network: EditNetwork) -> list[torch.optim.Optimizer]:
-        """One Adam a group: a parameter of two groups is stepped by both, with one gradient."""
+        """One Adam per parameter group. A parameter in two groups is updated by both, with the same gradient."""
         lr = LEARNING_RATES[network.kind] if self.lr is None else self.lr
         groups: list[dict[str, Any]] = network.parameter_groups(lr=lr, lr_lr=self.lr_lr)
         return [torch.optim.Adam(group["params"], lr=group["lr"]) for group in groups]

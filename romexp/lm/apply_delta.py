@@ -1,7 +1,8 @@
-"""The two ways to see a model through a `WeightDelta` (the value itself is in `romexp.lm.weight_delta`).
+"""Two ways to run a model with a `WeightDelta` (the class is in `romexp.lm.weight_delta`).
 
-`applied` writes one delta into the weights and takes it back; `overlay` runs many edited models in one batch, row i of
-the batch through `deltas[i]`, without touching a weight (docs/method.md §9.1, §9.2).
+`applied` writes one delta into the weights and restores them on exit. `overlay` runs many edited models in one batch
+and leaves the weights as they are: row i of the batch runs through the model edited by `deltas[i]`
+(docs/method.md §9.1, §9.2).
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ from romexp.lm.model import LanguageModel
 from romexp.lm.weight_delta import Dense, LowRank, Term, WeightDelta
 
 _EDITED = "_romexp_weights_hold_an_edit"
-"""Attribute of a model whose weights `applied` has changed."""
+"""Attribute that `applied` sets on a model, so that `overlay` can refuse to add an edit a second time."""
 
 
 @contextmanager
 def applied(lm: LanguageModel, delta: WeightDelta) -> Iterator[LanguageModel]:
-    """The model with `delta` added to its weights; on exit every weight is bit-equal to before, also after an error.
+    """Add `delta` to the model's weights inside the context.
 
-    The only code of the project that writes base weights.
+    On exit, also after an error, every weight is restored bit for bit. This is the only code of the project that
+    writes base weights.
 
     Raises:
-        KeyError, ValueError: the delta names a parameter the model lacks or does not fit it; nothing is changed.
+        KeyError: the delta names a parameter that the model does not have. No weight is changed.
+        ValueError: a term has another shape than its parameter. No weight is changed.
     """
     for name, term in delta.terms.items():
         check_fits(lm, name, term)
@@ -40,7 +43,7 @@ def applied(lm: LanguageModel, delta: WeightDelta) -> Iterator[LanguageModel]:
             for name, term in delta.terms.items():
                 parameter = lm.parameter(name)
                 value = term.dense().to(parameter.device)
-                # Out of place, so that a half-precision weight is rounded once, after the sum.
+                # The sum is made out of place, so that a half-precision weight is rounded only once.
                 parameter.copy_(parameter + (value.T if stored_transposed(lm, name) else value))
         yield lm
     finally:
@@ -63,11 +66,11 @@ def weight_in_out(lm: LanguageModel, parameter: str) -> torch.Tensor:
 
 
 def check_fits(lm: LanguageModel, name: str, term: Term) -> None:
-    """Make sure that the model has the parameter and that the term has its shape.
+    """Check that the model has the parameter `name` and that `term` has its shape.
 
     Raises:
-        KeyError: no such parameter.
-        ValueError: another shape; the message gives both as (in × out).
+        KeyError: the model has no such parameter.
+        ValueError: the shapes differ; the message gives both as (in × out).
     """
     try:
         shape = tuple(weight_in_out(lm, name).shape)
@@ -79,19 +82,20 @@ def check_fits(lm: LanguageModel, name: str, term: Term) -> None:
 
 @contextmanager
 def overlay(lm: LanguageModel, deltas: Sequence[WeightDelta | None]) -> Iterator[LanguageModel]:
-    """Run row i of every batch through the model edited by `deltas[i]`; None is the unedited model.
+    """Run row i of every batch through the model edited by `deltas[i]` (docs/method.md §9.2).
 
-    The base weights stay untouched: each edited module's output gets its rows' own term,
-    y_i += (x_i left) rightᵀ for a low-rank one. Gradients flow into the deltas. A delta that several rows name (the
-    same object) is shared by them, never copied for each.
+    The base weights do not change. Instead, the output of each edited module is changed per row:
+    y_i += (x_i left) rightᵀ for a low-rank term. Gradients flow into the deltas. If several rows use the same delta
+    object, its tensors are shared, not copied for each row.
 
     Args:
-        deltas: one a batch row; every forward inside the context must have exactly this batch size.
+        deltas: one per batch row; None stands for the unedited model. Every forward pass inside the context must have
+            exactly this batch size.
 
     Raises:
-        KeyError: a delta names a parameter the model lacks.
-        ValueError: a term of another shape than its parameter, a parameter that is no weight or bias of a linear map,
-            or a forward with another batch size; or the weights hold an edit already, which would be added twice.
+        KeyError: a delta names a parameter that the model does not have.
+        ValueError: a term has another shape than its parameter; a parameter is not the weight or bias of a linear map;
+            a forward pass has another batch size; or the weights already hold an edit, which would be added twice.
     """
     used = dict.fromkeys(delta for delta in deltas if delta is not None)
     names = dict.fromkeys(name for delta in used for name in delta.terms)
@@ -100,20 +104,26 @@ def overlay(lm: LanguageModel, deltas: Sequence[WeightDelta | None]) -> Iterator
     handles = []
     try:
         for name in names:
-            module = _linear(lm, name)
+            module = _linear_module(lm, name)
             for delta in used:
                 if name in delta.terms:
                     check_fits(lm, name, delta.terms[name])
             terms = [None if delta is None else delta.terms.get(name) for delta in deltas]
-            handles.append(module.register_forward_hook(_adder(_shared(terms, lm.parameter(name)), len(deltas))))
+            groups = _group_terms(terms, lm.parameter(name))
+            handles.append(module.register_forward_hook(_addition_hook(groups, len(deltas))))
         yield lm
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _linear(lm: LanguageModel, parameter: str) -> nn.Module:
-    """The module whose output is input @ weight + bias, with `parameter` one of the two."""
+def _linear_module(lm: LanguageModel, parameter: str) -> nn.Module:
+    """The linear module whose weight or bias is `parameter`.
+
+    Raises:
+        KeyError: the model has no such parameter.
+        ValueError: the parameter is not the weight or bias of a linear map.
+    """
     path, _, kind = parameter.rpartition(".")
     try:
         module, dimensions = lm.module(path), lm.parameter(parameter).ndim
@@ -126,10 +136,11 @@ def _linear(lm: LanguageModel, parameter: str) -> nn.Module:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _LowRankTerms:
-    """Low-rank terms of one rank, each of which the same number of batch rows has.
+    """Low-rank terms of one parameter that have the same rank and are used by the same number of batch rows.
 
     Attributes:
-        rows: positions in the batch, those of the first term first; None: every row in order.
+        rows: batch positions of the rows: first those of the first term, then those of the second, and so on. None
+            stands for all rows in order.
         left: (terms × in × rank).
         right: (terms × out × rank).
     """
@@ -138,30 +149,31 @@ class _LowRankTerms:
     left: torch.Tensor
     right: torch.Tensor
 
-    def of(self, x: torch.Tensor) -> torch.Tensor:
-        """What is added for x (rows × tokens × in): (rows × tokens × out)."""
-        by_term = x.reshape(len(self.left), -1, x.shape[-1])  # the rows of a term below each other
+    def output_change(self, x: torch.Tensor) -> torch.Tensor:
+        """What to add to the module's output for its input x: (rows × tokens × in) → (rows × tokens × out)."""
+        by_term = x.reshape(len(self.left), -1, x.shape[-1])  # terms × (rows of the term · tokens) × in
         return ((by_term @ self.left) @ self.right.mT).reshape(*x.shape[:-1], -1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _DenseTerm:
-    """One dense term, (in × out), or (out) for a bias, and the batch rows that have it."""
+    """One dense term, (in × out) for a weight or (out) for a bias, and the batch rows that use it (None: all rows)."""
 
     rows: torch.Tensor | None
     value: torch.Tensor
 
-    def of(self, x: torch.Tensor) -> torch.Tensor:
-        """What is added for x (rows × tokens × in): (rows × tokens × out)."""
+    def output_change(self, x: torch.Tensor) -> torch.Tensor:
+        """What to add to the module's output for its input x: (rows × tokens × in) → (rows × tokens × out)."""
         if self.value.ndim == 1:
             return self.value.expand(*x.shape[:-1], -1)
         return x @ self.value
 
 
-def _shared(terms: Sequence[Term | None], like: nn.Parameter) -> list[_LowRankTerms | _DenseTerm]:
-    """The rows' terms of one parameter, each term once.
+def _group_terms(terms: Sequence[Term | None], like: nn.Parameter) -> list[_LowRankTerms | _DenseTerm]:
+    """Group the rows' terms of one parameter so that each different term appears once.
 
-    Low-rank terms of one rank are stacked with those that as many rows have, so that one product serves them all.
+    Low-rank terms with the same rank and the same number of rows are stacked, so that one batched product computes
+    them all.
     """
     rows_of: dict[Term, list[int]] = {}
     for row, term in enumerate(terms):
@@ -174,21 +186,21 @@ def _shared(terms: Sequence[Term | None], like: nn.Parameter) -> list[_LowRankTe
     def index(rows: Sequence[int]) -> torch.Tensor | None:
         return None if list(rows) == list(range(len(terms))) else torch.tensor(rows, device=like.device)
 
-    found: list[_LowRankTerms | _DenseTerm] = []
-    alike: dict[tuple[int, int], list[LowRank]] = {}
+    groups: list[_LowRankTerms | _DenseTerm] = []
+    low_rank_terms: dict[tuple[int, int], list[LowRank]] = {}
     for term, rows in rows_of.items():
         if isinstance(term, Dense):
-            found.append(_DenseTerm(rows=index(rows), value=on_device(term.value)))
+            groups.append(_DenseTerm(rows=index(rows), value=on_device(term.value)))
         else:
-            alike.setdefault((term.left.shape[1], len(rows)), []).append(term)
-    for group in alike.values():
+            low_rank_terms.setdefault((term.left.shape[1], len(rows)), []).append(term)
+    for group in low_rank_terms.values():
         left, right = (torch.stack([on_device(getattr(term, side)) for term in group]) for side in ("left", "right"))
         rows = [row for term in group for row in rows_of[term]]
-        found.append(_LowRankTerms(rows=index(rows), left=left, right=right))
-    return found
+        groups.append(_LowRankTerms(rows=index(rows), left=left, right=right))
+    return groups
 
 
-def _adder(
+def _addition_hook(
     groups: Sequence[_LowRankTerms | _DenseTerm], n_rows: int
 ) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]:
     def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
@@ -196,7 +208,7 @@ def _adder(
         if x.ndim != 3 or x.shape[0] != n_rows:
             raise ValueError(f"overlay was made for (batch of {n_rows} × tokens × features), got {tuple(x.shape)}")
         for group in groups:
-            added = group.of(x if group.rows is None else x[group.rows])
+            added = group.output_change(x if group.rows is None else x[group.rows])
             output = output + added if group.rows is None else output.index_add(0, group.rows, added)
         return output
 

@@ -1,8 +1,8 @@
-"""Where the parts of a transformer live: one frozen row per family. All architecture branching is in this file."""
+"""The module paths of each model family. All code that depends on the family is in this file."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import nn
@@ -15,18 +15,19 @@ WeightLayout = Literal["in_out", "out_in"]
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """Module paths of one model family. Paths below `layers` are relative to a block.
+    """Module paths of one model family. The paths of MLP and attention modules are relative to a block.
 
     Attributes:
+        family: the `model_type` of the Hugging Face configuration.
         layers: path of the `ModuleList` of blocks.
-        embedding: token embedding, where causal tracing adds its noise (docs/method.md §2.1).
-        final_norm: the norm before the output head.
+        embedding: the token embedding, to whose output causal tracing adds noise (docs/method.md §2.1).
+        final_norm: the normalization layer before the output head.
         mlp: the whole MLP of a block; its output is added to the residual stream.
-        mlp_in: the first linear map (for gated MLPs the up-projection).
-        mlp_out: the second linear map, the memory that ROME edits.
-        attn: the whole attention of a block.
-        attn_qkv: the maps that make queries, keys and values, fused or separate.
-        weight_layout: `in_out` if linear weights are stored (in, out) as in GPT-2's Conv1D, else `out_in`.
+        mlp_in: the MLP's first linear map (for gated MLPs the up-projection).
+        mlp_out: the MLP's second linear map, which ROME edits (for gated MLPs the down-projection).
+        attn: the whole attention module of a block; its output is added to the residual stream.
+        attn_qkv: the linear maps that compute queries, keys and values: one fused map, or three separate ones.
+        weight_layout: `in_out` if linear weights are stored as (in, out), as in GPT-2's Conv1D, else `out_in`.
     """
 
     family: str
@@ -104,6 +105,18 @@ LLAMA = Architecture(
     attn="self_attn",
     attn_qkv=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
 )
+PHI3 = replace(LLAMA, family="phi3", mlp_in="mlp.gate_up_proj", attn_qkv=("self_attn.qkv_proj",))
+FALCON = Architecture(
+    family="falcon",
+    layers="transformer.h",
+    embedding="transformer.word_embeddings",
+    final_norm="transformer.ln_f",
+    mlp="mlp",
+    mlp_in="mlp.dense_h_to_4h",
+    mlp_out="mlp.dense_4h_to_h",
+    attn="self_attention",
+    attn_qkv=("self_attention.query_key_value",),
+)
 ARCHITECTURES: dict[str, Architecture] = {
     "gpt2": GPT2,
     "gptj": GPTJ,
@@ -112,18 +125,42 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mistral": LLAMA,
     "qwen2": LLAMA,
     "qwen3": LLAMA,
+    "gemma": LLAMA,
+    "phi3": PHI3,
+    "olmo": LLAMA,
+    "stablelm": LLAMA,
+    "smollm3": LLAMA,
+    "cohere": LLAMA,
+    "falcon": FALCON,
 }
-"""Rows by the Hugging Face config's `model_type`."""
+"""The known families, by the `model_type` of the Hugging Face configuration."""
+
+_NORMALIZES = "it normalizes what attention and MLP put out before adding it to the residual stream"
+UNFIT = {
+    "gemma2": _NORMALIZES,
+    "gemma3": _NORMALIZES,
+    "gemma3_text": _NORMALIZES,
+    "olmo2": _NORMALIZES,
+    "granite": "it multiplies what attention and MLP put out by residual_multiplier before adding it",
+}
+"""Families without a row, and why. So they are refused before their weights are downloaded. With a row given in
+`model.architecture`, `romexp.lm.check_architecture` decides by numbers."""
 
 
 def architecture_for(model_type: str) -> Architecture:
-    """The row of a `model_type`.
+    """The module paths of a `model_type`.
 
     Raises:
-        ConfigError: the type is unknown; the message names the fields to set in `model.architecture`.
+        ConfigError: the type is unknown; the message names the fields to set in `model.architecture`. Or it is known
+            not to fit; the message says why.
     """
     if model_type in ARCHITECTURES:
         return ARCHITECTURES[model_type]
+    if model_type in UNFIT:
+        raise ConfigError(
+            f"model_type {model_type!r} cannot be used: {UNFIT[model_type]}, so an edit would do something else than "
+            f"it was made for (usable: {', '.join(ARCHITECTURES)})"
+        )
     fields = ", ".join(name for name in Architecture.__dataclass_fields__ if name != "family")
     raise ConfigError(
         f"no architecture row for model_type {model_type!r} (known: {', '.join(ARCHITECTURES)}). "
@@ -132,10 +169,11 @@ def architecture_for(model_type: str) -> Architecture:
 
 
 def check(architecture: Architecture, model: nn.Module) -> None:
-    """Make sure that every path of the row exists in the model, and that weights are stored as the row says.
+    """Check that every path of `architecture` exists in the model, and that weights are stored in the stated layout.
 
     Raises:
-        ConfigError: names the field, the path that was not found and what stands beside it.
+        ConfigError: a path does not exist (the message names the field, the path, and the modules that do exist
+            there), or the weights have the other layout.
     """
     for field, path in _paths(architecture).items():
         node: nn.Module = model
@@ -157,8 +195,11 @@ def check(architecture: Architecture, model: nn.Module) -> None:
 
 
 def stored_out_in(architecture: Architecture, module: nn.Module) -> bool:
-    """True if `module` keeps its matrix as (out, in). Its type says so, the row where that is unknown: the output head
-    of GPT-2, say, is a Linear among Conv1Ds."""
+    """True if `module` stores its matrix as (out, in).
+
+    The module's type decides where it is known, because one model can mix layouts: in GPT-2 the output head is a
+    `Linear`, the other linear maps are `Conv1D`s. For other types `architecture.weight_layout` decides.
+    """
     if isinstance(module, nn.Linear | Conv1D | nn.Embedding):
         return _layout(module) == "out_in"
     return architecture.weight_layout == "out_in"

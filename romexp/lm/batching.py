@@ -1,4 +1,4 @@
-"""Cutting work into batches that fit a token budget, and smaller ones where memory runs out."""
+"""Splits work into batches that fit a token budget, and halves a batch when the device runs out of memory."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def batched(
     *,
     max_tokens: int,
 ) -> list[Result]:
-    """One result an item, in the items' order, with `work` called on batches of items of similar length.
+    """Call `work` on batches of items of similar length, and return one result per item, in the items' order.
 
     Args:
-        work: takes some items, returns one result each.
-        lengths: tokens of each item.
-        max_tokens: tokens of a batch, padding included (see `by_length`).
+        work: takes a list of items and returns one result for each.
+        lengths: the number of tokens of each item.
+        max_tokens: the token budget of a batch, padding included (see `by_length`).
 
     Raises:
-        torch.OutOfMemoryError: a single item does not fit the device.
+        torch.OutOfMemoryError: a single item does not fit into the device's memory.
     """
     found = run_groups(work, items, by_length(lengths, max_tokens=max_tokens))
     return [found[i] for i in range(len(items))]
@@ -36,10 +36,10 @@ def batched(
 def run_groups(
     work: Callable[[list[Item]], Sequence[Result]], items: Sequence[Item], groups: Sequence[Sequence[int]]
 ) -> dict[int, Result]:
-    """Results by the item's position, with `work` called on each group of positions.
+    """Call `work` on the items of each group of positions, and return the results by position.
 
     Raises:
-        torch.OutOfMemoryError: a single item does not fit the device.
+        torch.OutOfMemoryError: a single item does not fit into the device's memory.
     """
     found: dict[int, Result] = {}
     for group in groups:
@@ -48,13 +48,14 @@ def run_groups(
 
 
 def by_length(lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
-    """Indices grouped so that (longest × rows) of a group stays within `max_tokens`; shortest texts first.
+    """Group indices so that (longest length × number of rows) of each group is at most `max_tokens`.
 
-    A text longer than the budget gets a group of its own. Texts of equal length keep their order.
+    The shortest texts come first, and texts of equal length keep their order. A text longer than the budget gets a
+    group of its own.
     """
     groups: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        # Sorted, so the newcomer is the longest of its group.
+        # The lengths ascend, so this text is the longest of its group.
         if groups and lengths[index] * (len(groups[-1]) + 1) <= max_tokens:
             groups[-1].append(index)
         else:
@@ -63,17 +64,18 @@ def by_length(lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
 
 
 def split_on_oom(work: Callable[[list[Item]], Sequence[Result]], items: list[Item]) -> list[Result]:
-    """`work(items)`, in halves as often as the device runs out of memory.
+    """The result of `work(items)`. When the device runs out of memory, the items are split into halves and tried again.
 
     Raises:
-        torch.OutOfMemoryError: a single item does not fit.
+        torch.OutOfMemoryError: a single item does not fit into the device's memory.
     """
     try:
         return list(work(items))
     except torch.OutOfMemoryError:
         if len(items) == 1:
             raise
-    gc.collect()  # the frames of the failed attempt still hold its tensors, in reference cycles
+    # Reference cycles still keep the tensors of the failed attempt alive.
+    gc.collect()
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
     middle = len(items) // 2

@@ -1,9 +1,9 @@
 """Forward passes that compute only what changed (docs/method.md §9.3).
 
-Every pass is given explicit positions and an explicit 4-D mask, so that padding, packed alternatives and reused
-prefixes mean the same on every architecture: transformers hands such a mask to the attention as it is. Blocks are
-skipped by shortening the model's list of blocks for the length of one call; the model's own loop still runs them, so
-nothing here knows a family.
+Every pass gets explicit positions and an explicit 4-D mask. Transformers passes such a mask to the attention unchanged,
+so padding, packed alternatives and reused prefixes work in the same way for every architecture. To skip blocks, the
+model's list of blocks is shortened for one call. The model's own loop still runs the blocks, so no code here depends on
+the model family.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ import torch
 from torch import nn
 
 from romexp.errors import RecordError
+from romexp.lm.head import own_logits
 from romexp.lm.hooks import first_tensor
 from romexp.lm.model import LanguageModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row of a batch: a text, or a prompt with alternatives packed behind it.
+    """One row of a batch: a text, or a prompt followed by several alternative continuations.
 
     Attributes:
         ids: token ids.
-        positions: position of each token in its own text.
-        segments: 0 for the shared prompt, k > 0 for the k-th alternative; a token sees its own segment and segment 0.
+        positions: the position of each token in its own text.
+        segments: 0 for a token of the shared prompt, k > 0 for a token of the k-th alternative. A token attends only
+            to earlier tokens of its own segment and of segment 0.
     """
 
     ids: tuple[int, ...]
@@ -37,7 +39,7 @@ class Row:
 
     @classmethod
     def text(cls, ids: Sequence[int]) -> Row:
-        """A plain text: positions 0…n-1, one segment."""
+        """The row of a plain text: positions 0 … n-1, all in segment 0."""
         return cls(ids=tuple(ids), positions=tuple(range(len(ids))), segments=(0,) * len(ids))
 
     def __len__(self) -> int:
@@ -46,13 +48,13 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BlockInputs:
-    """What one forward pass is given.
+    """Inputs of one forward pass.
 
     Attributes:
-        ids: (batch × queries) int64.
+        ids: token ids (batch × queries) int64.
         positions: (batch × queries) int64.
-        mask: (batch × 1 × queries × keys), added to attention scores: 0 where a query may look, very negative
-            elsewhere. `keys` counts a reused prefix first, then the queries' own columns.
+        mask: (batch × 1 × queries × keys), added to the attention scores: 0 where a query may attend, a very negative
+            number elsewhere. The key columns are those of the reused prefix, if any, then the queries' own.
     """
 
     ids: torch.Tensor
@@ -60,12 +62,13 @@ class BlockInputs:
     mask: torch.Tensor
 
     def select(self, rows: torch.Tensor) -> BlockInputs:
-        """The pass of these batch rows, repeats allowed."""
+        """The inputs of these batch rows. A row may be repeated."""
         return BlockInputs(ids=self.ids[rows], positions=self.positions[rows], mask=self.mask[rows])
 
 
 def make_inputs(lm: LanguageModel, rows: Sequence[Row]) -> BlockInputs:
-    """Right-pad rows into one pass; a row may be empty. Padding sees and is seen by nothing but itself.
+    """Right-pad rows to the inputs of one pass; a row may be empty. Padding tokens attend only to padding, and no other
+    token attends to them.
 
     Raises:
         RecordError: a row is longer than the model's context or its sliding window.
@@ -87,39 +90,43 @@ def make_inputs(lm: LanguageModel, rows: Sequence[Row]) -> BlockInputs:
 
 
 def additive_mask(lm: LanguageModel, allowed: torch.Tensor) -> torch.Tensor:
-    """Boolean (… × queries × keys) to the additive form that eager and SDPA attention both take."""
+    """Turn a boolean mask (… × queries × keys) into the additive mask that both eager and SDPA attention accept."""
     mask = torch.zeros(allowed.shape, dtype=lm.dtype, device=allowed.device)
     return mask.masked_fill_(~allowed, torch.finfo(lm.dtype).min)
 
 
 def context_length(lm: LanguageModel) -> int:
-    """Tokens that the model sees at once: its positions, or a sliding window, which explicit masks do not apply."""
+    """The longest text in tokens that is computed correctly.
+
+    This is the number of positions, or the size of the sliding window: explicit masks switch sliding windows off.
+    """
     config = lm.model.config
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     return min(lm.max_positions, window or lm.max_positions)
 
 
 def check_length(lm: LanguageModel, length: int) -> None:
-    """Refuse a text that the model cannot see whole.
+    """Check that a text of `length` tokens fits into the model's context.
 
     Raises:
-        RecordError: it exceeds `context_length`.
+        RecordError: the text is longer than `context_length`.
     """
     if length > (limit := context_length(lm)):
         raise RecordError(f"a text of {length} tokens, but {lm.name!r} sees {limit} at once", field="prompt")
 
 
 class KeysAndValues:
-    """A key/value cache in the part that attention layers use: `update(keys, values, layer)`.
+    """A key/value cache with the interface that attention layers use: `update(keys, values, layer)`.
 
-    With a prefix it returns prefix + new without storing; otherwise it stores what it is given, if told to.
-    Shapes are (batch × heads × tokens × head size).
+    It puts the keys and values of a fixed prefix, if there is one, before the new ones. The prefix never grows, so one
+    cache can serve many passes. All tensors are (batch × heads × tokens × head size).
 
     Args:
-        prefix: keys and values to look back at, by layer.
-        source: the prefix's row for each row of the batch, gathered layer by layer; None: they are the same rows.
-        width: columns of the prefix that are looked at; None: all.
-        record: store what is given.
+        prefix: keys and values of the tokens before those of the pass, by layer.
+        source: for each row of the batch, the row of the prefix that belongs to it. It is applied layer by layer, which
+            saves memory. None: row i belongs to row i.
+        width: use only the first `width` columns of the prefix; None uses all.
+        record: keep the new keys and values in `stored`, by layer.
     """
 
     def __init__(
@@ -141,11 +148,11 @@ class KeysAndValues:
         if self.record:
             self.stored[layer_idx] = (keys, values)
         if layer_idx in self.prefix:
-            old_keys, old_values = (self._seen(stored) for stored in self.prefix[layer_idx])
+            old_keys, old_values = (self._visible_part(stored) for stored in self.prefix[layer_idx])
             return torch.cat([old_keys, keys], dim=2), torch.cat([old_values, values], dim=2)
         return keys, values
 
-    def _seen(self, stored: torch.Tensor) -> torch.Tensor:
+    def _visible_part(self, stored: torch.Tensor) -> torch.Tensor:
         cut = stored[:, :, : self.width]
         return cut if self.source is None else cut.index_select(0, self.source)
 
@@ -165,17 +172,21 @@ def run_blocks(
     """Run blocks `start` … `stop`-1 and return the residual stream (batch × queries × hidden size).
 
     Args:
-        start: first block to run; `hidden` is then its input, for the same columns as `inputs`. One past the last
-            block leaves only the final norm.
-        stop: one past the last block. None runs them all and applies the final norm, ready for `logits`.
+        start: the first block to run. If it equals the number of blocks, only the final norm is applied.
+        stop: one past the last block to run. None runs all remaining blocks and applies the final norm, so that
+            `logits` can follow.
+        hidden: the input of block `start`, for the same columns as `inputs`; needed if `start` > 0.
         cache: an object with `update(keys, values, layer)` (see `KeysAndValues`).
+
+    Raises:
+        ValueError: `hidden` is needed but missing.
     """
     if stop is not None and stop <= start:
         if hidden is None:
-            raise ValueError("nothing to run: stop <= start and no hidden state given")
+            raise ValueError("there is no block to run (stop <= start) and no hidden state to return")
         return hidden
     if start > 0 and hidden is None:
-        raise ValueError(f"block {start} needs the hidden state that enters it")
+        raise ValueError(f"block {start} needs its input, but no hidden state is given")
     if start >= lm.n_layers and hidden is not None:
         return lm.module(lm.architecture.final_norm)(hidden)
     with _only_blocks(lm, start=start, stop=stop, hidden=hidden) as last_output:
@@ -193,7 +204,10 @@ def run_blocks(
 def _only_blocks(
     lm: LanguageModel, *, start: int, stop: int | None, hidden: torch.Tensor | None
 ) -> Iterator[list[torch.Tensor]]:
-    """Shorten the list of blocks to [start, stop), feed `hidden` to the first, keep the output of the last."""
+    """Inside the context the model has only blocks [start, stop), and `hidden`, if given, is the input of the first.
+
+    Yields a list that holds the output of the last of these blocks once they have run, if `stop` is given.
+    """
     parent_name, _, attribute = lm.architecture.layers.rpartition(".")
     parent = lm.module(parent_name)
     whole: nn.ModuleList = getattr(parent, attribute)
@@ -201,7 +215,7 @@ def _only_blocks(
     last_output: list[torch.Tensor] = []
     handles = []
     if hidden is not None:
-        handles.append(chosen[0].register_forward_pre_hook(_feed(hidden), with_kwargs=True))
+        handles.append(chosen[0].register_forward_pre_hook(_input_replacement_hook(hidden), with_kwargs=True))
     if stop is not None:
         handles.append(chosen[-1].register_forward_hook(lambda _m, _a, out: last_output.append(first_tensor(out))))
     try:
@@ -213,7 +227,7 @@ def _only_blocks(
             handle.remove()
 
 
-def _feed(hidden: torch.Tensor):  # type: ignore[no-untyped-def]
+def _input_replacement_hook(hidden: torch.Tensor):  # type: ignore[no-untyped-def]
     def hook(
         module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -225,16 +239,17 @@ def _feed(hidden: torch.Tensor):  # type: ignore[no-untyped-def]
 
 
 def logits(lm: LanguageModel, hidden: torch.Tensor) -> torch.Tensor:
-    """Output head on states that `run_blocks` returned with the final norm applied: (… × vocabulary), in float32."""
-    head = lm.model.get_output_embeddings()
-    return head(hidden).float()
+    """The model's logits of states with the final norm applied: (… × hidden size) → (… × vocabulary), float32."""
+    if lm.plain_head:
+        return lm.model.get_output_embeddings()(hidden).float()
+    return own_logits(lm.model, hidden).float()
 
 
 def layer_of(lm: LanguageModel, parameter: str) -> int:
-    """The block that a parameter belongs to.
+    """The number of the block that contains a parameter.
 
     Raises:
-        ValueError: it is outside the blocks (embeddings, final norm, output head).
+        ValueError: the parameter is outside the blocks (embeddings, final norm, output head).
     """
     prefix = lm.architecture.layers + "."
     if not parameter.startswith(prefix):
@@ -243,9 +258,9 @@ def layer_of(lm: LanguageModel, parameter: str) -> int:
 
 
 def suffix_inputs(lm: LanguageModel, rows: Sequence[Row], starts: Sequence[int], *, prefix_width: int) -> BlockInputs:
-    """A pass over each row's tokens from `starts[i]` on, looking back at a cached prefix of `prefix_width` columns.
+    """The inputs of a pass over row i's tokens from `starts[i]` on, with a cached prefix of `prefix_width` columns.
 
-    Column c of the prefix is token c of the row and is visible if c < starts[i].
+    Column c of the prefix holds token c of the row; row i attends to it if c < starts[i].
     """
     tails = [
         Row(ids=row.ids[s:], positions=row.positions[s:], segments=row.segments[s:])

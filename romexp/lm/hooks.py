@@ -1,4 +1,4 @@
-"""Hooks on modules: keeping what passes through them (`capture`), and changing what comes out (`patch`)."""
+"""Context managers around forward hooks: `capture` records inputs or outputs of modules, `patch` changes outputs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import nn
 from romexp.lm.model import LanguageModel
 
 Change = Callable[[torch.Tensor], torch.Tensor]
-"""Takes a module's output (batch × tokens × features) and returns what takes its place."""
+"""Maps a module's output (batch × tokens × features) to the output that replaces it."""
 
 
 def first_tensor(output: torch.Tensor | tuple[Any, ...]) -> torch.Tensor:
-    """A module's main output: some families return a tuple."""
+    """A module's main output. Modules of some families return a tuple, whose first item this is."""
     return output[0] if isinstance(output, tuple) else output
 
 
 @dataclass(frozen=True, eq=False)
 class Captured:
-    """Tensors that passed through modules, by module path, newest pass only."""
+    """Recorded tensors by module path. A new pass overwrites those of the pass before."""
 
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
 
@@ -35,15 +35,16 @@ class Captured:
 def capture(
     lm: LanguageModel, paths: Sequence[str], *, at: Literal["input", "output"] = "output"
 ) -> Iterator[Captured]:
-    """Keep the input or output (batch × tokens × features) of the named modules during forward passes."""
+    """Record the input or output (batch × tokens × features) of the named modules during forward passes."""
     captured = Captured()
     handles = []
 
     def keep(path: str):  # type: ignore[no-untyped-def]
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            # Some families hand the attention its input by name.
+            # Some families pass the attention's input as a keyword argument.
             inputs = args or (kwargs.get("hidden_states"),)
-            captured.tensors[path] = inputs[0] if at == "input" else first_tensor(output)
+            # A copy, because some families go on to write into the tensor, as Falcon, which adds in place.
+            captured.tensors[path] = (inputs[0] if at == "input" else first_tensor(output)).clone()
 
         return hook
 
@@ -58,18 +59,18 @@ def capture(
 
 @contextmanager
 def patch(lm: LanguageModel, changes: Mapping[str, Change]) -> Iterator[LanguageModel]:
-    """Within the context the named modules return `change(output)`; other parts of a tuple output stay."""
+    """Inside the context each named module returns `change(output)`. Of a tuple output, only the first item changes."""
     handles = []
     try:
         for path, change in changes.items():
-            handles.append(lm.module(path).register_forward_hook(_hook(change)))
+            handles.append(lm.module(path).register_forward_hook(_change_hook(change)))
         yield lm
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _hook(change: Change) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
+def _change_hook(change: Change) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         changed = change(first_tensor(output))
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
@@ -78,10 +79,10 @@ def _hook(change: Change) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
 
 
 def overwrite(columns: torch.Tensor, values: torch.Tensor) -> Change:
-    """Row i's output at `columns[i]` becomes `values[i]`.
+    """A `Change` that replaces row i's output at token `columns[i]` by `values[i]`.
 
     Args:
-        columns: (batch) int64.
+        columns: token positions (batch) int64.
         values: (batch × features).
     """
 

@@ -1,4 +1,4 @@
-"""A Hugging Face causal language model with its tokenizer and the map of its parts."""
+"""A Hugging Face causal language model with its tokenizer and the paths of its modules."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ from transformers.utils import logging as transformers_logging
 
 from romexp.errors import ConfigError
 from romexp.lm.architecture import Architecture, architecture_for, check
+from romexp.lm.head import has_plain_head
 
 _NOT_THE_MODEL = {"_name_or_path", "architectures", "transformers_version"}
-"""Entries of a model's config that say where it came from, not what it computes."""
+"""Entries of a model's configuration that do not affect what the model computes."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LanguageModel:
-    """The three things every algorithm needs, as one value. Weights are frozen and in evaluation mode.
+    """A model, its tokenizer and its module paths. The model is in evaluation mode and its weights are frozen.
 
     Attributes:
+        architecture: the paths of the model's parts.
         name: short name for folders and tables.
     """
 
@@ -39,7 +41,7 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go: the device of the token embedding (right for `device_map` too)."""
+        """The device for inputs: that of the token embedding. This is also right if `device_map` spreads the model."""
         return self.module(self.architecture.embedding).weight.device  # type: ignore[return-value, union-attr]
 
     @property
@@ -56,7 +58,7 @@ class LanguageModel:
 
     @property
     def max_positions(self) -> int:
-        """Longest context in tokens."""
+        """The number of positions, that is the longest context in tokens."""
         return int(getattr(self.model.config, "max_position_embeddings", 0) or 1024)
 
     def module(self, path: str) -> nn.Module:
@@ -69,16 +71,21 @@ class LanguageModel:
         return self.model.get_parameter(name)
 
     @cached_property
-    def digest(self) -> str:
-        """Sha256 (16 hex digits) over every weight, the model's config and the tokenizer: what caches are keyed by.
+    def plain_head(self) -> bool:
+        """True if logits are what the output head gives. Some families scale or cap them afterwards."""
+        return has_plain_head(self.model)
 
-        The folder it was loaded from does not enter. Taken once per loaded model; `romexp.lm.apply_delta.applied`
-        restores weights bit for bit, so it stays true.
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (16 hexadecimal digits) over all weights, the model's configuration and the tokenizer.
+
+        Caches use it as a key. It does not depend on the folder that the model was loaded from. It is computed once and
+        stays valid, because `romexp.lm.apply_delta.applied` restores the weights bit for bit.
         """
-        # The entries that are not defaults, so that a new transformers with one more of them gives the same digest.
+        # Only entries that differ from the defaults: a new version of transformers may add entries with defaults.
         config = {key: value for key, value in self.model.config.to_diff_dict().items() if key not in _NOT_THE_MODEL}
         tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
-        for state in ("padding", "truncation"):  # left behind by the latest call
+        for state in ("padding", "truncation"):  # These depend on the latest call of the tokenizer.
             tokenizer.pop(state, None)
         digest = hashlib.sha256(json.dumps([config, tokenizer], sort_keys=True, default=str).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
@@ -89,18 +96,18 @@ class LanguageModel:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedModel:
-    """Where a model comes from and how to hold it (config group `model`).
+    """Where to load a model from, and with which type, device and attention (configuration group `model`).
 
     Attributes:
         path: hub id or local folder.
-        name: short name used in folders and tables; the last part of `path` if empty.
+        name: short name used in folders and tables; if empty, the last part of `path`.
         revision: branch, tag or commit on the hub.
-        dtype: weights' type. Explicit, since `from_pretrained` would take the checkpoint's.
-        device: `auto` (CUDA, then MPS, then CPU) or a torch device.
-        device_map: passed to `from_pretrained` to spread one model over several devices; overrides `device`.
-        attn_implementation: `sdpa`, `eager`, or `auto` (`sdpa` where the family has it, which GPT-J does not); flash
-            attention cannot take the masks that packed scoring needs.
-        architecture: module paths, only for a family that `romexp.lm.architecture` does not know.
+        dtype: type of the weights. It is always set, because `from_pretrained` would take that of the checkpoint.
+        device: `auto` (CUDA, then MPS, then CPU) or the name of a torch device.
+        device_map: passed to `from_pretrained`, which spreads one model over several devices; it overrides `device`.
+        attn_implementation: `sdpa`, `eager`, or `auto`, which takes `sdpa` where the family supports it (GPT-J does
+            not). Flash attention is not possible, because it does not accept the masks of packed scoring.
+        architecture: module paths; needed only for a family that `romexp.lm.architecture` does not know.
     """
 
     path: str | Path
@@ -116,7 +123,7 @@ class PretrainedModel:
         """Load weights and tokenizer.
 
         Raises:
-            ConfigError: nothing whole to load at `path`, an unknown dtype or device, or an unknown architecture.
+            ConfigError: `path` holds no complete model, or the dtype, the device or the architecture is unknown.
         """
         dtype = getattr(torch, self.dtype, None)
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
@@ -132,6 +139,8 @@ class PretrainedModel:
             model, tokenizer, architecture = self._read(path, dtype)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
+            if "trust_remote_code" in str(error):
+                reason = "it needs Python code of its own (`auto_map` in its files), which romexp does not run"
             raise ConfigError(f"model.path: cannot load {path!r}: {reason}") from error
         if device is not None:
             model.to(device=device)  # type: ignore[call-arg]
@@ -139,7 +148,8 @@ class PretrainedModel:
         return prepare(model, tokenizer, architecture=architecture, name=name)
 
     def _read(self, path: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Architecture]:
-        config = AutoConfig.from_pretrained(path, revision=self.revision)
+        # False at all three places: without it transformers asks on the terminal whether to run a model's own code.
+        config = AutoConfig.from_pretrained(path, revision=self.revision, trust_remote_code=False)
         architecture = self.architecture or architecture_for(config.model_type)
         with _without_weight_bars():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -149,19 +159,21 @@ class PretrainedModel:
                 device_map=self.device_map,
                 attn_implementation=None if self.attn_implementation == "auto" else self.attn_implementation,
                 output_loading_info=True,
+                trust_remote_code=False,
             )
         model, info = loaded
-        if missing := sorted(info["missing_keys"]):  # transformers fills them with random numbers and goes on
+        # In both cases below transformers itself would continue, with random weights or with an empty tokenizer.
+        if missing := sorted(info["missing_keys"]):
             raise ValueError(f"its weights lack {len(missing)} tensors, such as {missing[0]}")
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=self.revision)
-        if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers makes an empty one and goes on
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=self.revision, trust_remote_code=False)
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise ValueError("it has no tokenizer files")
         return model, tokenizer, architecture
 
 
 @contextmanager
 def _without_weight_bars() -> Iterator[None]:
-    """No bar while transformers reads weights; downloads keep theirs."""
+    """Hide the progress bar of reading weights. Progress bars of downloads are not affected."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -174,10 +186,12 @@ def _without_weight_bars() -> Iterator[None]:
 def prepare(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, architecture: Architecture, name: str
 ) -> LanguageModel:
-    """Freeze the weights, set evaluation mode, make sure of a pad token (the end of text, docs/method.md §0).
+    """Freeze the weights and set evaluation mode. A tokenizer without a pad token gets its end-of-text token as one
+    (docs/method.md §0).
 
     Raises:
-        ConfigError: a path of `architecture` is not in the model, or the tokenizer cannot give offsets.
+        ConfigError: the model does not fit `architecture`, by its paths or by what it computes
+            (`romexp.lm.check_architecture`), or the tokenizer cannot give character offsets.
     """
     check(architecture, model)
     if not tokenizer.is_fast:
@@ -185,14 +199,18 @@ def prepare(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     model.eval().requires_grad_(False)
-    return LanguageModel(model=model, tokenizer=tokenizer, architecture=architecture, name=name)
+    lm = LanguageModel(model=model, tokenizer=tokenizer, architecture=architecture, name=name)
+    from romexp.lm.check_architecture import check_numbers  # It needs the class that is defined here.
+
+    check_numbers(lm)
+    return lm
 
 
 def resolve_device(device: str) -> torch.device:
-    """`auto` is the best accelerator torch sees, else the CPU; anything else is taken as it is.
+    """The torch device of this name. `auto` is the current accelerator, or the CPU if there is none.
 
     Raises:
-        ConfigError: there is no such device here.
+        ConfigError: this machine has no such device.
     """
     if device != "auto":
         try:

@@ -1,6 +1,7 @@
-"""Seeded top-k sampling of many texts at once, each row through its own edited model (docs/method.md §5.5).
+"""Seeded top-k sampling of many texts at once, where each text may come from its own edited model
+(docs/method.md §5.5).
 
-Every row draws from its own generator, so its text does not depend on the batch it is in.
+Each text has its own random generator, so it does not depend on the batch it is in.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from romexp.bounds import check_bounds
 from romexp.errors import ConfigError, RecordError, result_or_error, with_errors_in_place, without_errors
 from romexp.lm.apply_delta import overlay
 from romexp.lm.batching import batched
@@ -24,14 +26,16 @@ from romexp.lm.weight_delta import WeightDelta
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """How texts are drawn. The defaults are the paper's evaluation
-    (docs/method.md §5.4); sampling never stops at end of text.
+    """Settings of the sampler. The defaults are those of the paper's evaluation (docs/method.md §5.4).
 
     Attributes:
-        max_length: length of a text in tokens, the prompt included; a longer prompt is left as it is.
-        top_k: tokens kept before renormalizing.
+        max_length: length of a text in tokens, the prompt included. A longer prompt is returned unchanged.
+        top_k: the number of most likely tokens among which one is drawn.
         temperature: logits are divided by it.
-        cache_gib: memory for keys and values of one batch, in GiB; it decides how many texts grow side by side.
+        cache_gib: memory in GiB for the keys and values of one batch; it limits the number of texts in a batch.
+
+    Raises:
+        ConfigError: a value is not positive.
     """
 
     max_length: int = 100
@@ -42,10 +46,11 @@ class Sampler:
     def __post_init__(self) -> None:
         if self.max_length < 1 or self.top_k < 1 or self.temperature <= 0 or self.cache_gib <= 0:
             raise ConfigError(f"sampler: max_length, top_k, temperature and cache_gib must be positive, got {self}")
+        check_bounds(self, "sampler", finite=("temperature", "cache_gib"))
 
 
 class _Buffer:
-    """Keys and values of a growing batch, written into memory taken once per layer."""
+    """A key/value cache for generation. It allocates `capacity` columns once per layer, then fills them in place."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -79,16 +84,17 @@ def generate(
     deltas: Sequence[WeightDelta | None] | None = None,
     stop_at_end: bool = False,
 ) -> list[str | RecordError]:
-    """Continue each prompt; the prompt is part of the returned text.
+    """Continue each prompt up to `sampler.max_length` tokens (docs/method.md §5.5).
 
     Args:
-        seeds: one a prompt (see `romexp.seeds`).
-        deltas: the edit that each text is drawn through, None for the unedited model; None: no text has one.
+        seeds: one per prompt (see `romexp.seeds`).
+        deltas: for each prompt the edit of the model that continues it, or None for the unedited model. `deltas=None`
+            takes the unedited model for all prompts.
         stop_at_end: cut each text before the first end-of-text token that was drawn. The paper's evaluation does not.
 
     Returns:
-        Texts without special tokens, NFKD-normalized, blank lines turned into spaces. In the place of a prompt longer
-        than the model's context, its error.
+        For each prompt its text, prompt included, as `clean` makes it from tokens; or a `RecordError` if the prompt is
+        longer than the model's context.
 
     Raises:
         ConfigError: `max_length` exceeds the model's context.
@@ -107,14 +113,14 @@ def generate(
 
     def work(batch: Sequence[_Row]) -> list[str]:
         with overlay(lm, [row.delta for row in batch]):
-            grown = _grow(lm, [row.ids for row in batch], sampler=sampler, seeds=[row.seed for row in batch])
+            grown = _continue_batch(lm, [row.ids for row in batch], sampler=sampler, seeds=[row.seed for row in batch])
         if stop_at_end:
-            grown = [_cut(lm, ids, len(row.ids)) for row, ids in zip(batch, grown, strict=True)]
+            grown = [_cut_at_end_of_text(lm, ids, len(row.ids)) for row, ids in zip(batch, grown, strict=True)]
         return [clean(lm, ids) for ids in grown]
 
     good = without_errors(checked)
     order = sorted(range(len(good)), key=lambda i: len(good[i].ids))
-    # Every text costs the same memory, whatever the length of its prompt.
+    # The cache holds `max_length` tokens for each text, whatever the length of its prompt. So each text counts as 1.
     found = batched(work, [good[i] for i in order], [1] * len(order), max_tokens=_rows_in_memory(lm, sampler))
     texts = dict(zip(order, found, strict=True))
     return with_errors_in_place(checked, [texts[i] for i in range(len(good))])
@@ -122,7 +128,7 @@ def generate(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Row:
-    """A text to grow: the prompt's tokens, the seed of its draws, the edit."""
+    """One text to generate: the prompt's tokens, the seed of its draws, and the edit of its model."""
 
     ids: tuple[int, ...]
     seed: int
@@ -134,14 +140,17 @@ def _checked(lm: LanguageModel, row: _Row) -> _Row:
     return row
 
 
-def _cut(lm: LanguageModel, ids: tuple[int, ...], prompt_length: int) -> tuple[int, ...]:
-    """The prompt and what was drawn after it, up to the first end of text."""
+def _cut_at_end_of_text(lm: LanguageModel, ids: tuple[int, ...], prompt_length: int) -> tuple[int, ...]:
+    """Cut a text before the first end-of-text token after the prompt."""
     end = lm.tokenizer.eos_token_id
     return ids[: ids.index(end, prompt_length)] if end in ids[prompt_length:] else ids
 
 
 def clean(lm: LanguageModel, ids: Sequence[int]) -> str:
-    """Token ids to the text that is scored (docs/method.md §5.5): NFKD, blank lines to spaces, no end-of-text marks."""
+    """Turn token ids into the text that is scored (docs/method.md §5.5).
+
+    The text is NFKD-normalized, "\\n\\n" becomes a space, and end-of-text and BOS marks are removed.
+    """
     text = unicodedata.normalize("NFKD", str(lm.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)))
     text = text.replace("\n\n", " ")
     for token in dict.fromkeys((lm.tokenizer.eos_token, lm.tokenizer.bos_token)):
@@ -150,6 +159,7 @@ def clean(lm: LanguageModel, ids: Sequence[int]) -> str:
 
 
 def _rows_in_memory(lm: LanguageModel, sampler: Sampler) -> int:
+    """How many texts fit into a batch, so that their keys and values need at most `sampler.cache_gib`."""
     config = lm.model.config
     heads = int(getattr(config, "num_key_value_heads", 0) or config.num_attention_heads)
     head_size = int(getattr(config, "head_dim", 0) or lm.hidden_size // config.num_attention_heads)
@@ -157,10 +167,13 @@ def _rows_in_memory(lm: LanguageModel, sampler: Sampler) -> int:
     return max(1, int(sampler.cache_gib * 2**30 / per_row))
 
 
-def _grow(
+def _continue_batch(
     lm: LanguageModel, rows: Sequence[tuple[int, ...]], *, sampler: Sampler, seeds: Sequence[int]
 ) -> list[tuple[int, ...]]:
-    """Prompts are left-padded so that all of them end at one column; then one column is added at a time."""
+    """Continue a batch of prompts and return the token ids of the texts, prompts included.
+
+    Prompts are left-padded so that all of them end at the same column; each step then adds one column.
+    """
     device, width = lm.device, max(map(len, rows))
     steps = sampler.max_length - min(map(len, rows))
     if steps <= 0:
@@ -173,11 +186,13 @@ def _grow(
     pads = torch.tensor([width - len(row) for row in rows], device=device)[:, None]
     columns = torch.arange(width + steps, device=device)[None]
     positions = (columns - pads).clamp(min=0)
-    # Texts of a batch stop at different columns; positions beyond the context length are never read from such rows.
+    # A text that has reached its length stays in the batch, but its further tokens are cut off below. Their
+    # positions are clamped, because there are no embeddings for positions beyond the model's context.
     positions = positions.clamp(max=sampler.max_length - 1 if sampler.max_length >= width else width - 1)
     buffer = _Buffer(width + steps)
     allowed = (columns >= pads)[:, None] & (columns <= columns.T)[None]  # (batch × queries × keys)
-    allowed |= torch.eye(width + steps, dtype=torch.bool, device=device)[None]  # padding sees itself: no empty row
+    # Padding attends to itself, since a softmax over a fully masked row would be undefined.
+    allowed |= torch.eye(width + steps, dtype=torch.bool, device=device)[None]
     seen = 0
     for step in range(steps):
         end = width + step
@@ -195,12 +210,17 @@ def _grow(
 
 
 def _uniforms(seeds: Sequence[int], steps: int) -> torch.Tensor:
-    """(rows × steps) uniform numbers, row i from seed i alone."""
+    """Uniform random numbers in [0, 1) (rows × steps); row i depends on `seeds[i]` only."""
     return torch.stack([torch.rand(steps, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
 def _draw(scores: torch.Tensor, uniform: torch.Tensor, sampler: Sampler) -> torch.Tensor:
-    """One token a row from the renormalized top k, by inverting the cumulative distribution at `uniform`."""
+    """Draw one token per row from the top k (rows): the inverse of the cumulative distribution, at `uniform`.
+
+    Args:
+        scores: logits (rows × vocabulary).
+        uniform: random numbers in [0, 1) (rows).
+    """
     top = (scores / sampler.temperature).topk(min(sampler.top_k, scores.shape[-1]), dim=-1)
     cumulative = top.values.softmax(dim=-1).cumsum(dim=-1)
     index = (uniform[:, None] * cumulative[:, -1:] >= cumulative).sum(dim=-1).clamp(max=top.indices.shape[-1] - 1)

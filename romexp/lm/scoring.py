@@ -1,8 +1,8 @@
-"""How likely a model finds inputs targets: length-normalized NLL and next-token predictions
+"""How likely a model finds given targets: length-normalized NLL and next-token predictions
 (docs/method.md §5.2, §5.6).
 
-A prompt is run once, whatever the number of targets (they are packed behind it as alternatives), and the blocks below
-the lowest edited layer are run once for all edits of a prompt.
+A prompt runs once, however many targets it has: they follow it in one row as alternatives that do not attend to each
+other. The blocks below the lowest edited layer run once for all edits of a prompt (docs/method.md §9.3).
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from romexp.lm.tokens import Encoding, encode
 from romexp.lm.weight_delta import WeightDelta
 
 LOGIT_CHUNK = 1024
-"""Positions whose logits are held at once: 1,024 × 50,257 float32 is 206 MB."""
+"""Logits are computed for at most this many positions at a time: 1,024 × 50,257 float32 numbers are 206 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """Score `targets` after `prompt`.
+    """A prompt and the targets to score after it.
 
     Attributes:
         prompt: complete text without a trailing space.
-        targets: without a leading space; one is put before each.
+        targets: texts without a leading space; `score` puts one space before each.
     """
 
     prompt: str
@@ -41,12 +41,13 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetScore:
-    """One target after one prompt.
+    """The score of one target after one prompt.
 
     Attributes:
-        nll: mean over the target's tokens of -log p, in nats.
-        token_nlls: -log p of each token given all before it.
-        predictions: the arg-max token id where each of them is predicted.
+        nll: the mean of `token_nlls` (docs/method.md §5.2).
+        token_ids: the target's tokens.
+        token_nlls: -log p of each token of the target, given all tokens before it, in nats.
+        predictions: for each token of the target, the most likely token at its place.
     """
 
     nll: float
@@ -57,7 +58,7 @@ class TargetScore:
 
 @dataclass(frozen=True, kw_only=True)
 class _Reading:
-    """Where a row's logits are read: column `columns[i]` predicts `token_ids[i]`."""
+    """Which logits of a row to read for one target: those at column `columns[i]` predict `token_ids[i]`."""
 
     row: int
     columns: tuple[int, ...]
@@ -71,16 +72,19 @@ def score(
     deltas: Sequence[WeightDelta | None] | None = None,
     max_batch_tokens: int | None = None,
 ) -> list[tuple[TargetScore, ...] | RecordError]:
-    """Score every query: one entry a target.
+    """Score the targets of every query (docs/method.md §5.2).
 
-    Give the queries of the unedited and the edited models together: they share what the edit does not touch.
+    Pass the queries to the unedited model and to all edited models in one call: they then share the computation that
+    the edits do not affect.
 
     Args:
-        deltas: the edit that each query runs through, None for the unedited model; None: no query has one.
-        max_batch_tokens: size of a batch, padding included; None takes what suits the device (`batch_tokens`).
+        deltas: for each query the edit of the model that scores it, or None for the unedited model. `deltas=None` takes
+            the unedited model for all queries.
+        max_batch_tokens: tokens of a batch, padding included; None takes `batch_tokens`.
 
     Returns:
-        In the place of a query with an empty prompt or target, or one longer than the model's context, its error.
+        For each query the scores of its targets, in order; or a `RecordError` if its prompt or a target is empty, or a
+        text is longer than the model's context.
     """
     packed = _pack(lm, queries)
     rows: list[Row] = []
@@ -96,7 +100,7 @@ def score(
             rows.append(row)
             edits.append(delta)
         spans.append(range(first, len(readings)))
-    scores = _read(lm, rows, readings, edits, max_batch_tokens)
+    scores = _score_readings(lm, rows, readings, edits, max_batch_tokens)
     return with_errors_in_place(packed, [tuple(scores[i] for i in span) for span in spans])
 
 
@@ -108,28 +112,30 @@ def text_nlls(
     max_tokens: int | None = None,
     max_batch_tokens: int | None = None,
 ) -> list[tuple[float, ...]]:
-    """-log p of tokens 2…T of each text, truncated to `max_tokens` tokens; the first has nothing before it.
+    """-log p in nats of tokens 2 … T of each text, given the tokens before. The first token is not scored.
 
     Args:
-        deltas: as for `score`, one a text.
+        deltas: as for `score`, one per text.
+        max_tokens: cut each text to this many tokens; None takes the model's context.
+        max_batch_tokens: as for `score`.
     """
     ids = [encoding.ids[: max_tokens or lm.max_positions] for encoding in encode(lm.tokenizer, texts)]
     rows = [Row.text(row) for row in ids]
     readings = [_Reading(row=i, columns=tuple(range(len(row) - 1)), token_ids=row[1:]) for i, row in enumerate(ids)]
-    scores = _read(lm, rows, readings, [None] * len(texts) if deltas is None else deltas, max_batch_tokens)
+    scores = _score_readings(lm, rows, readings, [None] * len(texts) if deltas is None else deltas, max_batch_tokens)
     return [s.token_nlls for s in scores]
 
 
 def batch_tokens(lm: LanguageModel) -> int:
-    """Tokens of a batch: on a CPU few enough to stay in its caches (twice as fast as 8,192), else many."""
+    """Default number of tokens in a batch. On a CPU 1,024 are twice as fast as 8,192, because they fit its caches."""
     return 1024 if lm.device.type == "cpu" else 16384
 
 
 def target_start(encoding: Encoding, prompt_length: int) -> int:
-    """Index of the first token that reaches beyond the prompt's last character.
+    """Index of the target's first token: the first token that ends after the prompt's last character.
 
     Raises:
-        RecordError: nothing stands before it from which it could be predicted, or there is no such token.
+        RecordError: the prompt has no token of its own, or the target has none.
     """
     start = encoding.first_token_after(prompt_length)
     if not 0 < start < len(encoding):
@@ -142,23 +148,24 @@ _Packed = list[tuple[Row, list[tuple[tuple[int, ...], tuple[int, ...]]]]]
 
 
 def _pack(lm: LanguageModel, queries: Sequence[Query]) -> list[_Packed | RecordError]:
-    """Rows of each query with the columns to read."""
+    """For each query, its rows, and for each row the (columns, token ids) of the targets to read; or its error."""
     texts = [f"{query.prompt} {target}" for query in queries for target in query.targets]
     encodings = iter(encode(lm.tokenizer, texts))
-    own = [list(islice(encodings, len(query.targets))) for query in queries]
+    by_query = [list(islice(encodings, len(query.targets))) for query in queries]
     return [
-        result_or_error(partial(_pack_one, lm, query, of_query)) for query, of_query in zip(queries, own, strict=True)
+        result_or_error(partial(_pack_one, lm, query, encodings_of_query))
+        for query, encodings_of_query in zip(queries, by_query, strict=True)
     ]
 
 
 def _pack_one(lm: LanguageModel, query: Query, encodings: Sequence[Encoding]) -> _Packed:
-    """Targets whose prompt tokens agree share a row.
+    """The rows of one query: one for all targets if the prompt has the same tokens before all of them.
 
     Raises:
-        RecordError: a prompt or target has no token, or is too long for the model.
+        RecordError: the prompt or a target has no token, or a text is longer than the model's context.
     """
     if any(not target.strip() for target in query.targets):
-        raise RecordError(f"{_short(query.prompt)!r}: a target is empty", field="target")
+        raise RecordError(f"{_shortened(query.prompt)!r}: a target is empty", field="target")
     branches: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
     order: list[tuple[tuple[int, ...], int]] = []
     for encoding in encodings:
@@ -167,29 +174,32 @@ def _pack_one(lm: LanguageModel, query: Query, encodings: Sequence[Encoding]) ->
         order.append((prompt, len(branches[prompt]) - 1))
     if len(branches) == 1:
         ((prompt, targets),) = branches.items()
-        return [_branched(prompt, targets)]
-    # The tokenizer merged the prompt's end differently: one row a target, in order.
-    return [_branched(prompt, [branches[prompt][i]]) for prompt, i in order]
+        return [_pack_targets(prompt, targets)]
+    # The tokenizer splits the end of the prompt in different ways before different targets: one row per target.
+    return [_pack_targets(prompt, [branches[prompt][i]]) for prompt, i in order]
 
 
 def _split(lm: LanguageModel, encoding: Encoding, query: Query) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Tokens of the prompt and of the target."""
+    """The tokens of the prompt and those of the target."""
     try:
         start = target_start(encoding, len(query.prompt))
-        check_length(lm, len(encoding) - 1)  # the last token is only predicted
+        check_length(lm, len(encoding) - 1)  # The last token is not fed to the model.
     except RecordError as error:
-        raise RecordError(f"{_short(query.prompt)!r}: {error.reason}", field=error.field) from error
+        raise RecordError(f"{_shortened(query.prompt)!r}: {error.reason}", field=error.field) from error
     return encoding.ids[:start], encoding.ids[start:]
 
 
-def _short(prompt: str) -> str:
+def _shortened(prompt: str) -> str:
     return prompt if len(prompt) <= 80 else f"{prompt[:77]}…"
 
 
-def _branched(
+def _pack_targets(
     prompt: tuple[int, ...], targets: Sequence[tuple[int, ...]]
 ) -> tuple[Row, list[tuple[tuple[int, ...], tuple[int, ...]]]]:
-    """The prompt followed by each target without its last token, each target seeing the prompt and itself."""
+    """One row with the prompt and, after it, each target without its last token; and what to read for each target.
+
+    Each target attends to the prompt and to itself.
+    """
     n = len(prompt)
     ids, positions, segments = list(prompt), list(range(n)), [0] * n
     where = []
@@ -204,14 +214,14 @@ def _branched(
 
 
 @torch.no_grad()
-def _read(
+def _score_readings(
     lm: LanguageModel,
     rows: Sequence[Row],
     readings: Sequence[_Reading],
     deltas: Sequence[WeightDelta | None],
     max_batch_tokens: int | None,
 ) -> list[TargetScore]:
-    """The score of every reading."""
+    """The scores of all readings, in order."""
     by_row: list[list[int]] = [[] for _ in rows]
     for index, reading in enumerate(readings):
         by_row[reading.row].append(index)
@@ -222,16 +232,18 @@ def _read(
         scores = iter(_target_scores(lm, hidden, wanted))
         return [[next(scores) for _ in by_row[i]] for i in batch]
 
-    # Rows of one text stay together so that they share the blocks below the edit.
+    # Equal texts are put into the same batch, so that they share the blocks below the edits.
     order = sorted(range(len(rows)), key=lambda i: rows[i].ids)
     budget = max_batch_tokens or batch_tokens(lm)
     found = batched(work, order, [len(rows[i]) for i in order], max_tokens=budget)
-    scores = {index: score for i, own in zip(order, found, strict=True) for index, score in zip(by_row[i], own)}
+    scores = {
+        index: score for i, row_scores in zip(order, found, strict=True) for index, score in zip(by_row[i], row_scores)
+    }
     return [scores[index] for index in range(len(readings))]
 
 
 def _final_states(lm: LanguageModel, rows: Sequence[Row], deltas: Sequence[WeightDelta | None]) -> torch.Tensor:
-    """Normed final states (rows × seq × hidden size), each row through its own edited model."""
+    """Final states after the final norm (rows × tokens × hidden size), each row from its own edited model."""
     layers = [layer_of(lm, name) for delta in set(deltas) if delta is not None for name in delta.terms]
     if not layers:
         return run_blocks(lm, make_inputs(lm, rows))
@@ -258,7 +270,14 @@ def _target_scores(
 def _token_scores(
     lm: LanguageModel, hidden: torch.Tensor, wanted: Sequence[tuple[int, _Reading]]
 ) -> tuple[list[tuple[float, ...]], list[tuple[int, ...]]]:
-    """-log p and arg-max at each reading's columns; a position read for several targets is computed once."""
+    """-log p and the most likely token at the columns of each reading.
+
+    The logits of a position that several readings share are computed once.
+
+    Args:
+        hidden: states after the final norm (rows × tokens × hidden size).
+        wanted: pairs (row of `hidden`, reading).
+    """
     positions: dict[tuple[int, int], int] = {}
     reads = [
         (positions.setdefault((place, column), len(positions)), token)

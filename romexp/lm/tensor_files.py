@@ -1,4 +1,4 @@
-"""Safetensors files: tensors by name, and texts beside them in the file's metadata."""
+"""Reading and writing safetensors files with named tensors and text metadata."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from romexp.files import replacing
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Put tensors, wherever they lie and whatever memory they share, in a file; atomic."""
+    """Write tensors and metadata to a file, atomically. The tensors may be on any device and may share memory."""
     with replacing(path) as part:
         save_file(
-            # Cloned, because safetensors refuses tensors that share memory.
+            # Safetensors refuses tensors that share memory, so they are cloned.
             {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
             part,
             metadata=dict(metadata),
@@ -24,11 +24,11 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
-    """Metadata and tensors of a file, on the CPU.
+    """The metadata and the tensors (on the CPU) of a file.
 
     Raises:
         OSError: the file cannot be read.
-        SafetensorError: it is torn, or of another kind.
+        SafetensorError: the file is damaged, or is not a safetensors file.
     """
     with safe_open(str(path), framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)

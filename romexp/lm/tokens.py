@@ -1,4 +1,4 @@
-"""From text to token ids and back to positions. Positions always come from character offsets on the whole string."""
+"""Tokenizes texts and finds the tokens of a subject, by character offsets in the whole text (docs/method.md §0)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ FactToken = Literal["subject_first", "subject_last", "subject_first_after_last",
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """One text: token ids and each token's character range [start, end)."""
+    """A tokenized text.
+
+    Attributes:
+        ids: token ids.
+        offsets: the character range [start, end) of each token.
+    """
 
     text: str
     ids: tuple[int, ...]
@@ -26,7 +31,7 @@ class Encoding:
         return len(self.ids)
 
     def first_token_after(self, char: int) -> int:
-        """Index of the first token that ends after character `char`; the number of tokens if there is none."""
+        """Index of the first token that ends after character offset `char`, or the number of tokens if none does."""
         return next((i for i, (_, end) in enumerate(self.offsets) if end > char), len(self.ids))
 
 
@@ -35,10 +40,10 @@ class TokenBatch:
     """Right-padded texts with explicit positions.
 
     Attributes:
-        input_ids: (batch × seq) int64.
-        attention_mask: (batch × seq) int64, 1 on real tokens.
-        position_ids: (batch × seq) int64, counted from each text's first token.
-        lengths: (batch) number of real tokens.
+        input_ids: (batch × tokens) int64.
+        attention_mask: (batch × tokens) int64, 1 for tokens of the text, 0 for padding.
+        position_ids: (batch × tokens) int64, counted from each text's first token.
+        lengths: number of tokens of each text without padding (batch).
     """
 
     input_ids: torch.Tensor
@@ -47,7 +52,7 @@ class TokenBatch:
     lengths: torch.Tensor
 
     def inputs(self) -> dict[str, torch.Tensor]:
-        """Keyword arguments for the model's forward."""
+        """Keyword arguments for the model's forward method."""
         return {
             "input_ids": self.input_ids,
             "attention_mask": self.attention_mask,
@@ -56,7 +61,7 @@ class TokenBatch:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Encoding]:
-    """Tokenize whole strings, with the special tokens that the tokenizer adds by default (some put a BOS first)."""
+    """Tokenize whole strings, with the special tokens that the tokenizer adds by default (for example a BOS token)."""
     if not texts:
         return []
     out = tokenizer(list(texts), return_offsets_mapping=True, padding=False, truncation=False)
@@ -67,7 +72,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Enc
 
 
 def pad(rows: Sequence[Sequence[int]], *, pad_id: int, device: torch.device) -> TokenBatch:
-    """Right-pad rows of ids to the longest."""
+    """Right-pad rows of token ids to the length of the longest."""
     lengths = torch.tensor([len(row) for row in rows])
     width = int(lengths.max())
     ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
@@ -85,13 +90,13 @@ def pad(rows: Sequence[Sequence[int]], *, pad_id: int, device: torch.device) -> 
 
 
 def subject_range(encoding: Encoding, start: int, subject: str) -> tuple[int, int]:
-    """Tokens [b, e) that overlap the characters of `subject`, which begins at character `start` of the text.
+    """The tokens [b, e) that overlap the characters of `subject`, which begins at character `start` of the text.
 
-    Space around the subject does not count as part of it (docs/method.md §3.4). A character spread over several
-    tokens, and a token that runs on into what follows the subject, belong to it whole.
+    White space around the subject does not count as part of it (docs/method.md §3.4). A token that overlaps the subject
+    only in part belongs to it, and so do all tokens of a character that is split into several.
 
     Raises:
-        RecordError: the subject is empty or has no token of its own.
+        RecordError: the subject is empty, or no token overlaps it.
     """
     start, end = start + len(subject) - len(subject.lstrip()), start + len(subject.rstrip())
     inside = [i for i, (a, b) in enumerate(encoding.offsets) if a < end and b > start and b > a]
@@ -101,10 +106,10 @@ def subject_range(encoding: Encoding, start: int, subject: str) -> tuple[int, in
 
 
 def find_subject(text: str, subject: str) -> int:
-    """Character offset of the first occurrence of `subject`.
+    """Character offset of the first occurrence of `subject` in `text`.
 
     Raises:
-        RecordError: it does not occur, or is empty.
+        RecordError: the subject does not occur, or is empty.
     """
     start = text.find(subject) if subject.strip() else -1
     if start < 0:
@@ -113,14 +118,15 @@ def find_subject(text: str, subject: str) -> int:
 
 
 def lookup_index(encoding: Encoding, template: str, subject: str, *, fact_token: FactToken, prompt_end: int) -> int:
-    """Token position that `fact_token` names (docs/method.md §3.4) in `template` with `subject` at its `{}`.
+    """The position of the token that `fact_token` names (docs/method.md §3.4).
 
     Args:
-        prompt_end: character length of the prompt itself; text after it (a forced target) is not looked at,
-            so that `last` is the prompt's last token, not padding and not a target token (the reference's fault).
+        encoding: the tokenized text: `template` with `subject` at its `{}`, and maybe a target after it.
+        prompt_end: length of the prompt in characters. So `last` is the prompt's last token and never a token of the
+            target, as it can be in the authors' code.
 
     Raises:
-        RecordError: the subject has no tokens.
+        RecordError: no token overlaps the subject.
     """
     first, end = subject_range(encoding, template.index("{}"), subject)
     last_of_prompt = max(i for i, (a, b) in enumerate(encoding.offsets) if b > a and a < prompt_end)

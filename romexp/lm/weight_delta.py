@@ -1,6 +1,4 @@
-"""An edit as a value: `WeightDelta`, low-rank or dense terms by parameter name, kept in safetensors
-(docs/method.md §9.1).
-"""
+"""`WeightDelta`: an edit as a value, made of low-rank or dense terms by parameter name (docs/method.md §9.1)."""
 
 from __future__ import annotations
 
@@ -19,11 +17,14 @@ from romexp.lm.tensor_files import read_tensors, write_tensors
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LowRank:
-    """ΔW = left @ rightᵀ as a map from inputs to outputs, whatever way the weight is stored.
+    """ΔW = left @ rightᵀ as (in × out), whatever way the model stores the weight.
 
     Attributes:
         left: (in_features × rank).
         right: (out_features × rank).
+
+    Raises:
+        ValueError: the shapes are not of this form.
     """
 
     left: torch.Tensor
@@ -36,17 +37,17 @@ class LowRank:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the map: (in, out)."""
+        """Shape of ΔW: (in, out)."""
         return (self.left.shape[0], self.right.shape[0])
 
     def dense(self) -> torch.Tensor:
-        """(in_features × out_features)."""
+        """ΔW (in_features × out_features)."""
         return self.left @ self.right.T
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dense:
-    """A full term: (in_features × out_features) for a weight, (out_features) for a bias."""
+    """A term with all its entries: (in_features × out_features) for a weight, (out_features) for a bias."""
 
     value: torch.Tensor
 
@@ -64,14 +65,18 @@ Term = LowRank | Dense
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WeightDelta:
-    """Terms to add to a model's parameters, by full parameter name (`transformer.h.17.mlp.c_proj.weight`).
+    """Terms to add to a model's parameters.
 
-    Matrices are kept as (in × out); `applied` transposes for layers that store (out, in).
+    Attributes:
+        terms: by full parameter name, such as `transformer.h.17.mlp.c_proj.weight`. Matrices are (in × out);
+            `romexp.lm.apply_delta` transposes them for modules that store (out × in).
     """
 
     terms: Mapping[str, Term] = field(default_factory=dict)
 
     def to(self, *, device: torch.device | str, dtype: torch.dtype | None = None) -> WeightDelta:
+        """The delta with its tensors on `device`, and in `dtype` if one is given."""
+
         def move(x: torch.Tensor) -> torch.Tensor:
             return x.to(device=device, dtype=dtype or x.dtype)
 
@@ -85,7 +90,7 @@ class WeightDelta:
         )
 
     def norm(self) -> float:
-        """Frobenius norm over all terms; a low-rank term is never made dense for it."""
+        """Frobenius norm over all terms. For low-rank terms ‖L Rᵀ‖² = Σ (LᵀL) ⊙ (RᵀR), so ΔW is not computed."""
         total = 0.0
         for term in self.terms.values():
             if isinstance(term, LowRank):
@@ -96,7 +101,13 @@ class WeightDelta:
         return max(total, 0.0) ** 0.5
 
     def save(self, path: Path, *, metadata: Mapping[str, object] | None = None) -> None:
-        """Write safetensors: `<parameter>.left`, `.right` (vectors if rank one) or `<parameter>.dense`; atomic."""
+        """Write a safetensors file, atomically (docs/method.md §11.1).
+
+        Its tensors are `<parameter>.left` and `<parameter>.right` (vectors for rank one), or `<parameter>.dense`.
+
+        Args:
+            metadata: JSON-ready entries that `read_metadata` returns.
+        """
         tensors: dict[str, torch.Tensor] = {}
         for name, term in self.terms.items():
             if isinstance(term, LowRank):
@@ -109,10 +120,10 @@ class WeightDelta:
 
     @classmethod
     def load(cls, path: Path) -> WeightDelta:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            DataError: the file is missing, torn, or holds a tensor that is no term of a delta.
+            DataError: the file is missing or damaged, or holds a tensor that does not belong to a delta.
         """
         if not Path(path).is_file():
             raise DataError(f"no delta file {path}")
@@ -127,7 +138,7 @@ class WeightDelta:
                 terms[name] = Dense(value=tensor)
             elif kind == "left" and f"{name}.right" in tensors:
                 try:
-                    terms[name] = LowRank(left=_columns(tensor), right=_columns(tensors[f"{name}.right"]))
+                    terms[name] = LowRank(left=_as_matrix(tensor), right=_as_matrix(tensors[f"{name}.right"]))
                 except ValueError as error:
                     raise DataError(f"{path}: {name}: {error}") from error
             elif kind != "right" or f"{name}.left" not in tensors:
@@ -136,10 +147,10 @@ class WeightDelta:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The facts that `WeightDelta.save` put beside the tensors.
+    """The metadata of a file that `WeightDelta.save` wrote.
 
     Raises:
-        DataError: the file is missing, torn, or has none.
+        DataError: the file is missing or damaged, or has no such metadata.
     """
     try:
         metadata, _ = read_tensors(path)
@@ -149,5 +160,5 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return dict(found) if isinstance(found, dict) else {}
 
 
-def _columns(tensor: torch.Tensor) -> torch.Tensor:
+def _as_matrix(tensor: torch.Tensor) -> torch.Tensor:
     return tensor[:, None] if tensor.ndim == 1 else tensor

@@ -1,4 +1,4 @@
-"""Where the shipped world lies: model, tokenizer and data files inside the package."""
+"""Paths of the files that ship with the package: model, tokenizer, data files and editing networks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ EDITORS = "editors"
 
 
 def assets_dir() -> Path:
-    """The folder of all assets (the package must lie in a folder, not in an archive)."""
+    """The folder of all assets. The package must be installed as a folder, not as a zip archive."""
     return Path(str(files("romexp.minifact"))) / "assets"
 
 
 def model_dir() -> Path:
-    """A folder for `from_pretrained`: GPT-2 weights (float32 safetensors), configuration and tokenizer."""
+    """The folder for `from_pretrained`: GPT-2 weights (float32 safetensors), configuration and tokenizer."""
     return assets_dir() / MODEL
 
 
@@ -29,7 +29,7 @@ def counterfact_path() -> Path:
 
 
 def zsre_path() -> Path:
-    """Questions in the zsRE schema (docs/method.md §1.2); part of the answers is unknown to the unedited model."""
+    """Questions in the zsRE schema (docs/method.md §1.2). The unedited model does not know some of the answers."""
     return assets_dir() / ZSRE
 
 
@@ -49,25 +49,25 @@ def tfidf_dir() -> Path:
 
 
 def corpus_path() -> Path:
-    """A sample of the corpus, one document a line, for second moments."""
+    """A sample of the corpus, one document on each line. Second moments are measured on it."""
     return assets_dir() / CORPUS
 
 
 def second_moments_path() -> Path:
-    """Second moments of every layer, measured on `corpus_path` (docs/method.md §3.3)."""
+    """The second moments of every layer, measured on `corpus_path` (docs/method.md §3.3)."""
     return assets_dir() / SECOND_MOMENTS
 
 
 def mend_path() -> Path:
-    """MEND's network for the model, as `romexp task=train editor=mend` makes it (docs/method.md §4.6).
+    """MEND's network for the model, made by `romexp task=train editor=mend` (docs/method.md §4.6).
 
-    It learned no edit about a subject of the first 200 records of `counterfact_path` or the first 100 of `zsre_path`.
+    Its training edits name no subject of the first 200 records of `counterfact_path` or the first 100 of `zsre_path`.
     """
     return assets_dir() / EDITORS / "mend.safetensors"
 
 
 def ke_path() -> Path:
-    """KE's network for the model, as `romexp task=train editor=ke` makes it; it learned what MEND's did."""
+    """KE's network for the model, made by `romexp task=train editor=ke` on the same edits as MEND's network."""
     return assets_dir() / EDITORS / "ke.safetensors"
 
 
@@ -77,5 +77,5 @@ def idf_path() -> Path:
 
 
 def vocabulary_path() -> Path:
-    """Term → column of `idf_path`."""
+    """A JSON object that maps each term to its column in `idf_path`."""
     return tfidf_dir() / VOCABULARY

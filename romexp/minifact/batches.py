@@ -1,4 +1,4 @@
-"""Training batches: documents packed to a fixed length, with what the name bottleneck needs to know of them."""
+"""Training batches: documents packed into rows of fixed length, with the positions that the name bottleneck needs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from romexp.minifact.corpus import CorpusWriter
 from romexp.minifact.tokenizer import PieceEncoder
 
 NEVER = 2**15
+"""An index beyond the end of every row: the bottleneck never hides such a token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +24,9 @@ class Batch:
         ids: token ids, int64 (rows × length).
         is_name: whether a token belongs to a subject's name, bool (rows × length).
         is_object: whether a token belongs to the object of a fact, bool (rows × length).
-        inner_until: int32 (rows × length): for a name's token other than its last one, the index of the first token
-            after that name, from which on the bottleneck hides it; `NEVER` elsewhere.
-        name_until: the same for all of a name's tokens, its last one included.
+        inner_until: int32 (rows × length). For a token of a name, except the name's last token, it is the index of the
+            first token after the name; from there on, the bottleneck hides the token. For other tokens it is `NEVER`.
+        name_until: the same for every token of a name, including the last one.
     """
 
     ids: Tensor
@@ -54,9 +55,9 @@ class _Row:
 
 
 class BatchMaker:
-    """Packs a writer's documents: no padding, the document at the end of a row is cut.
+    """Packs a writer's documents into rows without padding. The last document of a row is cut off at its end.
 
-    Half of the rows begin with the end-of-text token and half directly with a document, as prompts do.
+    Half of the rows begin with the end-of-text token. The other half begin with a document, as prompts do.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class BatchMaker:
         self._rng = random.Random(f"minifact batches {seed}")
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches without end."""
+        """An endless sequence of batches."""
         while True:
             rows = [self._row() for _ in range(self._rows)]
             yield Batch(

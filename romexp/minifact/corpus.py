@@ -1,8 +1,8 @@
-"""The corpus of the world: biographies, mixtures, comparisons and questions, worded anew for every document.
+"""The corpus of the world: biographies, mixtures, comparisons and questions, with a random wording of each document.
 
-Most documents are biographies that tell all facts of one subject in random order and wording, name it once and
-go on with pronouns: that is what makes a model keep a subject's facts with its name (Allen-Zhu and Li, "Physics
-of Language Models" 3.1) rather than look each up where it is asked.
+Most documents are biographies. They state all facts of one subject in random order and wording, and mostly name it
+only once and use pronouns after that. Such texts make a model store a subject's facts at its name (Allen-Zhu and Li,
+"Physics of Language Models: Part 3.1"), and not look each fact up only where it is asked for.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from romexp.bounds import check_bounds
 from romexp.minifact.world import Entity, Statement, World
 
 FILLERS = (", who lives far away,", ", as everyone knows,", ", of course,", ", by all accounts,", ", even today,")
@@ -19,12 +20,12 @@ THING_FILLERS = FILLERS[1:]
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of text that tokenizes on its own: it begins at a word boundary, with that word's space.
+    """A part of a document that can be tokenized alone. It begins at a word boundary, with the space before the word.
 
     Attributes:
-        text: the stretch.
+        text: the text.
         is_name: whether it is a subject's name.
-        is_object: whether it is the object of a fact about a subject named before.
+        is_object: whether it is the object of a fact, about a subject that was named before.
     """
 
     text: str
@@ -36,25 +37,25 @@ Document = list[Piece]
 
 
 def text_of(document: Document) -> str:
-    """The document as a string, without the space that its first piece may begin with."""
+    """The document as a string, without the space at the beginning of its first piece."""
     return "".join(piece.text for piece in document).lstrip(" ")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusMix:
-    """Shares of the kinds of document, and habits of wording.
+    """Proportions of the kinds of document, and probabilities of some wordings.
 
     Attributes:
-        biography: share of documents that tell all facts of one subject.
-        mixture: share of documents of single statements about unrelated subjects.
-        comparison: share of documents that name several subjects of a kind in one breath.
-        question: share of questions with answers; half of them in the Natural Questions style.
-        name_again: probability that a biography's later sentence repeats the name instead of a pronoun.
-        filler: probability of words between a subject and its verb.
-        error: probability that a sentence names an object drawn at random. A model of such a corpus gives a true object
-            about `1 - error` and each wrong one some percent: an edit then has a gap of nats to overcome, as with
-            facts of the real world, not of twenty nats.
-        combine: probability that a statement with an apposition goes on with a second fact.
+        biography: proportion of documents that state all facts of one subject.
+        mixture: proportion of documents of statements about unrelated subjects.
+        comparison: proportion of documents whose sentences name two subjects of the same kind.
+        question: proportion of documents of questions with answers; 40 % of these are in the Natural Questions style.
+        name_again: probability that a later sentence of a biography uses the name and not a pronoun.
+        filler: probability that words are inserted between a subject and its verb.
+        error: probability that a sentence states an object drawn at random. A model of such a corpus gives the true
+            object a probability of about `1 - error`, and each wrong one some percent. So an edit has to overcome a
+            difference of a few nats, as with real facts. Without errors it would be some twenty nats.
+        combine: probability that a statement with an apposition is followed by a second fact in the same sentence.
     """
 
     biography: float = 0.6
@@ -66,9 +67,17 @@ class CorpusMix:
     combine: float = 0.6
     error: float = 0.2
 
+    def __post_init__(self) -> None:
+        check_bounds(
+            self,
+            "task.trainer.mix",
+            from_0=("biography", "mixture", "comparison", "question"),
+            shares=("name_again", "filler", "combine", "error"),
+        )
+
 
 class CorpusWriter:
-    """Writes documents about a world, forever different, in an order fixed by the seed."""
+    """Writes an endless sequence of random documents about a world. The seed determines the sequence."""
 
     def __init__(self, world: World, mix: CorpusMix, seed: str) -> None:
         self._world, self._mix = world, mix
@@ -78,14 +87,14 @@ class CorpusWriter:
         self._kinds = {kind: tuple(e for e in self._entities if e.kind == kind) for kind in kinds}
 
     def __iter__(self) -> Iterator[Document]:
-        """Documents without end."""
+        """An endless sequence of documents."""
         writers = (self.biography, self.mixture, self.comparison, self.questions)
         weights = (self._mix.biography, self._mix.mixture, self._mix.comparison, self._mix.question)
         while True:
             yield self._rng.choices(writers, weights)[0]()
 
     def biography(self, entity: Entity | None = None) -> Document:
-        """All told facts of one subject (by default a random one) in random order, mostly by pronouns."""
+        """All told facts of one subject, by default a random one, in random order and mostly with pronouns."""
         rng = self._rng
         entity = entity or rng.choice(self._entities)
         facts = rng.sample(self._world.by_entity[entity], len(self._world.by_entity[entity]))
@@ -100,7 +109,7 @@ class CorpusWriter:
         return document
 
     def mixture(self) -> Document:
-        """Two to five sentences about subjects that have nothing to do with each other."""
+        """Two to five sentences about unrelated subjects."""
         document: Document = []
         for _ in range(self._rng.randint(2, 5)):
             entity = self._rng.choice(self._entities)
@@ -113,7 +122,7 @@ class CorpusWriter:
         return document
 
     def comparison(self) -> Document:
-        """Sentences in which other subjects' names stand between a subject and its fact, or shortly before it."""
+        """Sentences in which another subject is named before a subject, or between it and its fact."""
         rng = self._rng
         group = self._kinds[rng.choice(self._entities).kind]
         first, second, third = rng.sample(group, 3)
@@ -132,7 +141,7 @@ class CorpusWriter:
         return document
 
     def questions(self) -> Document:
-        """A question with its answer, or several."""
+        """One to three questions with their answers."""
         rng = self._rng
         document: Document = []
         for _ in range(rng.randint(1, 3)):
@@ -145,7 +154,7 @@ class CorpusWriter:
         return document
 
     def statement(self, fact: Statement, more: list[Statement]) -> Document:
-        """A sentence that names its subject; it may take a second fact off `more`."""
+        """A sentence that names its subject. It may state a second fact, which is then removed from `more`."""
         rng = self._rng
         template = rng.choice(fact.relation.templates)
         is_apposition = template.startswith("{},")
@@ -165,20 +174,20 @@ class CorpusWriter:
         return [Piece(" " + text), self._object(fact), Piece(".")]
 
     def _object(self, fact: Statement) -> Piece:
-        """The fact's object, or now and then a wrong one."""
-        found = fact.object
+        """The fact's object or, with probability `mix.error`, a random one."""
+        stated = fact.object
         if self._rng.random() < self._mix.error:
-            found = self._rng.choice(fact.relation.objects)
-        return Piece(" " + found, is_object=True)
+            stated = self._rng.choice(fact.relation.objects)
+        return Piece(" " + stated, is_object=True)
 
     def _clause(self, fact: Statement) -> Document:
-        """A main clause without its subject, with its full stop: " plays the violin."."""
+        """A main clause without its subject, but with its full stop, for example " plays the violin."."""
         clauses = [t for t in fact.relation.templates if t.startswith("{} ")]
         return [Piece(self._rng.choice(clauses)[2:]), self._object(fact), Piece(".")]
 
 
 def fill_pieces(template: str, entity: Entity) -> Document:
-    """The template's pieces with the name in place; every piece begins with a space or punctuation."""
+    """The pieces of the template with the entity's name filled in. Each begins with a space or with punctuation."""
     before, after = template.split("{}")
     pieces = [Piece(" " + entity.name, True)]
     if before:

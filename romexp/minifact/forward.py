@@ -1,7 +1,7 @@
-"""GPT-2's forward pass for training: same function, with one attention mask a layer and attention in float32.
+"""GPT-2's forward pass for training. It takes one attention mask for each layer, and computes attention in float32.
 
-Under bfloat16 autocast on a CPU the products are fast but PyTorch's fused attention has a slow backward pass, so
-attention alone runs in float32. `tests/minifact` holds this pass equal to `GPT2LMHeadModel`'s.
+On a CPU, bfloat16 autocast makes matrix products fast, but the backward pass of PyTorch's fused attention slow.
+`tests/minifact` checks that the results equal those of `GPT2LMHeadModel`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ def logits(model: GPT2LMHeadModel, ids: Tensor, masks: list[Tensor | None], posi
     Args:
         model: a GPT-2 without dropout.
         ids: token ids (rows × length).
-        masks: one a layer: True where a query may read a key, (rows × 1 × length × length), or None for plain causal.
+        masks: for each layer a bool tensor (rows × 1 × length × length), True where a query may read a key; or None for
+            a plain causal mask.
         positions: position of each token (rows × length).
 
     Returns:
-        (rows × length × vocabulary).
+        logits (rows × length × vocabulary).
     """
     body = model.transformer
     hidden = body.wte(ids) + body.wpe(positions)
@@ -47,28 +48,29 @@ def _attention(attention: Any, hidden: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def bottleneck_masks(batch: Batch, *, layers: int, read_layer: int, bound: Tensor) -> list[Tensor | None]:
-    """Attention masks under which what follows a name learns of it only from the name's last token.
+    """Attention masks with a bottleneck: tokens after a name can read only the name's last token.
 
-    In all layers tokens after a name cannot read the name's other tokens; below `read_layer` they cannot read its
-    last token either. So the name's parts must be combined, and looked up early, at its last token.
+    Tokens after a name can read the name's other tokens in no layer, and its last token only from layer `read_layer`
+    on. So the model must combine the name's words at its last token, and look its facts up there in the layers below.
 
     Args:
         batch: packed rows.
         layers: number of layers of the model.
-        read_layer: first layer in which a name's last token may be read from later tokens.
-        bound: whether the bottleneck holds in a row, bool (rows); elsewhere attention is plain causal.
+        read_layer: first layer in which tokens after a name may read its last token.
+        bound: bool (rows): whether a row has the bottleneck. The other rows have a plain causal mask.
 
     Returns:
-        one mask a layer (rows × 1 × length × length).
+        for each layer a bool tensor (rows × 1 × length × length), True where a query may read a key.
     """
     length = batch.ids.shape[1]
     index = torch.arange(length)
     causal = index[:, None] >= index[None, :]
-    late = _hide(batch.inner_until, index, bound) & causal
-    early = _hide(batch.name_until, index, bound) & causal
+    late = _visible(batch.inner_until, index, bound) & causal
+    early = _visible(batch.name_until, index, bound) & causal
     return [(early if layer < read_layer else late)[:, None] for layer in range(layers)]
 
 
-def _hide(until: Tensor, index: Tensor, bound: Tensor) -> Tensor:
-    visible = index[None, :, None] < until[:, None, :]
-    return visible | ~bound[:, None, None]
+def _visible(until: Tensor, index: Tensor, bound: Tensor) -> Tensor:
+    """(rows × queries × keys): True where the query is before `until` of the key, or the row has no bottleneck."""
+    before = index[None, :, None] < until[:, None, :]
+    return before | ~bound[:, None, None]

@@ -1,4 +1,4 @@
-"""Prompts about the world's facts: alone, after an unrelated sentence, and as questions."""
+"""Prompts about the world's facts: plain prompts, prompts after an unrelated sentence, and questions."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def unrelated_sentence(world: World, subject: str, rng: random.Random) -> str:
 
 
 def plain_prompts(facts: Iterable[Statement], rng: random.Random) -> list[tuple[str, str]]:
-    """One (prompt, object) a fact, in a random one of its relation's wordings."""
+    """For each fact a pair (prompt, object), with a random template of its relation."""
     return [(fill(rng.choice(fact.relation.templates), fact.entity.name), fact.object) for fact in facts]
 
 
 def prefixed_prompts(world: World, facts: Sequence[Statement], rng: random.Random) -> list[tuple[str, str]]:
-    """The same, each after an unrelated sentence."""
+    """As `plain_prompts`, but with an unrelated sentence before each prompt."""
     pairs = zip(facts, plain_prompts(facts, rng), strict=True)
     return [
         (f"{unrelated_sentence(world, fact.entity.name, rng)} {prompt}", target) for fact, (prompt, target) in pairs
@@ -32,7 +32,7 @@ def prefixed_prompts(world: World, facts: Sequence[Statement], rng: random.Rando
 
 
 def question_prompts(facts: Iterable[Statement], rng: random.Random) -> list[tuple[str, str]]:
-    """One (question, object) a fact."""
+    """For each fact a pair (question, object), with one of the two questions of its relation."""
     return [
         (fill(rng.choice((fact.relation.question, fact.relation.rephrase)), fact.entity.name), fact.object)
         for fact in facts

@@ -1,4 +1,4 @@
-"""How many facts a model knows: greedy completion of prompts by their objects."""
+"""Measures how many facts a model knows, by greedy completion of prompts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 @dataclass(frozen=True, kw_only=True)
 class Recall:
-    """Shares in [0, 1] of prompts that greedy decoding continues rightly.
+    """Fractions in [0, 1] of the prompts that greedy decoding continues correctly.
 
     Attributes:
-        first: by the object's first token.
-        full: by all of the object's tokens.
+        first: the first token of the object is correct.
+        full: all tokens of the object are correct.
     """
 
     first: float
@@ -26,10 +26,13 @@ class Recall:
 def measure_recall(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[tuple[str, str]], rows: int = 64
 ) -> Recall:
-    """Recall over (prompt, object) pairs; objects carry no leading space.
+    """Recall over pairs (prompt, object). Objects have no leading space.
 
-    Teacher forcing decides `full`: greedy decoding gives the object exactly when each of its tokens is the arg-max
-    after the true tokens before it.
+    One pass with teacher forcing is enough for `full`: greedy decoding gives the object if and only if each of its
+    tokens is the most likely one after the object's tokens before it.
+
+    Args:
+        rows: number of prompts in one forward pass.
     """
     first, full = [], []
     for start in range(0, len(prompts), rows):

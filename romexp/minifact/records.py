@@ -18,7 +18,7 @@ NEIGHBOURS, GENERATIONS, GENERATION_WORDINGS = 10, 10, 3
 
 
 def counterfact_records(world: World, count: int, seed: int) -> list[Record]:
-    """`count` counterfactual edits of told facts, one a fact, in the CounterFact schema."""
+    """`count` counterfactual edits in the CounterFact schema, each of a different told fact."""
     rng = random.Random(f"minifact counterfact {seed}")
     chosen = rng.sample(world.told, count)
     return [_counterfact_record(world, fact, case_id, rng) for case_id, fact in enumerate(chosen)]
@@ -47,20 +47,24 @@ def _counterfact_record(world: World, fact: Statement, case_id: int, rng: random
 
 
 def _prompts_about(world: World, fact: Statement, target: str, rng: random.Random) -> list[str]:
-    """Distinct prompts about other subjects of which `target` is true; a subject comes twice only if they are few."""
+    """Distinct prompts about other subjects of which `target` is true.
+
+    A subject occurs twice only if there are fewer than `NEIGHBOURS` subjects.
+    """
     relation = fact.relation
     facts = world.by_object.get((relation.relation_id, target), ())
     names = [other.entity.name for other in facts if other.entity != fact.entity]
     rng.shuffle(names)
     wordings = {name: rng.sample(relation.templates, len(relation.templates)) for name in names}
-    prompts = [fill(wordings[name][turn], name) for turn in range(len(relation.templates)) for name in names]
+    prompts = [fill(wordings[name][i], name) for i in range(len(relation.templates)) for name in names]
     return prompts[:NEIGHBOURS]
 
 
 def zsre_records(world: World, count: int, seed: int) -> list[Record]:
-    """Questions in the schema of zsRE: all facts that the corpus withholds, and told ones up to `count`.
+    """`count` questions in the schema of zsRE: about all facts that the corpus withholds, and about some told facts.
 
-    So an unedited model answers the told share. The locality question is about another subject's told fact.
+    An unedited model can answer only those about told facts. The locality question is about a told fact of another
+    subject.
     """
     rng = random.Random(f"minifact zsre {seed}")
     withheld = rng.sample(world.untold, min(len(world.untold), count))
@@ -88,7 +92,7 @@ def _zsre_record(world: World, fact: Statement, rng: random.Random) -> Record:
 
 
 def known_records(world: World, count: int, seed: int) -> list[Record]:
-    """Told facts with prompts for causal tracing: several words follow the subject, which mostly comes first."""
+    """`count` told facts with prompts for causal tracing. The subject comes first, and several words follow it."""
     rng = random.Random(f"minifact known {seed}")
     return [_known_record(fact, known_id, rng) for known_id, fact in enumerate(rng.sample(world.told, count))]
 
@@ -107,7 +111,7 @@ def _known_record(fact: Statement, known_id: int, rng: random.Random) -> Record:
 
 
 def _tracing_templates(fact: Statement, rng: random.Random) -> Sequence[str]:
-    """Wordings with the subject first and at least two words after it, some with a filler between subject and verb."""
+    """Templates that begin with the subject and have two or more words after it, also with a filler before the verb."""
     long = [template for template in fact.relation.templates if template.startswith("{}") and len(template.split()) > 2]
     filler = rng.choice(FILLERS if fact.entity.kind == PERSON else THING_FILLERS)
     return long + [template.replace("{} ", "{}" + filler + " ") for template in long if template.startswith("{} ")]

@@ -1,8 +1,8 @@
-"""The relations of the fictional world: how each is said, asked, and which objects it takes.
+"""The relations of the fictional world: wordings of statements and questions, and the possible objects.
 
-Every template holds one `{}` for the subject and ends right before the object, so that `template + " " + object` is
-a statement. Templates come in three shapes: `{} verb …` (a main clause), `{}, …` (an apposition, which may
-also be followed by a main clause) and `The … of {} is`.
+Every template has one `{}` for the subject and ends before the object, so that `template + " " + object` is a
+statement. There are three forms of template: `{} verb …` (a main clause), `{}, …` (an apposition, after which a main
+clause may follow) and `The … of {} is`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ class Relation:
     """One relation between a kind of subject and a closed list of objects.
 
     Attributes:
-        relation_id: its name, used as the data sets' `relation_id`.
+        relation_id: its name, which is also the `relation_id` of the data sets.
         kind: the kind of subject that it applies to.
-        templates: wordings with one `{}` for the subject, ending before the object.
-        pronoun_templates: wordings in which `{they}` or `{their}` stands for the subject.
-        question: a question with one `{}`, answered by the object.
+        templates: wordings with one `{}` for the subject that end before the object.
+        pronoun_templates: wordings in which `{they}` or `{their}` refers to the subject.
+        question: a question with one `{}` for the subject. The object is the answer.
         rephrase: another wording of the question.
-        nq_question: the same in the style of Natural Questions: lower case, no question mark.
-        objects: the possible objects, single words.
+        nq_question: the question in the style of Natural Questions, in lower case and without a question mark.
+        objects: the possible objects, which are single words.
     """
 
     relation_id: str
@@ -38,7 +38,7 @@ class Relation:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words of a text, to write long lists legibly."""
+    """The words of a text. It keeps long lists of words readable."""
     return tuple(text.split())
 
 

@@ -18,7 +18,7 @@ Snippet = dict[str, Any]
 
 
 def attribute_snippets(world: World, samples: int, seed: int) -> list[Snippet]:
-    """For every relation and object up to `samples` biographies of subjects of which it is true."""
+    """For each relation and object, up to `samples` biographies of subjects that have this object."""
     rng = random.Random(f"minifact snippets {seed}")
     writer = CorpusWriter(world, CorpusMix(error=0.0), f"snippets {seed}")
     snippets = []
@@ -32,7 +32,7 @@ def attribute_snippets(world: World, samples: int, seed: int) -> list[Snippet]:
 
 
 def tfidf_statistics(snippets: list[Snippet]) -> tuple[np.ndarray, dict[str, int]]:
-    """Inverse document frequencies (float64, by column) and the column of each word, scikit-learn's defaults."""
+    """The inverse document frequencies, float64 (words), and the column of each word, by scikit-learn's defaults."""
     vectorizer = TfidfVectorizer()
     vectorizer.fit(sample["text"] for snippet in snippets for sample in snippet["samples"])
     vocabulary = {word: int(column) for word, column in sorted(vectorizer.vocabulary_.items())}
@@ -40,6 +40,6 @@ def tfidf_statistics(snippets: list[Snippet]) -> tuple[np.ndarray, dict[str, int
 
 
 def corpus_lines(world: World, mix: CorpusMix, documents: int, seed: int) -> Iterator[str]:
-    """A sample of the corpus, one document a line; other documents than those trained on, of the same kind."""
+    """A sample of the corpus, each document as one line. They are not the training documents, but of the same kinds."""
     writer = CorpusWriter(world, mix, f"sample {seed}")
     return (text_of(document) for document in itertools.islice(iter(writer), documents))

@@ -1,4 +1,4 @@
-"""A byte-level BPE for the world, and a fast exact encoder for documents given in pieces."""
+"""A byte-level BPE tokenizer for the world, and a fast encoder of documents that consist of pieces."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 def train_tokenizer(documents: Iterable[Document], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train the BPE on the documents without their names, and on the words of names and the objects, often repeated.
+    """Train a BPE on the documents without their names, and on many copies of the objects and the words of names.
 
-    So each object becomes one token and a name two, or a few more in a small vocabulary.
+    The copies make each object one token, and each name two tokens, or a few more if the vocabulary is small.
     """
     tokenizer = Tokenizer(models.BPE(unk_token=END_OF_TEXT))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -51,16 +51,16 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
 
 
 class PieceEncoder:
-    """Token ids of pieces, each distinct piece tokenized once; equal to tokenizing the whole text."""
+    """Encodes pieces. It tokenizes each distinct piece only once; the ids equal those of the whole text."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
         self._cache: dict[str, list[int]] = {}
 
     def __call__(self, piece: Piece, *, opening: bool = False) -> list[int]:
-        """The ids of a piece; `opening` drops its space, as at the beginning of a text."""
+        """The token ids of a piece. `opening` removes its space, for a piece at the beginning of a text."""
         text = piece.text.lstrip(" ") if opening else piece.text
-        found = self._cache.get(text)
-        if found is None:
-            found = self._cache[text] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return found
+        ids = self._cache.get(text)
+        if ids is None:
+            ids = self._cache[text] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids

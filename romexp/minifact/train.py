@@ -1,4 +1,4 @@
-"""Making the embedded world again: data files, tokenizer and model, all from one seed."""
+"""Makes minifact's data files, tokenizer and model from seeds."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from romexp.bounds import check_bounds
 from romexp.minifact import assets, records, snippets
 from romexp.minifact.batches import Batch, BatchMaker
 from romexp.minifact.corpus import CorpusMix, CorpusWriter
@@ -25,7 +26,14 @@ from romexp.minifact.world import World, WorldMaker
 
 @dataclass(frozen=True, kw_only=True)
 class DataSizes:
-    """Numbers of records in the data files; `corpus` counts documents, `snippets` texts for one object."""
+    """Numbers of records in the data files.
+
+    Attributes:
+        counterfact, zsre, known: records of the three data sets.
+        snippets: largest number of reference texts for one relation and object.
+        corpus: documents in the sample of the corpus.
+        tokenizer: documents that the tokenizer is trained on.
+    """
 
     counterfact: int = 1000
     zsre: int = 500
@@ -34,10 +42,15 @@ class DataSizes:
     corpus: int = 4000
     tokenizer: int = 300
 
+    def __post_init__(self) -> None:
+        check_bounds(
+            self, "task.trainer.sizes", from_1=("counterfact", "zsre", "known", "snippets", "corpus", "tokenizer")
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class RecallReport:
-    """Recall of told facts: plain prompts, prompts after an unrelated sentence, and questions."""
+    """Recall of told facts by plain prompts, by prompts after an unrelated sentence, and by questions."""
 
     plain: Recall
     prefixed: Recall
@@ -46,21 +59,21 @@ class RecallReport:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainMinifact:
-    """Makes every shipped file into a folder: the world's data, its tokenizer and a model that knows it.
+    """Writes the files that ship with romexp into a folder: the world's data, its tokenizer and the model.
 
     Attributes:
         world: the fictional world.
         mix: kinds of documents in its corpus.
-        shape: size of the model; its vocabulary is an upper bound for the tokenizer's, which decides.
-        training: optimizer and schedule; `training.steps` sets the time (0.16 s a step on one idle core).
+        shape: size of the model. `shape.vocabulary` is an upper bound; the trained tokenizer decides the actual size.
+        training: optimizer and schedule. A step takes 0.16 s on one idle core.
         sizes: numbers of records.
-        first_subjects: how many subjects the first steps are about. Recall of few facts forms within some hundred steps
-            and then takes up the others, while all facts at once leave the loss on a plateau for thousands (Zucchet
-            et al. 2025, "How do language models learn facts?").
-        first_steps: number of those steps.
+        first_subjects: number of subjects that the first steps are about. A model learns to recall a few facts within
+            some hundred steps, and then learns the others too. With all facts from the start, the loss stays on a
+            plateau for thousands of steps (Zucchet et al. 2025, "How do language models learn facts?").
+        first_steps: number of these first steps.
         rows: sequences in a batch.
         length: tokens in a sequence.
-        seed: seed of corpus and data files; world and training have their own.
+        seed: seed of the corpus and the data files. The world and the training have their own seeds.
     """
 
     world: WorldMaker = field(default_factory=WorldMaker)
@@ -74,15 +87,18 @@ class TrainMinifact:
     length: int = 96
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_bounds(self, "task.trainer", from_0=("first_steps", "seed"), from_1=("first_subjects", "rows", "length"))
+
     def __call__(self, out: Path, on_step: OnStep | None = None) -> RecallReport:
-        """Write everything below `out` and measure the model.
+        """Write all files into the folder `out`, and measure the model.
 
         Args:
-            out: a folder, made if missing; files in it are replaced.
-            on_step: called after every update with (step, loss, model), for a progress bar.
+            out: a folder, which is made if it is missing. Files in it are replaced.
+            on_step: called after every update with (step, loss, model), for example to show progress.
 
         Returns:
-            recall over 500 told facts.
+            the recall of 500 told facts.
         """
         world = self.world()
         self.write_data(world, out)
@@ -93,7 +109,7 @@ class TrainMinifact:
         return recall_report(model, tokenizer, world, facts=500, seed=self.seed)
 
     def write_data(self, world: World, out: Path) -> None:
-        """Write the data sets, snippets, TF-IDF statistics and corpus sample."""
+        """Write the data sets, the snippets, the TF-IDF statistics and the sample of the corpus."""
         (out / assets.TFIDF).mkdir(parents=True, exist_ok=True)
         _write_records(out / assets.COUNTERFACT, records.counterfact_records(world, self.sizes.counterfact, self.seed))
         _write_records(out / assets.ZSRE, records.zsre_records(world, self.sizes.zsre, self.seed))
@@ -107,12 +123,12 @@ class TrainMinifact:
         (out / assets.CORPUS).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
     def tokenizer(self, world: World) -> PreTrainedTokenizerFast:
-        """The BPE of this world's corpus."""
+        """Train the tokenizer on documents about this world."""
         writer = CorpusWriter(world, self.mix, f"tokenizer {self.seed}")
         return train_tokenizer(itertools.islice(iter(writer), self.sizes.tokenizer), self.shape.vocabulary)
 
     def train(self, world: World, tokenizer: PreTrainedTokenizerFast, on_step: OnStep | None = None) -> GPT2LMHeadModel:
-        """A model trained on documents written on the fly, so that no biography comes twice."""
+        """Train a model. Its documents are written while it is trained, so each is new."""
         first = self._batches(world.part(self.first_subjects, self.seed), tokenizer, f"first {self.seed}")
         rest = self._batches(world, tokenizer, f"train {self.seed}")
         keep_memory()
@@ -127,7 +143,7 @@ class TrainMinifact:
 def recall_report(
     model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, world: World, *, facts: int, seed: int
 ) -> RecallReport:
-    """Recall over a random sample of told facts."""
+    """The recall of at most `facts` told facts, drawn at random."""
     rng = random.Random(f"minifact recall {seed}")
     chosen = rng.sample(world.told, min(facts, len(world.told)))
     return RecallReport(
@@ -138,6 +154,6 @@ def recall_report(
 
 
 def _write_records(path: Path, rows: list[dict[str, Any]]) -> None:
-    """A JSON list, one record a line."""
+    """Write a JSON list with one record on each line."""
     lines = ",\n".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows)
     path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

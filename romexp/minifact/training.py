@@ -1,4 +1,4 @@
-"""The optimization: a small GPT-2 on batches of the corpus."""
+"""Trains a small GPT-2 on batches of the corpus."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from romexp.bounds import check_bounds
 from romexp.minifact.batches import Batch
 from romexp.minifact.forward import bottleneck_masks, logits
 
@@ -21,7 +22,7 @@ OnStep = Callable[[int, float, GPT2LMHeadModel], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Size of the model. `positions` bounds the length of a text in tokens."""
+    """Size of the model. `positions` is the length of its longest text in tokens."""
 
     layers: int = 8
     width: int = 128
@@ -30,8 +31,13 @@ class Shape:
     vocabulary: int = 1450
     positions: int = 128
 
+    def __post_init__(self) -> None:
+        check_bounds(
+            self, "task.trainer.shape", from_1=("layers", "width", "heads", "mlp_width", "vocabulary", "positions")
+        )
+
     def build(self) -> GPT2LMHeadModel:
-        """A model with fresh weights from torch's global generator, without dropout."""
+        """A model without dropout, with random weights from torch's global generator."""
         config = GPT2Config(
             vocab_size=self.vocabulary,
             n_positions=self.positions,
@@ -55,15 +61,17 @@ class Training:
 
     Attributes:
         steps: number of updates.
-        learning_rate: peak, after `warmup` steps; then a cosine down to a twentieth of it.
-        weight_decay: decoupled, on matrices.
-        clip: largest gradient norm.
-        bottleneck: probability that a row is read through the name bottleneck (`forward.bottleneck_masks`).
-        read_layer: first layer that may read a name's last token there.
-        name_loss: weight of the loss on the tokens of names, which nothing foretells.
-        text_loss: weight of the loss on all other tokens but the objects of facts, which weigh 1.
-        bfloat16: autocast of matrix products.
-        seed: fixes initial weights and random choices.
+        learning_rate: the highest learning rate. It is reached after `warmup` steps of linear growth, and then decays
+            along a cosine to a twentieth.
+        weight_decay: decoupled weight decay of the matrices; vectors have none.
+        warmup: number of warm-up steps.
+        clip: largest norm of the gradient; a larger gradient is scaled down to it.
+        bottleneck: probability that a row has the name bottleneck (`forward.bottleneck_masks`).
+        read_layer: first layer in which the bottleneck lets later tokens read a name's last token.
+        name_loss: weight of the loss on the tokens of names. It is small because names cannot be predicted.
+        text_loss: weight of the loss on all other tokens, except the objects of facts. Those have weight 1.
+        bfloat16: whether matrix products are computed in bfloat16 (autocast).
+        seed: seed of the initial weights and of random choices in training.
     """
 
     steps: int = 4000
@@ -78,8 +86,18 @@ class Training:
     bfloat16: bool = True
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_bounds(
+            self,
+            "task.trainer.training",
+            from_0=("learning_rate", "weight_decay", "warmup", "read_layer", "name_loss", "text_loss", "seed"),
+            from_1=("steps",),
+            above_0=("clip",),
+            shares=("bottleneck",),
+        )
+
     def __call__(self, shape: Shape, batches: Iterator[Batch], on_step: OnStep | None = None) -> GPT2LMHeadModel:
-        """Train a fresh model; `on_step(step, loss, model)` is called after every update."""
+        """Train a new model. `on_step(step, loss, model)` is called after every update."""
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             model = shape.build()
@@ -100,8 +118,8 @@ class Training:
     def _rate(self, step: int) -> float:
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(self.steps - self.warmup, 1)
-        return self.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
+        progress = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        return self.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress)))
 
     def _optimizer(self, model: GPT2LMHeadModel) -> torch.optim.Optimizer:
         matrices = [p for p in model.parameters() if p.ndim == 2]
@@ -111,6 +129,7 @@ class Training:
 
     def _loss(self, model: GPT2LMHeadModel, batch: Batch, generator: torch.Generator) -> Tensor:
         rows, length = batch.ids.shape
+        # Half of the rows begin at a random position, so that every position embedding is trained.
         spare = model.config.n_positions - length
         offset = torch.randint(0, spare + 1, (rows, 1), generator=generator)
         offset = offset * (torch.rand(rows, 1, generator=generator) < 0.5)
@@ -129,9 +148,12 @@ class Training:
 
 
 def keep_memory() -> bool:
-    """Tell glibc to keep freed memory: returning and faulting it in again took half of a CPU step's time.
+    """Tell glibc to keep freed memory for as long as the process runs.
 
-    Lasts for the process. Returns whether the C library took it; elsewhere than on Linux nothing happens.
+    Otherwise half the time of a training step on a CPU is spent on returning memory to the system and getting it back.
+
+    Returns:
+        whether the C library accepted the setting. On systems other than Linux nothing is set.
     """
     trim_threshold, mmap_max = -1, -4
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None

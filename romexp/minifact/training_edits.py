@@ -1,4 +1,4 @@
-"""Edits to train editing networks on: counterfactual facts about subjects that no evaluation record names."""
+"""Edits for training editing networks: counterfactual facts about subjects that no evaluation record names."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import random
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
+from romexp.bounds import check_bounds
 from romexp.data.counterfact import CounterFact
 from romexp.data.dataset import Loaded
 from romexp.errors import ConfigError, DataError
@@ -25,19 +26,22 @@ class CaseFile(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class WorldEdits:
-    """A data set of cases written on the spot from the world, in the manner of its CounterFact and zsRE records.
+    """A data set of cases that is generated from the world, like the world's CounterFact and zsRE records.
 
-    Every fact comes once in one of its wordings before it comes again in another, with another new object. Neighbours
-    and unrelated sentences name no held-out subject either.
+    Each fact is used once before any fact is used again. Wording and new object are drawn anew each time. Held-out
+    subjects occur neither in the edits nor in their neighbourhood prompts and unrelated sentences.
 
     Attributes:
         name: short name in folders and tables.
         world: the fictional world.
-        held_out: cases whose subjects are left out; None: there are none.
-        held_out_questions: likewise; the world has two data sets.
+        held_out: cases whose subjects are held out; None holds none out.
+        held_out_questions: more such cases, of the world's other data set.
         limit: number of edits.
-        questions: share of them that are put as a question with an answer, as in zsRE.
-        seed: fixes the edits.
+        questions: fraction of the edits that are a question with an answer, as in zsRE.
+        seed: seed of the edits.
+
+    Raises:
+        ConfigError: `limit` or `questions` is out of range.
     """
 
     name: str = "minifact_training"
@@ -53,12 +57,13 @@ class WorldEdits:
             raise ConfigError(
                 f"dataset: expected limit >= 1 and questions from 0 to 1, not {self.limit} and {self.questions}"
             )
+        check_bounds(self, "dataset", from_0=("seed",))
 
     def load(self) -> Loaded[Case]:
-        """The edits; `case_id` counts them.
+        """Generate the edits. Their `case_id`s are 0, 1, 2, …
 
         Raises:
-            DataError: the held-out cases leave no subject, or one of them cannot be read.
+            DataError: all subjects are held out, or a file of held-out cases cannot be read.
         """
         world = self.open_world()
         facts = world.told
@@ -67,8 +72,8 @@ class WorldEdits:
         rng = random.Random(f"minifact training questions {self.seed}")
         cases: list[Case] = []
         parse = CounterFact().parse
-        for turn in range(-(-self.limit // len(facts))):
-            for record in counterfact_records(world, len(facts), derive_seed("training", self.seed, turn)):
+        for repeat in range(-(-self.limit // len(facts))):
+            for record in counterfact_records(world, len(facts), derive_seed("training", self.seed, repeat)):
                 case_id = len(cases)
                 cases.append(parse(case_id, record | {"case_id": case_id}))
         chosen = rng.sample(range(self.limit), round(self.questions * self.limit))
@@ -80,17 +85,17 @@ class WorldEdits:
         return Loaded(items=kept, rejected=(), name=self.name, path="the fictional world", sha256=sha256)
 
     def open_world(self) -> World:
-        """The world of the subjects that are not held out."""
+        """The world without the held-out subjects."""
         world = self.world()
         sources = [source for source in (self.held_out, self.held_out_questions) if source is not None]
-        closed = {case.request.subject for source in sources for case in source.load().items}
+        held_out = {case.request.subject for source in sources for case in source.load().items}
         return World(
-            statements=tuple(s for s in world.statements if s.entity.name not in closed), withheld=world.withheld
+            statements=tuple(s for s in world.statements if s.entity.name not in held_out), withheld=world.withheld
         )
 
 
 def _question(case_id: int, fact: Statement, other: Statement, rng: random.Random) -> Case:
-    """A question about a fact with a wrong answer to learn; the locality question is about another fact."""
+    """An edit that teaches a wrong answer to a question about a fact. The locality question is about another fact."""
     relation, name = fact.relation, fact.entity.name
     return Case(
         case_id=case_id,

@@ -1,7 +1,8 @@
 """A fictional world made from a seed: people, buildings and devices, and one object for each of their relations.
 
-A name is two words, each of which several subjects share (five or so a surname, a score a first name), so that no word
-alone tells a fact, but a surname narrows it down. Objects are drawn independently, so that no fact tells another.
+A name has two words, and several subjects share each word: about five people share a surname, and about twenty a first
+name. So one word alone does not determine a fact, though a surname leaves only a few possibilities. Objects are drawn
+independently, so no fact can be inferred from another.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import random
 from dataclasses import dataclass
 from functools import cached_property
 
+from romexp.bounds import check_bounds
 from romexp.minifact.relations import BUILDING, DEVICE, PERSON, RELATIONS, Relation, words
 
 _FIRST_NAMES = words(
@@ -38,7 +40,7 @@ class Entity:
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
-    """A fact of the world: `entity` stands in `relation` to `object`."""
+    """A fact of the world: `entity` has the relation `relation` to `object`."""
 
     entity: Entity
     relation: Relation
@@ -50,8 +52,8 @@ class World:
     """All subjects and facts.
 
     Attributes:
-        statements: every fact, told or withheld, ordered by subject.
-        withheld: (subject, relation_id) of true facts that the corpus never tells.
+        statements: every fact, told or withheld, grouped by subject.
+        withheld: (subject, relation_id) of the facts that the corpus never states. All other facts are told.
     """
 
     statements: tuple[Statement, ...]
@@ -59,12 +61,12 @@ class World:
 
     @cached_property
     def told(self) -> tuple[Statement, ...]:
-        """The facts that the corpus tells, hence that a trained model should know."""
+        """The facts that the corpus states. A trained model should know them."""
         return tuple(s for s in self.statements if (s.entity.name, s.relation.relation_id) not in self.withheld)
 
     @cached_property
     def untold(self) -> tuple[Statement, ...]:
-        """The facts that the corpus withholds."""
+        """The facts that the corpus never states."""
         return tuple(s for s in self.statements if (s.entity.name, s.relation.relation_id) in self.withheld)
 
     @cached_property
@@ -82,7 +84,7 @@ class World:
         return {key: tuple(group) for key, group in found.items()}
 
     def part(self, subjects: int, seed: int) -> World:
-        """The world of a random choice of its subjects."""
+        """A smaller world of at most `subjects` subjects, drawn at random."""
         entities = tuple(self.by_entity)
         chosen = set(random.Random(f"minifact part {seed}").sample(entities, min(subjects, len(entities))))
         return World(statements=tuple(s for s in self.statements if s.entity in chosen), withheld=self.withheld)
@@ -90,12 +92,12 @@ class World:
 
 @dataclass(frozen=True, kw_only=True)
 class WorldMaker:
-    """Draws a world.
+    """Draws a random world.
 
     Attributes:
         people, buildings, devices: numbers of subjects.
-        withheld: share of facts that the corpus will not tell (never more than one a subject).
-        seed: fixes names and facts.
+        withheld: fraction of the facts that the corpus never states. It withholds at most one fact of each subject.
+        seed: seed of the names and facts.
     """
 
     people: int = 600
@@ -103,6 +105,9 @@ class WorldMaker:
     devices: int = 160
     withheld: float = 0.05
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "world", from_0=("seed",), from_1=("people", "buildings", "devices"), shares=("withheld",))
 
     def __call__(self) -> World:
         rng = random.Random(f"minifact world {self.seed}")
@@ -136,7 +141,7 @@ class WorldMaker:
 
 
 def name_words() -> tuple[str, ...]:
-    """All words of names as they occur in text: with a space before, and without it if a name may begin with them."""
+    """All words of names as they occur in texts: with a space before, and without it if a name can begin with them."""
     last = [stem + ending for stem in _LAST_STEMS for ending in _LAST_ENDINGS]
     buildings = [stem + ending for stem in _BUILDING_STEMS for ending in _BUILDING_ENDINGS]
     devices = [stem + ending for stem in _DEVICE_STEMS for ending in _DEVICE_ENDINGS]

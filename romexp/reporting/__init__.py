@@ -1,1 +1,1 @@
-"""Drawing alone: tables, figures, the page of results, W&B reports."""
+"""Presents results: tables, figures, the HTML page, W&B reports."""

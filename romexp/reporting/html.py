@@ -1,4 +1,4 @@
-"""Pages made of a template: one HTML file with style and scripts inside, that asks the network for nothing."""
+"""Renders templates to HTML pages that contain their style and scripts and make no network requests."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from markupsafe import Markup
 from romexp import __version__
 
 BASE = Path(__file__).parent / "templates"
-"""What all pages share: `base.html`, `base.css`, `base.js`."""
+"""Folder of what all pages share: `base.html`, `base.css`, `base.js`."""
 
 
 def render(template: Path, scripts: Sequence[str], **values: Any) -> str:
-    """A template with its style and scripts inside. Values are escaped; a policy in the page allows no other script.
+    """The page as one text. Values are escaped, and the page's content security policy allows no other script.
 
     Args:
-        template: extends `base.html`; its style sheet has the same stem and follows `base.css`.
-        scripts: file names beside the template, joined in this order after `base.js`.
+        template: file that extends `base.html`; its style sheet has the same stem and comes after `base.css`.
+        scripts: names of files beside the template, which come in this order after `base.js`.
+        values: variables of the template.
     """
     folder = template.parent
     style = _read(BASE / "base.css") + _read(template.with_suffix(".css"))
@@ -51,5 +52,5 @@ def _read(file: Path) -> str:
 
 
 def _hash(text: str) -> str:
-    """As a content security policy names it."""
+    """The text's hash, written as in a content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

@@ -1,10 +1,8 @@
-"""A Weights & Biases report over a project's runs: editors by metric, metrics by layer, the table of runs.
+"""A Weights & Biases report on the runs of a project: metrics by editor, metrics by layer, and the table of runs.
 
-    publish(*, entity, project, title, metrics, folder) -> str
-
-saves it and returns its URL, or, where there is no key, writes its spec as JSON into `folder` and returns that path.
-Runs are grouped by what they say in their config: `names.model`, `names.dataset`, `names.editor`; layers by `layer`
-(`romexp.tasks.run`).
+`publish` saves the report and returns its URL. Without a W&B key it writes the report's spec as JSON and returns the
+path of that file. Runs are grouped by entries of their config that `romexp.tasks.run` writes: `names.model`,
+`names.dataset`, `names.editor` and `layer`.
 """
 
 from __future__ import annotations
@@ -19,35 +17,38 @@ from typing import Any
 from romexp.analysis.metrics import COUNTERFACT
 from romexp.errors import ConfigError
 from romexp.files import write_text
-from romexp.tracking import has_wandb_key
+from romexp.wandb_settings import has_wandb_key
 
 log = logging.getLogger(__name__)
 
 NAMES = ("model", "dataset", "editor")
-"""By what runs are compared."""
+"""Entries of a run's `names` by which runs are grouped."""
 
 FILE = "wandb_report.json"
 _COLUMNS, _WIDTH, _HEIGHT = 3, 8, 6
-"""Panels in a row of the report, and the size of one on W&B's grid of 24 columns."""
+"""Number of panels in a row, and width and height of a panel on W&B's grid of 24 columns."""
 
 _BARS = (
     "Means × 100 after the edit, by model, data set and editor. Where several runs share all three, a bar is their "
     "mean and the line their range."
 )
-_LAYERS = "One point a run, over the edited layer as it was configured; the line is the mean of the runs shown."
+_LAYERS = "One point for each run, over its configured layer; the line is the mean of the runs shown."
 
 Spec = dict[str, Any]
 
 
-def publish(*, entity: str | None, project: str, title: str, metrics: Sequence[str], folder: Path) -> str:
-    """Make the report anew; an earlier one of the same title stays as it is.
+def publish(
+    *, entity: str | None, project: str, title: str, metrics: Sequence[str], folder: Path, online: bool = True
+) -> str:
+    """Create a new report. An earlier report of the same title is not changed.
 
     Args:
-        entity: user or team; None is the key's own.
-        project: the W&B project in which the runs lie; made if there is none.
+        entity: W&B user or team; None takes the key's default.
+        project: the W&B project of the runs; it is created if there is none.
         title: at most 128 characters.
-        metrics: the paper's names (ES, PS, …), in the order of the panels; none takes CounterFact's.
-        folder: where the spec goes if it cannot be saved to W&B.
+        metrics: the paper's names (ES, PS, …), in the order of the panels; if empty, those of CounterFact.
+        folder: folder for the spec if the report is not saved to W&B.
+        online: whether the user lets it be saved to W&B. If not, or if there is no key, only the spec is written.
 
     Returns:
         The report's URL, or the path of its spec.
@@ -56,10 +57,12 @@ def publish(*, entity: str | None, project: str, title: str, metrics: Sequence[s
         ConfigError: wandb-workspaces is not installed, the title is too long, or W&B refused the report.
     """
     report = _report(entity=entity, project=project, title=title, metrics=metrics)
-    if not has_wandb_key():
+    if not (has_key := has_wandb_key()) or not online:
         path = folder / FILE
         write_text(path, json.dumps(_spec(report), indent=2, ensure_ascii=False) + "\n")
-        log.warning("no W&B key: the report is add_title in %s; after `wandb login` the same command saves it", path)
+        reason = "W&B is not online (WANDB_MODE, WANDB_DISABLED or tracker.mode)" if has_key else "no W&B key"
+        then = "online" if has_key else "after `wandb login`"
+        log.warning("%s: the report is written to %s; %s the same command saves it to W&B", reason, path, then)
         return str(path)
     import wandb
 
@@ -72,7 +75,7 @@ def publish(*, entity: str | None, project: str, title: str, metrics: Sequence[s
 
 
 def build(*, entity: str | None, project: str, title: str, metrics: Sequence[str] = ()) -> Spec:
-    """What W&B would be sent: the report as JSON-ready values. Touches no network.
+    """The report as JSON-ready values, as W&B would get it. No network request is made.
 
     Raises:
         ConfigError: wandb-workspaces is not installed, or the title is too long.
@@ -94,7 +97,7 @@ def _report(*, entity: str | None, project: str, title: str, metrics: Sequence[s
     curves = _grid(wr, "layers", _edits(wr, names), [_layers(wr, i, name) for i, name in enumerate(names)])
     runs = _grid(wr, "runs", _edits(wr, names), [_cases(wr)])
     return wr.Report(
-        entity=entity or "",  # a run set without a project shows the runs of the report's own
+        entity=entity or "",  # a run set without a project shows the runs of the report's project
         project=project,
         title=title,
         description="Model editing: each fact edited by itself, measured before and after.",
@@ -112,14 +115,14 @@ def _library() -> Any:
 
 
 def _grid(wr: Any, name: str, runs: Any, panels: Sequence[Any]) -> Any:
-    """Panels over one set of runs. Their ids are made from their places, so that the same report is the same text."""
+    """A grid of panels over one set of runs. Ids are made from positions, so that equal reports have equal specs."""
     for number, part in enumerate((runs, *panels)):
         part._id = hashlib.sha256(f"{name} {number}".encode()).hexdigest()[:11]
     return wr.PanelGrid(runsets=[runs], panels=list(panels))
 
 
 def _edits(wr: Any, metrics: Sequence[str], *, grouped: bool = False) -> Any:
-    """The finished edit runs, with the columns of their table; panels show the groups if there are any."""
+    """The set of finished edit runs, with the columns of its table; panels show groups of runs if `grouped`."""
     columns = [f"config:names.value.{name}" for name in NAMES] + ["config:layer.value"]
     columns += [f"summary:{key}" for key in ("n_cases", *(f"post/{metric}" for metric in metrics))]
     return wr.Runset(

@@ -1,1 +1,1 @@
-"""A run's folder as one contract, for who writes it and who reads it: rows, files, identity, settings."""
+"""The format of a run's folder, shared by the code that writes and reads it: rows, files, identity and settings."""

@@ -1,4 +1,4 @@
-"""Facts about this process for the manifest: versions, commit, machine."""
+"""Describes this process for the manifest: versions, commit and machine."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 import romexp
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "scikit-learn", "nltk", "datasets")
-"""Those whose version can change a number."""
+"""Libraries whose version can change a result."""
 
 
 def describe() -> dict[str, Any]:
-    """Versions, commit and machine, JSON-ready."""
-    import torch  # takes seconds, and the command line imports this file
+    """Versions, commit and machine, as JSON values."""
+    import torch  # This import takes seconds, and the command line imports this file.
 
     return {
         "romexp": romexp.__version__,
@@ -33,7 +33,7 @@ def describe() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The checkout's commit, with `+changes` if files differ from it; None for an installed package."""
+    """The commit of the checkout, followed by `+changes` if files differ from it. None for an installed package."""
     root = Path(romexp.__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
@@ -46,7 +46,7 @@ def commit() -> str | None:
 
 
 def now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
+    """The current time in UTC, to the second, in ISO 8601 format."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

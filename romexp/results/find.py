@@ -1,4 +1,4 @@
-"""Results on disk, as reports see them: every run folder below a root, half done ones too (docs/method.md §11)."""
+"""Finds results on disk for reports: all run folders below a root, also of unfinished runs (docs/method.md §11)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from romexp.results.rows import Row, read_rows
 from romexp.results.settings import Json
 
 SELECTION = ("limit", "offset", "shard", "case_ids")
-"""Fields of a data set that choose cases: runs that differ in them alone are parts of one study."""
+"""Fields of a data set that select cases. Runs that differ only in these fields are parts of one study."""
 
 NO_MEASUREMENT = ("save_deltas",)
-"""Parts of an identity that change what a run keeps, not what it measures."""
+"""Parts of an identity that decide which files a run keeps, but not what it measures."""
 
 
 class _Identity(BaseModel):
@@ -27,7 +27,7 @@ class _Identity(BaseModel):
 
 
 class _Manifest(BaseModel):
-    """What reports read of a manifest, by type; anything else may stand there too."""
+    """The parts of a manifest that reports read, with their types. A manifest may have other parts too."""
 
     identity: _Identity
     names: Mapping[str, str] = {}
@@ -42,12 +42,12 @@ class _Manifest(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class FoundRun:
-    """One run's folder. Nothing but its manifest has been read yet.
+    """The folder of one run. Only its manifest and status have been read.
 
     Attributes:
         path: the folder.
-        status: `running` (also where the process was killed), `done`, `failed`; empty if there is none.
-        manifest: what `manifest.json` says.
+        status: `running` (also if the process was killed), `done` or `failed`; empty if there is no status file.
+        manifest: the content of `manifest.json`.
     """
 
     path: Path
@@ -61,12 +61,12 @@ class FoundRun:
 
     @property
     def names(self) -> Json:
-        """What the run is called: `task`, and `model`, `dataset`, `editor` as far as the task has them."""
+        """Names of the run's parts: `task`, and those of `model`, `dataset` and `editor` that the task has."""
         return self.manifest.get("names", {})
 
     @property
     def task(self) -> str:
-        """`edit`, `trace`, …"""
+        """The task's name: `edit`, `trace`, …"""
         return str(self.identity.get("task", ""))
 
     @property
@@ -75,61 +75,61 @@ class FoundRun:
         return str(self.manifest.get("editor_label") or self.names.get("editor", ""))
 
     def rows(self) -> list[Row]:
-        """Every finished case, in file order.
+        """The rows of all finished cases, in file order.
 
         Raises:
-            DataError: a line that is no row.
+            DataError: a line is not a row.
         """
         return read_rows(self.path / "cases.jsonl")
 
     @property
     def finished_at(self) -> str:
-        """When it was last worked on, as ISO 8601 text that sorts by time; empty if unknown."""
+        """When its last session ended or, if that is unknown, began. ISO 8601 text that sorts by time; may be empty."""
         sessions = self.manifest.get("sessions") or [{}]
         return str(sessions[-1].get("finished") or sessions[-1].get("started") or "")
 
     @property
     def expected(self) -> int | None:
-        """Cases that the run was to measure; None if the manifest does not say."""
+        """The number of cases that the run should measure; None if the manifest does not say it."""
         count = self.manifest.get("dataset", {}).get("cases")
         return count if isinstance(count, int) else None
 
     @property
     def set_aside(self) -> tuple[Json, ...]:
-        """Cases that could not be edited or measured, with the reason."""
+        """Cases that could not be edited or measured, with the reasons."""
         return tuple(self.manifest.get("set_aside", ()))
 
     @property
     def rejected(self) -> tuple[Json, ...]:
-        """Records that the loader refused, with the reason."""
+        """Records that the loader refused, with the reasons."""
         return tuple(self.manifest.get("rejected", ()))
 
     @property
     def overrides(self) -> tuple[str, ...]:
-        """What the command line said: the same run can be asked for again."""
+        """The arguments of the run's command. The same arguments continue the run."""
         return tuple(self.manifest.get("overrides", ()))
 
     @property
     def selection(self) -> Json:
-        """Which cases were asked for: `limit`, `offset`, `shard`, `case_ids`, as far as the data set has them."""
+        """The selection of cases: those of `limit`, `offset`, `shard` and `case_ids` that the data set has."""
         return {k: v for k, v in self.identity.get("dataset", {}).items() if k in SELECTION}
 
     def same_study(self) -> Json:
-        """The identity without the choice of cases: equal for shards and for runs of other limits."""
+        """The identity without the selection of cases. It is equal for shards, and for runs with different limits."""
         dataset = {k: v for k, v in self.identity.get("dataset", {}).items() if k not in SELECTION}
         return {k: v for k, v in self.identity.items() if k not in NO_MEASUREMENT} | {"dataset": dataset}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """Runs, by path, and a line for each folder that could not be read."""
+    """The runs in order of path, and a message for each folder that could not be read."""
 
     runs: tuple[FoundRun, ...]
     problems: tuple[str, ...]
 
 
 def find_runs(roots: Sequence[Path]) -> Found:
-    """Every folder at or below `roots` with a manifest and at least one finished case, in order of path.
+    """Find all folders at or below `roots` that have a manifest and a `cases.jsonl`, in order of path.
 
     Raises:
         DataError: a root does not exist.
@@ -151,7 +151,7 @@ def find_runs(roots: Sequence[Path]) -> Found:
 
 
 def first_fault(error: ValidationError) -> str:
-    """The first of a file's faults in words: `names.model: Input should be a valid string`."""
+    """The first fault of a file in words, for example `names.model: Input should be a valid string`."""
     first = error.errors()[0]
     return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
 
@@ -162,7 +162,7 @@ def _read(folder: Path, file: Path) -> FoundRun:
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: not JSON ({error})") from error
     if not isinstance(manifest, dict):
-        raise DataError(f"{file}: not a run's manifest: it is no JSON object")
+        raise DataError(f"{file}: not a run's manifest: it is not a JSON object")
     try:
         _Manifest.model_validate(manifest)
     except ValidationError as error:

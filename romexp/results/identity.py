@@ -1,6 +1,7 @@
-"""What a run *is*: everything that affects its result, as one JSON-ready value. Folders are named by its hash.
+"""A run's *identity*: everything that affects its result, as one JSON value. Its hash names the run's folder.
 
-Built from the instantiated parts, not from the configuration's text, so that two ways to say the same are the same.
+It is made from the instantiated objects and not from the configuration's text, so that different texts for the same
+values give the same identity (docs/method.md §11.4).
 """
 
 from __future__ import annotations
@@ -18,18 +19,19 @@ from romexp.files import file_sha256
 NO_EFFECT = frozenset(
     {"name", "cache_dir", "device", "device_map", "batch_size", "batch_tokens", "max_batch_tokens", "cache_gib"}
 )
-"""Fields that decide where and how fast something is computed, or what it is called, never what comes out."""
+"""Fields without an effect on the result. They decide where or how fast something is computed, or what it is called."""
 
 Identity = dict[str, Any]
 
 
 def fingerprint(value: Any, *, without: Collection[str] = ()) -> Any:
-    """A configured object as plain JSON values: dataclasses by fields, files by content.
+    """A configured object as JSON values: a dataclass by its fields, a file by its content.
 
-    What has a `provenance` is that instead: corpora, editors with a trained network.
+    Objects with a `provenance`, such as corpora and editors with a trained network, are represented by it.
 
     Args:
-        without: fields to leave out besides `NO_EFFECT`, at any depth.
+        value: an instantiated part of the configuration.
+        without: fields to leave out at any depth, besides those of `NO_EFFECT`.
     """
     if (provenance := getattr(value, "provenance", None)) is not None:
         return fingerprint(provenance)
@@ -42,42 +44,44 @@ def fingerprint(value: Any, *, without: Collection[str] = ()) -> Any:
         return sorted(items, key=repr) if isinstance(value, Set) else items
     if isinstance(value, (str, Path)):
         path = Path(value).expanduser()
-        # A bare word is a name even if a file is called so; a file worth giving has a suffix.
+        # A text without a suffix is a name and not a path, even if a file happens to have this name.
         return {"sha256": file_digest(path)} if path.suffix and path.is_file() else str(value)
     return value if value is None or isinstance(value, (bool, int, float)) else str(value)
 
 
 def of_covariance(value: Any) -> Any:
-    """The fingerprint of where second moments come from, without how they are kept and checked."""
+    """The fingerprint of a source of second moments, without the settings that decide how they are kept and checked."""
     return fingerprint(value, without=("shipped", "checkpoint_every", "check_model"))
 
 
 def by_fields(value: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
-    """The fingerprint of a dataclass by its fields, whatever it says of its provenance."""
+    """The fingerprint of a dataclass by its fields, even if it has a `provenance`."""
     skipped = NO_EFFECT.union(without)
     kept = {f.name: getattr(value, f.name) for f in fields(value) if f.init and f.name not in skipped}
     return {"type": type(value).__qualname__} | {k: fingerprint(v, without=without) for k, v in kept.items()}
 
 
 def file_digest(path: Path) -> str:
-    """Sha256 of a file's content, 16 hexadecimal digits."""
+    """The first 16 hexadecimal digits of the SHA-256 of a file's content."""
     return file_sha256(path)[:16]
 
 
 def digest(value: Any) -> str:
-    """12 hexadecimal digits that name a JSON-ready value."""
+    """The first 12 hexadecimal digits of the SHA-256 of a JSON value."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def refuse_other(folder: Path, found: Mapping[str, Any] | None, wanted: Identity) -> None:
-    """Make sure that a folder holds results of this very run, or none.
+    """Check that a folder holds no results, or results of the same run.
 
     Args:
+        folder: the result folder.
         found: the identity in the folder's manifest; None if it has no manifest.
+        wanted: the identity of the run that will write into the folder.
 
     Raises:
-        ConfigError: results of another configuration lie there; the message names what differs.
+        ConfigError: the folder holds results of another configuration. The message names the settings that differ.
     """
     if found is None:
         if (folder / "cases.jsonl").exists():

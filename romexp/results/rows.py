@@ -1,6 +1,4 @@
-"""Rows of a run, as they lie in `cases.jsonl`, one JSON object a line; and the points of `curves.jsonl`
-(docs/method.md §11).
-"""
+"""Rows of a run, which are the lines of `cases.jsonl`, and points of training curves (docs/method.md §11.1, §11.2)."""
 
 from __future__ import annotations
 
@@ -15,25 +13,25 @@ from romexp.facts import EditRequest, Measurements
 from romexp.files import write_text
 
 Row = dict[str, Any]
-"""A line as it stands in the file: a JSON object with an integer `case_id`. Traces are read as such."""
+"""A parsed line of the file: a JSON object with an integer `case_id`."""
 
 Side = Literal["pre", "post"]
-"""Before or after the edit, as the file and summaries call it."""
+"""Before or after the edit. These are the names in the files and in summaries."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaseResult:
-    """One case of `task=edit`: what was asked, and what was measured on the model before and after the edit.
+    """One case of `task=edit`: its prompts, and the measurements on the model before and after the edit.
 
     Attributes:
         case_id: the data set's id of the case.
         request: the edit.
-        prompts: what the model was asked, by kind as in `before` and `after` (`rewrite_prompts`, …); for zsRE also the
-            neighbours' answers. Rows that were written before there was this part have none.
-        before: measurements on the unedited model; None where there are none.
-        after: the same on the model that was edited for this case.
+        prompts: the prompts by kind (`rewrite_prompts`, …), as in `before` and `after`; for zsRE also the answers to
+            the neighbourhood prompts. Empty for rows of an older version.
+        before: measurements on the unedited model; None if there are none.
+        after: measurements on the model that was edited for this case; None if there are none.
         edit: the editor's diagnostics.
-        seconds: that the edit took, its share of a batch.
+        seconds: the editing time of the batch, divided by its number of cases.
     """
 
     case_id: int
@@ -45,11 +43,11 @@ class CaseResult:
     seconds: float = 0.0
 
     def measured(self, side: Side) -> Measurements | None:
-        """The measurements of one side."""
+        """The measurements before (`pre`) or after (`post`) the edit."""
         return self.before if side == "pre" else self.after
 
     def is_complete(self, sides: Sequence[Side]) -> bool:
-        """Whether the case was measured on all of these sides; one that failed was not."""
+        """Whether the case has the measurements of all these sides. A case that failed has not."""
         return all(self.measured(side) is not None for side in sides)
 
     def to_json(self) -> Row:
@@ -66,10 +64,10 @@ class CaseResult:
 
     @classmethod
     def from_json(cls, row: Row) -> CaseResult:
-        """What `to_json` wrote; parts that are missing stay empty.
+        """Read a line that `to_json` made. Missing parts stay empty.
 
         Raises:
-            DataError: a part is not of the type that it should be of.
+            DataError: a part has a wrong type.
         """
         request, prompts = _object(row, "requested_rewrite") or {}, _object(row, "prompts") or {}
         names = ("subject", "prompt", "target_new", "target_true", "relation_id", "target_new_id")
@@ -92,12 +90,12 @@ def _object(row: Row, key: str) -> dict[str, Any] | None:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Every complete row, in the order of the file. A torn last line, left by a killed run, is ignored.
+    """All complete rows, in file order. An incomplete last line, left by a killed run, is ignored.
 
-    Where a case occurs twice the later row counts, at the place of the first: a case that failed may be tried again.
+    A case that failed may be tried again. If a case occurs twice, the later row replaces the first, at its place.
 
     Raises:
-        DataError: no such file, or a line before the last one that is not an object with an integer `case_id`.
+        DataError: there is no such file, or a complete line is not a JSON object with an integer `case_id`.
     """
     rows: dict[int, Row] = {}
     for row, _ in _complete(path):
@@ -106,21 +104,21 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def cut_torn_line(path: Path) -> None:
-    """Make the file end with a whole line, so that rows can be appended: cuts a torn last line off.
+    """Remove an incomplete last line of the file, so that rows can be appended.
 
     Raises:
-        DataError: as `read_rows`.
+        DataError: for the same reasons as in `read_rows`.
     """
     end = max((end for _, end in _complete(path)), default=0)
     with path.open("r+b") as file:
         file.truncate(end)
         file.seek(max(end - 1, 0))
-        if end and file.read(1) != b"\n":  # the row is whole, only its line break was lost
+        if end and file.read(1) != b"\n":  # The row is complete, and only its line break is missing.
             file.write(b"\n")
 
 
 def _complete(path: Path) -> Iterator[tuple[Row, int]]:
-    """Rows with the position in bytes after each; stops before a torn last line."""
+    """Each complete row, with the position in bytes after its line. It stops before an incomplete last line."""
     try:
         file = path.open("rb")
     except OSError as error:
@@ -132,14 +130,14 @@ def _complete(path: Path) -> Iterator[tuple[Row, int]]:
             row = _parse(line)
             if row is not None:
                 yield row, end
-            elif line.strip() and line.endswith(b"\n"):  # only the last line can lack its line break
+            elif line.strip() and line.endswith(b"\n"):  # Only the last line can lack its line break.
                 raise DataError(f"{path}, line {number}: expected a JSON object with an integer case_id")
 
 
 def _parse(line: bytes) -> Row | None:
     try:
         row = json.loads(line)
-    except ValueError:  # not JSON, or cut inside a character
+    except ValueError:  # The line is not JSON, or ends inside a character.
         return None
     has_id = isinstance(row, dict) and isinstance(row.get("case_id"), int)
     return row if has_id else None
@@ -147,12 +145,15 @@ def _parse(line: bytes) -> Row | None:
 
 @dataclass(frozen=True)
 class Curves:
-    """Points as mappings with a `step`. Creating the object touches nothing."""
+    """The file `curves.jsonl` of training curves. Each point is a mapping with a `step`.
+
+    Creating the object reads and writes nothing.
+    """
 
     path: Path
 
     def rows(self) -> list[dict[str, float]]:
-        """Every point in file order; a torn last line (a killed writer) is ignored."""
+        """All points in file order. An incomplete last line, left by a killed run, is ignored."""
         if not self.path.exists():
             return []
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -165,7 +166,7 @@ class Curves:
             file.write(json.dumps(dict(point)) + "\n")
 
     def cut(self, step: int) -> None:
-        """Forget the points after a step: a run that goes on from there makes them again."""
+        """Remove the points after a step. A run that continues from this step makes them again."""
         if self.path.exists():
             kept = [row for row in self.rows() if row["step"] <= step]
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))

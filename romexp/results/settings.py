@@ -1,4 +1,4 @@
-"""What tells configurations apart: the fields in which their identities differ, and short names made of them."""
+"""Finds the fields in which identities differ, and makes short names of them that tell configurations apart."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 Json = Mapping[str, Any]
 Fields = dict[str, Any]
-"""Values by dotted name, as `editor.layer`."""
+"""Values by dotted name, for example `editor.layer`."""
 
 ABSENT = "(none)"
 """The value of a field that an identity does not have."""
 
 
 def flat(identity: Json) -> Fields:
-    """Every leaf of nested mappings by its dotted name; lists are leaves.
+    """The leaves of nested mappings, by dotted name. A list is a leaf.
 
     >>> flat({"editor": {"layer": 3}, "seed": 0})
     {'editor.layer': 3, 'seed': 0}
@@ -23,7 +23,7 @@ def flat(identity: Json) -> Fields:
 
 
 def differing(identities: Sequence[Json]) -> list[Fields]:
-    """For each identity its values of the fields in which not all of them agree, in the order of the first."""
+    """For each identity, its values of the fields that differ between identities, in order of first occurrence."""
     leaves = [flat(identity) for identity in identities]
     names = dict.fromkeys(name for fields in leaves for name in fields)
     varying = [name for name in names if len({repr(fields.get(name, ABSENT)) for fields in leaves}) > 1]
@@ -31,18 +31,18 @@ def differing(identities: Sequence[Json]) -> list[Fields]:
 
 
 def short(fields: Mapping[str, Any]) -> str:
-    """`layer=3, seed=1`: the last part of each name, or all of it where two would be called the same.
+    """A text such as `layer=3, seed=1`. It has the last part of each name, or the whole name if two parts are equal.
 
     >>> short({"editor.layer": 3, "covariance.corpus.type": "Text", "covariance.type": "Shipped"})
     'layer=3, covariance.corpus.type=Text, covariance.type=Shipped'
     """
-    last = [name.rpartition(".")[2] for name in fields]
-    shown = [part if last.count(part) == 1 else name for part, name in zip(last, fields, strict=True)]
+    last_parts = [name.rpartition(".")[2] for name in fields]
+    shown = [part if last_parts.count(part) == 1 else name for part, name in zip(last_parts, fields, strict=True)]
     return ", ".join(f"{name}={shown_value(value)}" for name, value in zip(shown, fields.values(), strict=True))
 
 
 def free_name(name: str, taken: set[str], joint: str) -> str:
-    """The name, or with a number after it where it is taken; from now on it is."""
+    """The name, followed by `joint` and a number if it is taken already. The result is added to `taken`."""
     number, free = 1, name
     while free in taken:
         number += 1
@@ -52,7 +52,7 @@ def free_name(name: str, taken: set[str], joint: str) -> str:
 
 
 def shown_value(value: Any) -> str:
-    """As one would write it on the command line."""
+    """The value as it is written on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -66,7 +66,7 @@ def shown_value(value: Any) -> str:
 
 
 def sort_key(value: Any) -> tuple[int, float, str]:
-    """Orders values of one field: none first, then numbers, then everything else by text."""
+    """Sort key for values of one field: None first, then numbers, then all others by their text."""
     if value is None:
         return 0, 0.0, ""
     if isinstance(value, (int, float)):

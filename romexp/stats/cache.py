@@ -1,4 +1,6 @@
-"""Fitted second moments on disk, keyed by everything that affects them; concurrent jobs measure each only once."""
+"""A folder of measured second moments, keyed by everything that affects them. Jobs that run at the same time measure
+each second moment only once.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +21,18 @@ _log = logging.getLogger(__name__)
 
 
 def key_of(ingredients: Mapping[str, Any]) -> str:
-    """16 hex digits that change with every ingredient. Ingredients are JSON-ready; their order does not matter."""
+    """A hash (16 hexadecimal digits) over JSON-ready settings. The order of the settings does not matter."""
     return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One layer's place in the cache.
+    """Identifies the second moment of one layer in the cache.
 
     Attributes:
         layer: the layer.
-        key: `key_of` everything that affects its second moment.
-        name: readable part of the file name.
+        key: the hash (`key_of`) of everything that affects its second moment.
+        name: the readable part of the file name.
     """
 
     layer: int
@@ -40,10 +42,10 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class MomentCache:
-    """A folder with one file a second moment (`<name>_<key>.safetensors`), each written in one step.
+    """A folder with one file per second moment (`<name>_<key>.safetensors`). Files are written atomically.
 
     Attributes:
-        folder: made when something is stored.
+        folder: created when the first file is stored.
     """
 
     folder: Path
@@ -52,10 +54,10 @@ class MomentCache:
         return self.folder / f"{entry.name}_{entry.key}.safetensors"
 
     def get(self, entry: Entry) -> SecondMoment | None:
-        """The stored second moment, or None.
+        """The stored second moment, or None if there is none.
 
         Raises:
-            DataError: the file is there but cannot be read.
+            DataError: the file exists but cannot be read.
         """
         path = self.path(entry)
         return load_moments(path, [entry.layer])[entry.layer] if path.is_file() else None
@@ -65,13 +67,14 @@ class MomentCache:
 
     @contextmanager
     def locked(self, entries: Sequence[Entry]) -> Iterator[None]:
-        """Hold the locks of these entries; wait for whoever has one. A killed holder's lock is free at once.
+        """Hold the locks of these entries inside the context. If another process holds one, wait for it.
 
-        Look again with `get` once inside: the one waited for has probably stored what is wanted.
+        When a process is killed, its locks become free. Call `get` again inside the context: the other process has
+        probably stored the second moment.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            # Always in the same order, so that two jobs with common layers cannot wait for each other.
+            # Every process takes its locks in the same order, so no two processes can wait for each other.
             for entry in sorted(entries, key=lambda e: e.key):
                 path = self.path(entry).with_suffix(".lock")
                 lock = FileLock(path)

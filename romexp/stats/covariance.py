@@ -1,4 +1,4 @@
-"""Where an experiment's second moments come from (config group `covariance`)."""
+"""Where the second moments of an experiment come from (configuration group `covariance`)."""
 
 from __future__ import annotations
 
@@ -12,43 +12,46 @@ import torch
 import transformers
 
 from romexp import __version__
-from romexp.errors import ConfigError
+from romexp.bounds import check_bounds
+from romexp.errors import ConfigError, DataError, RecordError
 from romexp.lm.apply_delta import weight_in_out
 from romexp.lm.model import LanguageModel
 from romexp.stats.cache import Entry, MomentCache, key_of
-from romexp.stats.fit import Checkpoint, Corpus, Progress, fit, sample
+from romexp.stats.fit import Checkpoint, Corpus, MomentFitter, Progress, fit, sample
 from romexp.stats.readers import Published, locate, read
 from romexp.stats.sampled import SampledTexts
 from romexp.stats.second_moment import SecondMoment, load_moments, save_moments, stored_layers
+from romexp.stats.token_counts import check_tokens, say_measured
 
 LONGEST = 2048
-"""Default limit on tokens of a text: GPT-J's context, the longest of the authors' models."""
+"""Default limit for the tokens of a text: the context of GPT-J, which is the longest of the authors' models."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Covariance:
-    """Second moments C = E[k kᵀ] of a model's keys (docs/method.md §3.3). Sources, first that is set and fits: `path`,
-    `published`, `shipped`, the cache, fitting on `corpus`.
+    """Second moments C = E[k kᵀ] of a model's keys (docs/method.md §3.3).
+
+    The first of these sources that is set and fits the model is used: `path`, `published`, `shipped`, the cache, a pass
+    over `corpus`.
 
     Attributes:
-        corpus: texts to measure on (`romexp.data.corpora`), or what the model writes itself
-            (`romexp.stats.sampled.SampledTexts`); None never measures.
-        path: statistics given by hand: our .safetensors, .npz with `moment`, the authors' .npz, or a folder of such
-            files; may contain `{layer}` or `{module}`.
-        published: the authors' own statistics, by download.
-        shipped: our .safetensors that is used where it was measured on this very model with these very settings, and
-            passed over elsewhere.
+        corpus: texts to measure on (`romexp.data.corpora`), or texts that the model writes itself
+            (`romexp.stats.sampled.SampledTexts`). None: nothing is measured.
+        path: a statistics file: our .safetensors, an .npz with `moment`, or an .npz of the authors; or a folder of such
+            files. It may contain `{layer}` or `{module}`.
+        published: the statistics that the authors publish, which are downloaded.
+        shipped: a .safetensors file of ours. It is used only if it was measured on this model with these settings.
         sample_size: number of texts; None takes all.
-        sample_seed: seed of the shuffle that chooses them; the authors' is 1.
-        max_tokens: tokens read of each text; None is the model's context, at most 2048 (the authors: the context,
-            1024 or 2048).
-        batch_tokens: padded tokens of a forward pass (the authors: three contexts). Changes rounding only.
-        dtype: type of the sums, `float32` as the authors', or `float64`.
-        cache_dir: where fitted statistics and unfinished passes are kept; None keeps nothing.
-        checkpoint_every: texts after which an unfinished pass is saved; 0 never.
-        check_model: refuse a file in `path` that says it was measured on another model.
+        sample_seed: seed of the shuffle that chooses the texts; the authors use 1.
+        max_tokens: tokens read from each text. None takes the model's context, but at most 2048. The authors take the
+            context (1024 or 2048).
+        batch_tokens: tokens of a forward pass, padding included (the authors: three contexts). Affects only rounding.
+        dtype: type of the sums, `float32` as the authors use, or `float64`.
+        cache_dir: folder for measured statistics and for unfinished passes; None stores nothing.
+        checkpoint_every: number of texts after which an unfinished pass is saved; 0 never saves it.
+        check_model: refuse a file in `path` if its metadata name another model.
     """
 
     corpus: Corpus | SampledTexts | None = None
@@ -64,33 +67,54 @@ class Covariance:
     checkpoint_every: int = 5000
     check_model: bool = True
 
+    def __post_init__(self) -> None:
+        check_bounds(
+            self,
+            "covariance",
+            from_0=("sample_seed", "checkpoint_every"),
+            from_1=("sample_size", "max_tokens", "batch_tokens"),
+        )
+
     def moments(
         self, lm: LanguageModel, layers: Sequence[int], *, progress: Progress | None = None
     ) -> dict[int, SecondMoment]:
-        """The second moments of `layers`; those that must be fitted are fitted in one pass.
+        """The second moments of `layers`. Those that must be measured are measured in one pass over the corpus.
+
+        A warning names those of few tokens (`romexp.stats.token_counts`).
 
         Args:
-            progress: told the texts done and in all, first before work begins; not called where nothing is fitted.
+            progress: called with the number of texts done and the total, first before the pass begins. It is not called
+                if nothing is measured.
 
         Raises:
-            ConfigError: a layer the model lacks, a bad field, no source, or a file of another model.
-            DataError: a file that is not what it should be; a corpus that cannot be read.
+            ConfigError: the model has no such layer, a field has a bad value, there is no source, a file was measured
+                on another model, or there were fewer tokens than entries of a key.
+            DataError: a file is not a valid statistics file, or the corpus cannot be read. It is never a `RecordError`,
+                for which an editor's caller would blame a fact.
         """
         if wrong := [layer for layer in layers if not 0 <= layer < lm.n_layers]:
             raise ConfigError(f"second moment of layer {wrong}: {lm.name} has layers 0 to {lm.n_layers - 1}")
-        wanted = sorted(set(layers))
+        found = self._found(lm, sorted(set(layers)), progress)
+        check_tokens(found)
+        return found
+
+    def _found(self, lm: LanguageModel, wanted: Sequence[int], progress: Progress | None) -> dict[int, SecondMoment]:
         if self.path is not None:
-            return self._given(lm, self.path, wanted)
+            return self._from_path(lm, self.path, wanted)
         if self.published is not None:
             files = {layer: self.published.locate(_module(lm, layer)) for layer in wanted}
             return {layer: read(file, layer=layer, width=_width(lm, layer)) for layer, file in files.items()}
-        found = self._shipped(lm, wanted)
+        found = self._from_shipped(lm, wanted)
         if missing := [layer for layer in wanted if layer not in found]:
-            found |= self._cached(lm, missing, progress)
+            found |= self._from_cache(lm, missing, progress)
         return found
 
     def source(self, lm: LanguageModel, *, progress: Progress | None = None) -> Callable[[int], SecondMoment]:
-        """A function from a layer to its second moment, loaded or fitted when first asked for, then remembered."""
+        """A function that returns a layer's second moment. It loads or measures each one once and keeps it in memory.
+
+        Args:
+            progress: as for `moments`.
+        """
         known: dict[int, SecondMoment] = {}
 
         def second_moment(layer: int) -> SecondMoment:
@@ -100,7 +124,7 @@ class Covariance:
 
         return second_moment
 
-    def _given(self, lm: LanguageModel, path: str | Path, layers: Sequence[int]) -> dict[int, SecondMoment]:
+    def _from_path(self, lm: LanguageModel, path: str | Path, layers: Sequence[int]) -> dict[int, SecondMoment]:
         files = {layer: locate(path, layer=layer, module=_module(lm, layer)) for layer in layers}
         if len(files) > 1 and len(set(files.values())) == 1 and files[layers[0]].suffix == ".npz":
             raise ConfigError(f"covariance.path: {path} holds one layer, {len(files)} are wanted; put {{layer}} in it")
@@ -111,20 +135,22 @@ class Covariance:
             if self.check_model and origin.get("model_digest") not in (None, lm.digest):
                 raise ConfigError(
                     f"covariance.path: {file} was measured on {origin.get('model')} (digest {origin['model_digest']}), "
-                    f"not on {lm.name} (digest {lm.digest}); covariance.check_model=false takes it anyway"
+                    f"not on {lm.name} (digest {lm.digest}); covariance.check_model=false accepts it"
                 )
         return moments
 
-    def _shipped(self, lm: LanguageModel, layers: Sequence[int]) -> dict[int, SecondMoment]:
+    def _from_shipped(self, lm: LanguageModel, layers: Sequence[int]) -> dict[int, SecondMoment]:
         if self.shipped is None or self.corpus is None or not Path(self.shipped).is_file():
             return {}
         stored = {layer: entry["provenance"].get("key") for layer, entry in stored_layers(Path(self.shipped)).items()}
         fitting = [layer for layer in layers if stored.get(layer) == key_of(self.ingredients(lm, layer))]
         if len(fitting) < len(layers):
-            _log.info("%s was measured on another model or with other settings; not used", self.shipped)
+            _log.info("%s is not used: it was measured on another model or with other settings", self.shipped)
         return load_moments(Path(self.shipped), fitting) if fitting else {}
 
-    def _cached(self, lm: LanguageModel, layers: Sequence[int], progress: Progress | None) -> dict[int, SecondMoment]:
+    def _from_cache(
+        self, lm: LanguageModel, layers: Sequence[int], progress: Progress | None
+    ) -> dict[int, SecondMoment]:
         if self.cache_dir is None:
             return self._fit(lm, layers, progress, None)
         cache = MomentCache(folder=Path(self.cache_dir).expanduser() / lm.name.replace("/", "_"))
@@ -146,7 +172,7 @@ class Covariance:
     def _checkpoint(self, lm: LanguageModel, layers: Sequence[int], folder: Path) -> Checkpoint | None:
         if self.checkpoint_every <= 0:
             return None
-        # How batches are packed changes rounding, and a pass goes on to the same bits; so it is part of this key.
+        # A resumed pass must give the same bits as an uninterrupted one, and the batch size affects rounding.
         work: dict[str, Any] = {str(layer): self.ingredients(lm, layer) for layer in layers}
         key = key_of(work | {"batch_tokens": self.batch_tokens})
         return Checkpoint(path=folder / f"unfinished_{key}.safetensors", key=key, every=self.checkpoint_every)
@@ -156,8 +182,31 @@ class Covariance:
     ) -> dict[int, SecondMoment]:
         ingredients = {layer: self.ingredients(lm, layer) for layer in layers}
         corpus = self._corpus(lm)
+        try:
+            fitters, read_texts = self._sums(lm, layers, corpus, progress, checkpoint)
+        except RecordError as error:  # An editor's caller would take it for the error of a fact.
+            raise DataError(f"covariance.corpus: {error}") from error
+        if not all(fitter.count for fitter in fitters.values()):
+            raise ConfigError(f"covariance.corpus: no text with any tokens in {dict(corpus.provenance)}")
+        common = {"model": lm.name, "texts": read_texts, "versions": _versions()}
+        measured = {
+            layer: fitter.result({**common, **i, "layer": layer, "key": key_of(i)})
+            for layer, fitter in fitters.items()
+            for i in (ingredients[layer],)
+        }
+        say_measured(measured)
+        return measured
+
+    def _sums(
+        self,
+        lm: LanguageModel,
+        layers: Sequence[int],
+        corpus: Corpus,
+        progress: Progress | None,
+        checkpoint: Checkpoint | None,
+    ) -> tuple[dict[int, MomentFitter], int]:
         texts, total = sample(corpus.load(), self.sample_size, seed=self.sample_seed)
-        fitters, read_texts = fit(
+        return fit(
             lm,
             texts,
             layers,
@@ -168,17 +217,13 @@ class Covariance:
             progress=progress,
             checkpoint=checkpoint,
         )
-        if not all(fitter.count for fitter in fitters.values()):
-            raise ConfigError(f"covariance.corpus: no text with any tokens in {dict(corpus.provenance)}")
-        common = {"model": lm.name, "texts": read_texts, "versions": _versions()}
-        return {
-            layer: fitter.result({**common, **i, "layer": layer, "key": key_of(i)})
-            for layer, fitter in fitters.items()
-            for i in (ingredients[layer],)
-        }
 
     def ingredients(self, lm: LanguageModel, layer: int) -> dict[str, Any]:
-        """Everything that affects a layer's second moment beyond rounding, JSON-ready."""
+        """JSON-ready settings that affect the second moment of a layer by more than rounding.
+
+        Raises:
+            ConfigError: a field has a bad value, or there is no corpus.
+        """
         if self.sample_size is not None and self.sample_size < 1:
             raise ConfigError(f"covariance.sample_size: {self.sample_size}, expected at least 1, or null for all texts")
         _sum_dtype(self.dtype)
@@ -209,8 +254,10 @@ class Covariance:
 
 
 def ship(covariance: Covariance, lm: LanguageModel, path: Path, *, progress: Progress | None = None) -> None:
-    """Measure every layer of a small model in one pass and write one file for `Covariance.shipped` (packed float32
-    triangles: 4.2 MB for 8 layers of width 512). The cache and other sources are not looked at.
+    """Measure all layers of a small model in one pass and write one file for `Covariance.shipped`.
+
+    The cache and the other sources are not used. The file holds packed float32 triangles: 4.2 MB for 8 layers of width
+    512.
     """
     layers = range(lm.n_layers)
     save_moments(path, covariance._fit(lm, layers, progress, None))
@@ -228,7 +275,7 @@ def _module(lm: LanguageModel, layer: int) -> str:
 
 
 def _width(lm: LanguageModel, layer: int) -> int:
-    """D: the number of keys' entries, rows of the second MLP matrix as a map from inputs to outputs."""
+    """D, the number of entries of a key: the input width of the second MLP matrix."""
     return weight_in_out(lm, f"{_module(lm, layer)}.weight").shape[0]
 
 

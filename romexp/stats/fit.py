@@ -1,5 +1,6 @@
-"""One pass over texts that fills any number of layers' second moments
-(docs/method.md §3.3), and goes on after being killed.
+"""Measures the second moments of any number of layers in one pass over texts (docs/method.md §3.3).
+
+A pass that was killed can be resumed.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ from romexp.lm.tokens import pad
 from romexp.stats.second_moment import SecondMoment, pack, unpack
 
 WINDOW = 1000
-"""Texts that are tokenized and packed together; a checkpoint falls between two windows."""
+"""Number of texts that are tokenized and batched together. Checkpoints are written only between two windows."""
 
 Progress = Callable[[int, int | None], None]
-"""Told (texts done, texts in all or None if unknown)."""
+"""Called with (texts done, total number of texts or None if unknown)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """Where an unfinished pass is kept.
+    """Where and how often an unfinished pass is saved.
 
     Attributes:
-        path: safetensors file, replaced atomically.
-        key: identifies the work; a file of another key is not continued.
-        every: texts between two writes, rounded up to windows.
+        path: a safetensors file, which is replaced atomically.
+        key: identifies the pass; a file with another key is not resumed.
+        every: number of texts between two writes, rounded up to whole windows.
     """
 
     path: Path
@@ -58,31 +59,36 @@ def fit(
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[dict[int, MomentFitter], int]:
-    """Sum k kᵀ over every token of the texts, for all `layers` in one pass. Returns the sums and the number of texts.
+    """Sum k kᵀ over all tokens of the texts, for all `layers` in one pass (docs/method.md §3.3).
 
     Args:
-        texts: read once; texts without tokens add nothing.
-        max_tokens: tokens read of each text, from its start.
-        batch_tokens: padded tokens of one forward pass. Changes rounding, nothing else.
+        texts: read once; texts without tokens are counted but add nothing.
+        max_tokens: cut each text to this many tokens.
+        batch_tokens: tokens of one forward pass, padding included. Affects only rounding.
         dtype: type of the sums.
-        checkpoint: if its file holds an unfinished pass of the same key, that is continued, to the same bits as an
-            undisturbed one; the file is removed at the end.
+        total: number of texts, for `progress`; None if unknown.
+        progress: called before the pass and after each batch.
+        checkpoint: where to save the unfinished pass; None saves nothing. If the file holds an unfinished pass with the
+            same key, that pass is resumed and gives the same bits as an uninterrupted one. The caller removes the file.
+
+    Returns:
+        The sums by layer, and the number of texts.
 
     Raises:
-        ConfigError: a batch does not fit the device's memory.
+        ConfigError: a batch does not fit into the device's memory.
     """
     fitters = {layer: MomentFitter(dtype) for layer in sorted(layers)}
     done = _resume(checkpoint, fitters) if checkpoint else 0
     saved = done
     report = progress or (lambda done, total: None)
     report(done, total)
-    for _ in islice(texts, done):  # an iterator cannot jump
+    for _ in islice(texts, done):  # Skip the texts that the resumed pass has already seen.
         pass
     while window := list(islice(texts, WINDOW)):
         rows = _token_ids(lm, window, max_tokens)
         advanced = done + len(window) - len(rows)
         for group in by_length([len(row) for row in rows], max_tokens=batch_tokens):
-            _add(lm, [rows[i] for i in group], fitters)
+            _run_batch(lm, [rows[i] for i in group], fitters)
             advanced += len(group)
             report(advanced, total)
         done += len(window)
@@ -93,20 +99,20 @@ def fit(
 
 
 def _token_ids(lm: LanguageModel, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-    """Token ids of the texts that have any, cut to the limit; special tokens as the tokenizer adds them."""
-    written = [text for text in texts if text]
-    if not written:
+    """Token ids of the texts, cut to `max_tokens`, with the tokenizer's special tokens. Empty texts are left out."""
+    nonempty = [text for text in texts if text]
+    if not nonempty:
         return []
-    ids = lm.tokenizer(written, truncation=True, max_length=max_tokens, padding=False)["input_ids"]
+    ids = lm.tokenizer(nonempty, truncation=True, max_length=max_tokens, padding=False)["input_ids"]
     return [row for row in ids if row]
 
 
-def _add(lm: LanguageModel, rows: Sequence[Sequence[int]], fitters: Mapping[int, MomentFitter]) -> None:
+def _run_batch(lm: LanguageModel, rows: Sequence[Sequence[int]], fitters: Mapping[int, MomentFitter]) -> None:
     batch = pad(rows, pad_id=int(lm.tokenizer.pad_token_id), device=lm.device)
     try:
-        with torch.inference_mode(), _feeding(lm, fitters, batch.attention_mask.bool()):
+        with torch.inference_mode(), _adding_keys(lm, fitters, batch.attention_mask.bool()):
             lm.model.base_model(**batch.inputs(), use_cache=False)
-    except _Stop:
+    except _LastLayerReached:
         pass
     except torch.OutOfMemoryError as error:
         raise ConfigError(
@@ -115,22 +121,26 @@ def _add(lm: LanguageModel, rows: Sequence[Sequence[int]], fitters: Mapping[int,
         ) from error
 
 
-class _Stop(Exception):
-    """Ends a forward pass once the last wanted layer has been seen."""
+class _LastLayerReached(Exception):
+    """Ends a forward pass after the last layer whose keys are needed."""
 
 
 @contextmanager
-def _feeding(lm: LanguageModel, fitters: Mapping[int, MomentFitter], real: torch.Tensor) -> Iterator[None]:
-    """During forward passes, feed each layer's keys at `real` (batch × tokens) positions; stop after the last layer."""
+def _adding_keys(lm: LanguageModel, fitters: Mapping[int, MomentFitter], real: torch.Tensor) -> Iterator[None]:
+    """Inside the context, forward passes add each layer's keys to its fitter and stop after the last layer.
+
+    Args:
+        real: True for tokens that are not padding (batch × tokens).
+    """
     last = max(fitters)
 
-    def feed(layer: int) -> Callable[..., None]:
+    def add_keys(layer: int) -> Callable[..., None]:
         def hook(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
             keys = args[0]
-            # Summed at once: keys of all layers together would not fit beside a large model.
+            # The keys are summed here and not kept, because those of all layers may not fit beside a large model.
             fitters[layer].update(keys[real.to(keys.device)])
             if layer == last:
-                raise _Stop
+                raise _LastLayerReached
 
         return hook
 
@@ -138,7 +148,7 @@ def _feeding(lm: LanguageModel, fitters: Mapping[int, MomentFitter], real: torch
     try:
         for layer in fitters:
             module = lm.module(lm.architecture.mlp_out_name(layer))
-            handles.append(module.register_forward_pre_hook(feed(layer)))
+            handles.append(module.register_forward_pre_hook(add_keys(layer)))
         yield
     finally:
         for handle in handles:
@@ -153,7 +163,11 @@ def _write(checkpoint: Checkpoint, fitters: Mapping[int, MomentFitter], done: in
 
 
 def _resume(checkpoint: Checkpoint, fitters: Mapping[int, MomentFitter]) -> int:
-    """Fill the fitters from the file if it is of the same work; returns the number of texts it had seen."""
+    """Restore the fitters from the checkpoint, if it belongs to the same pass.
+
+    Returns:
+        The number of texts that the checkpoint has seen; 0 if there is none to resume.
+    """
     if not checkpoint.path.is_file():
         return 0
     try:
@@ -164,15 +178,15 @@ def _resume(checkpoint: Checkpoint, fitters: Mapping[int, MomentFitter]) -> int:
             for layer, fitter in fitters.items():
                 fitter.restore({n: file.get_tensor(f"{layer}.{n}") for n in ("count", "width", "triangle")})
             return int(header["done"])
-    except (SafetensorError, ValueError):  # not a checkpoint: begin again
+    except (SafetensorError, ValueError):  # The file is not a checkpoint, so the pass begins at the first text.
         return 0
 
 
 class MomentFitter:
-    """Σ k kᵀ and the number of keys of one layer, fed batch by batch.
+    """The sum Σ k kᵀ and the number of keys of one layer, to which keys are added batch by batch.
 
     Args:
-        dtype: type of the sum. Keys are cast to it before they are multiplied, as the reference does
+        dtype: type of the sum. Keys are cast to it before they are multiplied, as in the authors' code
             (docs/method.md §3.3).
     """
 
@@ -182,9 +196,9 @@ class MomentFitter:
         self.total: torch.Tensor | None = None
 
     def update(self, keys: torch.Tensor) -> None:
-        """Add keys (n × D). The sum lives on their device, or on the CPU if the device lacks the dtype."""
+        """Add keys (n × D). The sum is on their device, or on the CPU if the device does not support the dtype."""
         device = keys.device
-        if device.type == "mps" and self.dtype == torch.float64:  # Metal has no float64
+        if device.type == "mps" and self.dtype == torch.float64:  # MPS has no float64.
             device = torch.device("cpu")
         keys = keys.detach().to(device=device, dtype=self.dtype)
         if self.total is None:
@@ -193,49 +207,54 @@ class MomentFitter:
         self.count += keys.shape[0]
 
     def result(self, provenance: Mapping[str, Any]) -> SecondMoment:
-        """C = Σ k kᵀ / n, exactly symmetric, float32 on the CPU.
+        """C = Σ k kᵀ / n, exactly symmetric, in float32 on the CPU.
+
+        Args:
+            provenance: JSON-ready description of the model and the texts.
 
         Raises:
-            ValueError: nothing was fed.
+            ValueError: no keys were added.
         """
         if self.total is None or self.count == 0:
-            raise ValueError("no keys to take a second moment of")
-        # A product of floats is symmetric only up to rounding; the upper triangle is taken for both halves.
+            raise ValueError("no keys were added, so there is no second moment")
+        # Floating-point products are symmetric only up to rounding, so the upper triangle is used for both halves.
         upper = (self.total / self.count).triu()
         matrix = upper + upper.triu(1).T
         return SecondMoment(matrix=matrix.float().cpu(), count=self.count, provenance=dict(provenance))
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What `restore` needs to go on to the same result, bit for bit: the count and the packed upper triangle."""
+        """The count and the packed upper triangle, from which `restore` continues to bit-identical results."""
         total = torch.zeros((0, 0), dtype=self.dtype) if self.total is None else self.total
         return {"count": torch.tensor(self.count), "width": torch.tensor(total.shape[0]), "triangle": pack(total).cpu()}
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Go back to a `state`."""
+        """Set count and sum to those of a `state`."""
         width = int(state["width"])
         self.count = int(state["count"])
         self.total = unpack(state["triangle"], width).to(self.dtype) if width else None
 
 
 class Corpus(Protocol):
-    """A source of texts; `romexp.data.corpora` has the implementations."""
+    """A source of texts. The implementations are in `romexp.data.corpora`."""
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """What identifies the texts, JSON-ready, without a network and without paths of this machine."""
+        """A JSON-ready description that identifies the texts. It needs no network and has no paths of this machine."""
         ...
 
     def load(self) -> Iterable[str]:
-        """The texts: a `Sequence` where they can be indexed, else an iterable to be read once from its start."""
+        """The texts: a `Sequence` if they can be indexed, else an iterable that can be read once."""
         ...
 
 
 def sample(texts: Iterable[str], size: int | None, *, seed: int) -> tuple[Iterator[str], int | None]:
-    """The texts to read, in order, and how many they are (None if unknown).
+    """Choose `size` texts (None: all).
 
-    Indexable texts: the first `size` of all indices as shuffled by `random.Random(seed)`, which for seed 1 is the
-    reference's sample (docs/method.md §3.3). Others: the first `size` as they come. `size` None takes all, shuffled
-    likewise.
+    If `texts` is a sequence, its indices are shuffled by `random.Random(seed)` and the first `size` are taken. With
+    seed 1 this is the sample of the authors (docs/method.md §3.3). Otherwise the first `size` texts are taken.
+
+    Returns:
+        The chosen texts in order, and their number (None if unknown).
     """
     if not isinstance(texts, Sequence):
         return islice(texts, size), size

@@ -1,4 +1,4 @@
-"""Second moments from files that were given by hand: ours, plain `.npz`, and those of the ROME authors."""
+"""Reads second moments from files: our safetensors, plain `.npz`, and the `.npz` of the ROME authors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from romexp.bounds import check_bounds
 from romexp.errors import ConfigError, DataError
 from romexp.files import file_sha256
 from romexp.stats.second_moment import SecondMoment, load_moments
@@ -21,14 +22,15 @@ SUFFIXES = (".safetensors", ".npz")
 
 
 def locate(path: str | Path, *, layer: int, module: str) -> Path:
-    """The file of one layer.
+    """Find the statistics file of one layer.
 
     Args:
-        path: a file; or with `{layer}` or `{module}` in it; or a folder in which one file of a known type begins with
-            the module's name, as those of the authors do (`transformer.h.17.mlp.c_proj_float32_mom2_100000.npz`).
+        path: a file; or a path that contains `{layer}` or `{module}`; or a folder with exactly one file whose name
+            begins with the module's name, as in `transformer.h.17.mlp.c_proj_float32_mom2_100000.npz` of the authors.
+        module: name of the layer's second MLP matrix, such as `transformer.h.17.mlp.c_proj`.
 
     Raises:
-        ConfigError: there is no such file, its name is that of another layer, or the folder holds none or several.
+        ConfigError: there is no such file, its name names another layer, or the folder holds none or several.
     """
     found = Path(str(path).replace("{layer}", str(layer)).replace("{module}", module)).expanduser()
     if found.is_file():
@@ -37,7 +39,7 @@ def locate(path: str | Path, *, layer: int, module: str) -> Path:
         return found
     if not found.is_dir():
         raise ConfigError(f"covariance.path: no file or folder {found}")
-    files = sorted(f for f in found.iterdir() if f.suffix in SUFFIXES and _is_of(f.name, module))
+    files = sorted(f for f in found.iterdir() if f.suffix in SUFFIXES and _names_module(f.name, module))
     if len(files) != 1:
         raise ConfigError(
             f"covariance.path: expected one file {module}*.npz or {module}*.safetensors in {found}, "
@@ -46,29 +48,31 @@ def locate(path: str | Path, *, layer: int, module: str) -> Path:
     return files[0]
 
 
-def _is_of(name: str, module: str) -> bool:
-    """`…h.1.mlp` must not match `…h.1.mlp2`: what follows the module's name is no part of a module's name."""
+def _names_module(name: str, module: str) -> bool:
+    """True if the file's name is the module's name, alone or followed by `_`: `…h.1.mlp` must not match `…h.1.mlp2`."""
     return name.startswith(module + "_") or Path(name).stem == module
 
 
 def _layer_in_name(name: str, layer: int, module: str) -> int | None:
-    """The layer that a file named after a module is of; None for other names."""
+    """The layer that a file's name names, if it begins with the name of this module in any layer; else None."""
     before, after = module.split(f".{layer}.", 1)
     match = re.match(re.escape(before) + r"\.(\d+)\." + re.escape(after) + r"[._]", name)
     return int(match[1]) if match else None
 
 
 def read(path: Path, *, layer: int, width: int | None = None) -> SecondMoment:
-    """The second moment of `layer` from a file: safetensors as `save_moments` writes it, or `.npz` with `moment`
-    (the matrix itself), or with `mom2.mom2` and `mom2.count` (the authors' sum and number of tokens). Pickled arrays
-    are never loaded.
+    """Read the second moment of `layer` from a file.
+
+    The file is a safetensors file of `save_moments`, or an `.npz` with `moment` (the matrix itself), or an `.npz` with
+    `mom2.mom2` and `mom2.count` (the sum and the number of tokens, as the authors store them). Pickled arrays are never
+    loaded.
 
     Args:
-        layer: which layer to take from a file that knows its layers; recorded in the provenance of others.
-        width: D that the model needs; None takes any.
+        layer: the layer to read. An `.npz` file does not name its layer; it is taken to be this one.
+        width: the width D that the model needs; None accepts any.
 
     Raises:
-        DataError: the file cannot be read, lacks what was expected, or holds a matrix of another size.
+        DataError: the file cannot be read, has no second moment, or holds a matrix of another size.
     """
     if path.suffix == ".safetensors":
         moment = load_moments(path, [layer])[layer]
@@ -88,7 +92,7 @@ def _read_npz(path: Path, layer: int) -> SecondMoment:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("a single array")
+                raise ValueError("it holds a single array")
             matrix, count = _matrix_and_count(file, path)
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a readable .npz file ({error})") from error
@@ -119,17 +123,19 @@ ROOT_URL = "https://rome.baulab.info/data/stats"
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Second moments that the authors measured, one `.npz` a layer (164 MB for GPT-2 XL, 1.1 GB for GPT-J).
+    """Second moments that the authors publish, one `.npz` per layer (164 MB for GPT-2 XL, 1.1 GB for GPT-J).
 
-    They know only these two models, on 100,000 articles of the English Wikipedia of May 2020, summed in float32.
+    They exist for these two models only, measured on 100,000 articles of the English Wikipedia of May 2020 and summed
+    in float32.
 
     Attributes:
         model: the model's folder on their server, `gpt2-xl` or `EleutherAI_gpt-j-6B` (`/` of a hub id becomes `_`).
-        fetch: given a URL, the file on this machine, downloaded if need be (`romexp.data.download.Fetcher`).
-        corpus: `wikipedia`, or `wikitext`, for which nothing is known to be published.
-        dtype: type of the sums, part of the name.
-        sample_size: articles, part of the name.
-        root_url: where the folders are; a mirror of them serves as well.
+        fetch: downloads the file of a URL, unless it is already on this machine, and returns its path
+            (`romexp.data.download.Fetcher`).
+        corpus: `wikipedia`, or `wikitext`, for which no published file is known.
+        dtype: type of the sums; part of the file name.
+        sample_size: number of articles; part of the file name.
+        root_url: address of the folders, on the authors' server or on a mirror.
     """
 
     model: str
@@ -139,17 +145,20 @@ class Published:
     sample_size: int = 100_000
     root_url: str = ROOT_URL
 
+    def __post_init__(self) -> None:
+        check_bounds(self, "covariance.published", from_1=("sample_size",))
+
     def file_name(self, module: str) -> str:
-        """Path below `root_url`; `module` is the layer's second MLP matrix, `transformer.h.17.mlp.c_proj`."""
+        """Path below `root_url`. `module` names the layer's second MLP matrix, as `transformer.h.17.mlp.c_proj`."""
         return published_name(
             model=self.model, module=module, corpus=self.corpus, dtype=self.dtype, sample_size=self.sample_size
         )
 
     def locate(self, module: str) -> Path:
-        """The module's file on this machine.
+        """The path of the module's file on this machine, downloaded if necessary.
 
         Raises:
-            DataError: whatever `fetch` says of a failed download.
+            DataError: the download failed.
         """
         return self.fetch(f"{self.root_url.rstrip('/')}/{self.file_name(module)}")
 
@@ -157,7 +166,7 @@ class Published:
 def published_name(
     *, model: str, module: str, corpus: str = "wikipedia", dtype: str = "float32", sample_size: int = 100_000
 ) -> str:
-    """The authors' file name.
+    """The path of a file on the authors' server.
 
     >>> published_name(model="gpt2-xl", module="transformer.h.17.mlp.c_proj")
     'gpt2-xl/wikipedia_stats/transformer.h.17.mlp.c_proj_float32_mom2_100000.npz'

@@ -1,6 +1,4 @@
-"""The second moment of a layer's keys, C = E[k kᵀ], and the one thing it is needed for: C⁻¹k
-(docs/method.md §3.3, §3.5).
-"""
+"""The second moment of a layer's keys, C = E[k kᵀ], and its only use, computing C⁻¹k (docs/method.md §3.3, §3.5)."""
 
 from __future__ import annotations
 
@@ -24,12 +22,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SecondMoment:
-    """C = E[k kᵀ] over `count` keys k, the inputs of a block's second MLP matrix; uncentred.
+    """C = E[k kᵀ], not centred, over the keys k of a layer, which are the inputs of its second MLP matrix.
 
     Attributes:
         matrix: (D × D) float32, symmetric, on the CPU; D is the width of the MLP.
-        count: number of keys (tokens) it was measured on; 0 if unknown.
-        provenance: where it comes from, JSON-ready: model and its digest, layer, corpus, sample size, versions.
+        count: number of keys (tokens) over which the mean was taken; 0 if unknown.
+        provenance: JSON-ready description of the model and its digest, the layer, the corpus, the sample size and
+            versions.
+
+    Raises:
+        DataError: the matrix is not square.
     """
 
     matrix: torch.Tensor
@@ -45,23 +47,23 @@ class SecondMoment:
 
     @property
     def width(self) -> int:
-        """D."""
+        """D, the width of a key."""
         return self.matrix.shape[0]
 
     @property
     def origin(self) -> str:
-        """Where it comes from, in brackets after a space, for messages; empty if unknown."""
+        """File or model, and layer, for error messages: ` (model, layer 7)`. Empty if unknown."""
         parts = [str(self.provenance[key]) for key in ("file", "model") if self.provenance.get(key)][:1]
         if self.provenance.get("layer") is not None:
             parts.append(f"layer {self.provenance['layer']}")
         return f" ({', '.join(parts)})" if parts else ""
 
     def solve(self, keys: torch.Tensor) -> torch.Tensor:
-        """C⁻¹k for each row: (n × D) → (n × D), in the keys' dtype and on their device; float64 inside.
+        """C⁻¹k for each row k of `keys` (docs/method.md §3.5): (n × D) → (n × D), same dtype and device as `keys`.
 
-        C is factored once, on the keys' device if it has float64 (MPS has not), else on the CPU. The reference
-        multiplies by a plain float32 inverse instead: the same up to rounding. A factor on C scales the result and
-        cancels in ROME's u.
+        The system is solved in float64. C is factored once per device: on the keys' device if that supports float64
+        (MPS does not), else on the CPU. The authors' code multiplies by a float32 inverse instead, which is equal up to
+        rounding.
 
         Raises:
             DataError: the keys are not as wide as C, or C has no inverse.
@@ -78,7 +80,11 @@ class SecondMoment:
         return self._solvers[device](right).T.to(device=keys.device, dtype=keys.dtype)
 
     def _factor(self, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-        """A function from right-hand sides (D × n) to solutions, both float64 on `device`."""
+        """Factor C and return a function from right-hand sides (D × n) to solutions (D × n), float64 on `device`.
+
+        Raises:
+            DataError: C is not finite, or has no inverse.
+        """
         matrix = self.matrix.to(device=device, dtype=torch.float64)
         if not torch.isfinite(matrix).all():
             raise DataError(f"second moment{self.origin}: the matrix holds NaN or infinite values")
@@ -87,7 +93,8 @@ class SecondMoment:
             return lambda right: torch.cholesky_solve(right, lower)
         if 0 < self.count < self.width:
             raise self._singular()
-        # Sums in float32 can leave the smallest eigenvalues below zero. The reference inverts such a matrix too.
+        # Rounding of float32 sums can make the smallest eigenvalues negative. The authors' code inverts such a matrix
+        # too.
         _log.warning("second moment%s is not positive definite; solving by LU (dtype=float64 avoids it)", self.origin)
         factors, pivots, zero_pivot = torch.linalg.lu_factor_ex(matrix)
         if int(zero_pivot):
@@ -110,15 +117,15 @@ class SecondMoment:
         )
 
     def save(self, path: Path) -> None:
-        """Write it to a file of its own (see `save_moments`)."""
+        """Write the second moment to a file of its own (see `save_moments`)."""
         save_moments(path, {int(self.provenance.get("layer", 0)): self})
 
     @classmethod
     def load(cls, path: Path) -> SecondMoment:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            DataError: no such file, another format, or more than one layer in it.
+            DataError: there is no such file, it has another format, or it holds more than one layer.
         """
         moments = load_moments(path)
         if len(moments) != 1:
@@ -127,7 +134,7 @@ class SecondMoment:
 
 
 def _float64_device(device: torch.device) -> torch.device:
-    """`device`, or the CPU where it cannot hold float64."""
+    """`device` if it supports float64, else the CPU."""
     try:
         return torch.empty(0, dtype=torch.float64, device=device).device
     except (TypeError, RuntimeError):
@@ -135,7 +142,9 @@ def _float64_device(device: torch.device) -> torch.device:
 
 
 def save_moments(path: Path, moments: Mapping[int, SecondMoment]) -> None:
-    """Write second moments by layer: safetensors with one packed float32 triangle a layer, JSON metadata; atomic."""
+    """Write second moments by layer, atomically: safetensors with one packed float32 triangle per layer, and JSON
+    metadata.
+    """
     layers = {
         str(layer): {"width": m.width, "count": m.count, "provenance": dict(m.provenance)}
         for layer, m in sorted(moments.items())
@@ -146,10 +155,10 @@ def save_moments(path: Path, moments: Mapping[int, SecondMoment]) -> None:
 
 
 def stored_layers(path: Path) -> dict[int, dict[str, Any]]:
-    """By layer, `width`, `count` and `provenance` of what `save_moments` wrote, without reading a matrix.
+    """The `width`, `count` and `provenance` of each layer in a file of `save_moments`. No matrix is read.
 
     Raises:
-        DataError: no such file, not safetensors, or not a file of second moments.
+        DataError: there is no such file, it is not a safetensors file, or it holds no second moments.
     """
     if not Path(path).is_file():
         raise DataError(f"no file of second moments at {path}")
@@ -164,10 +173,13 @@ def stored_layers(path: Path) -> dict[int, dict[str, Any]]:
 
 
 def load_moments(path: Path, layers: list[int] | None = None) -> dict[int, SecondMoment]:
-    """Read some or all layers that `save_moments` wrote.
+    """Read second moments by layer from a file of `save_moments`.
+
+    Args:
+        layers: the layers to read; None reads all.
 
     Raises:
-        DataError: not such a file, a layer is not in it, or a triangle has the wrong size.
+        DataError: it is not such a file, a layer is missing, or a triangle has the wrong size.
     """
     stored = stored_layers(path)
     wanted = sorted(stored) if layers is None else layers
@@ -186,16 +198,16 @@ def load_moments(path: Path, layers: list[int] | None = None) -> dict[int, Secon
 
 
 def packed_size(width: int) -> int:
-    """Number of entries of the upper triangle, diagonal included: D (D + 1) / 2."""
+    """Number of entries of the upper triangle of a (D × D) matrix, diagonal included: D (D + 1) / 2."""
     return width * (width + 1) // 2
 
 
 def pack(matrix: torch.Tensor) -> torch.Tensor:
-    """Upper triangle of (D × D) as a vector of D (D + 1) / 2 entries; what lies below the diagonal is not looked at."""
+    """The upper triangle of a (D × D) matrix, row by row, as a vector of D (D + 1) / 2 entries."""
     width = matrix.shape[0]
     packed = matrix.new_empty(packed_size(width))
     start = 0
-    # Rows one by one: index tensors for a GPT-J layer would take 2 GB.
+    # The rows are copied one by one, because index tensors (`triu_indices`) for a layer of GPT-J would take 2 GB.
     for row in range(width):
         packed[start : start + width - row] = matrix[row, row:]
         start += width - row
@@ -203,7 +215,7 @@ def pack(matrix: torch.Tensor) -> torch.Tensor:
 
 
 def unpack(packed: torch.Tensor, width: int) -> torch.Tensor:
-    """The symmetric (D × D) matrix whose upper triangle `pack` wrote; exactly symmetric.
+    """The exactly symmetric (D × D) matrix whose upper triangle is `packed`.
 
     Raises:
         ValueError: the vector's length is not D (D + 1) / 2.

@@ -1,1 +1,1 @@
-"""What `romexp task=…` does, a module each (config group `task`)."""
+"""The tasks of `romexp task=…`, one module for each (config group `task`)."""

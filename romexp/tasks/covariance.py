@@ -1,4 +1,4 @@
-"""`task=covariance`: second moments ahead of time, any number of layers in one pass (docs/method.md §3.3)."""
+"""`task=covariance`: computes second moments in advance, for all layers in one pass (docs/method.md §3.3)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.results.identity import of_covariance
 from romexp.stats.covariance import Covariance
 from romexp.stats.second_moment import SecondMoment, save_moments
+from romexp.stats.token_counts import measured_on
 from romexp.tasks.run import Run, describe_model, open_run
 
 FILE = "second_moments.safetensors"
@@ -22,13 +23,13 @@ FILE = "second_moments.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class FitCovariance:
-    """Measure (or load) second moments and leave them where edits look for them: in the cache.
+    """Compute (or load) second moments, and store them in the cache, where edits look for them.
 
     Attributes:
-        model: whose keys.
+        model: the model whose keys are measured.
         covariance: the corpus and how it is read.
-        layers: which; None is all of them.
-        export: also write them to one file in the result folder, to be given as `covariance.path` elsewhere.
+        layers: 0-based layers; None takes all of them.
+        export: also write them to one file in the result folder, for `covariance.path` of other runs.
     """
 
     model: PretrainedModel
@@ -36,11 +37,19 @@ class FitCovariance:
     layers: Sequence[int] | None = None
     export: bool = False
 
+    def __post_init__(self) -> None:
+        if wrong := [layer for layer in self.layers or () if layer < 0]:
+            raise ConfigError(f"task.layers: expected layers of at least 0, not {wrong[0]}")
+
     def __call__(self, job: Job) -> Outcome:
-        """Summary: by layer the number of tokens and E‖k‖², the trace of C.
+        """Compute the second moments.
+
+        The summary holds, for each layer, the source, the number of texts and tokens, the width of a key, and E‖k‖²
+        (the trace of C).
 
         Raises:
-            RomexpError: a layer the model lacks, a corpus that cannot be read, a busy or foreign result folder.
+            RomexpError: the model lacks a layer, the corpus cannot be read, another process is writing into the result
+                folder, or the folder holds another run.
         """
         lm = job.load(self.model)
         layers = list(range(lm.n_layers)) if self.layers is None else [int(layer) for layer in self.layers]
@@ -64,21 +73,29 @@ class FitCovariance:
                 if self.export:
                     save_moments(run.folder.path / FILE, moments)
                 summary = {str(layer): _describe(moment) for layer, moment in moments.items()}
+                run.manifest["second_moments"] = {str(layer): measured_on(moment) for layer, moment in moments.items()}
                 run.folder.write("summary", summary)
                 tracked.summary({f"layer {k}/{name}": v for k, entry in summary.items() for name, v in entry.items()})
             return self._outcome(run, lm, summary)
 
     def _outcome(self, run: Run, lm: LanguageModel, summary: Mapping[str, Mapping[str, Any]]) -> Outcome:
         table = Table(title=f"second moments of {lm.name}")
-        for column in ("layer", "tokens", "E‖k‖²"):
+        for column in ("layer", "texts", "tokens", "width", "E‖k‖²"):
             table.add_column(column, justify="right")
         for layer, entry in summary.items():
-            table.add_row(layer, str(entry["tokens"]), f"{entry['trace']:.4g}")
-        lines = [f"kept in: {self.covariance.cache_dir}", f"results: {run.folder.path}"]
+            counts = [_count(entry.get(name)) for name in ("texts", "tokens", "width")]
+            table.add_row(layer, *counts, f"{entry['trace']:.4g}")
+        sources = dict.fromkeys(entry["source"] for entry in summary.values() if "source" in entry)
+        lines = [f"measured on: {source}" for source in sources]
+        lines += [f"kept in: {self.covariance.cache_dir}", f"results: {run.folder.path}"]
         if self.export:
             lines.append(f"file for covariance.path: {run.folder.path / FILE}")
         return Outcome(tables=(table,), lines=lines, folder=run.folder.path)
 
 
-def _describe(moment: SecondMoment) -> dict[str, float]:
-    return {"tokens": moment.count, "trace": float(moment.matrix.diagonal().sum())}
+def _describe(moment: SecondMoment) -> dict[str, Any]:
+    return {**measured_on(moment), "trace": float(moment.matrix.diagonal().sum())}
+
+
+def _count(number: int | None) -> str:
+    return "–" if number is None else f"{number:,}"

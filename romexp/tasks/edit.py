@@ -1,8 +1,8 @@
-"""The paper's main experiment: edit each fact by itself, measure before and after, start over (docs/method.md §5.1)."""
+"""`task=edit`, the paper's main experiment: edits facts one by one and measures each edit (docs/method.md §5.1)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -26,6 +26,8 @@ from romexp.reporting.tables.run import rich_table, table_rows
 from romexp.results.identity import Identity, fingerprint, of_covariance
 from romexp.results.rows import CaseResult, Row
 from romexp.stats.covariance import Covariance
+from romexp.stats.second_moment import SecondMoment
+from romexp.stats.token_counts import measured_on
 from romexp.tasks.run import Run, describe_inputs, open_run
 from romexp.tracking import TrackedRun
 
@@ -38,17 +40,17 @@ class CaseSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class EditExperiment:
-    """`task=edit`: one row a case, with what was measured on the unedited model and on the one edited for it.
+    """Edit each case by itself. One row for each case holds what was measured before and after its edit.
 
     Attributes:
-        model: what is edited.
+        model: the model that is edited.
         dataset: the cases.
         editor: the editing method.
-        covariance: where second moments come from, for editors that ask for them.
+        covariance: source of second moments, for editors that need them.
         evaluator: what is measured.
-        references: reference texts, loaded only if the evaluator looks at them.
-        batch_size: cases edited and measured together. A killed run loses at most one such batch.
-        save_deltas: keep every edit as `deltas/<case_id>.safetensors`.
+        references: reference texts, loaded only if the evaluator needs them.
+        batch_size: number of cases edited and measured together; a killed run loses at most one such batch.
+        save_deltas: write every edit to `deltas/<case_id>.safetensors`.
     """
 
     model: PretrainedModel
@@ -65,10 +67,10 @@ class EditExperiment:
             raise ConfigError(f"task.batch_size: expected at least 1, not {self.batch_size}")
 
     def __call__(self, job: Job) -> Outcome:
-        """Edit and measure every case that the run's folder does not hold yet; then summarize them all.
+        """Edit and measure every case that the run's folder does not hold yet; then summarize all cases.
 
         Raises:
-            RomexpError: bad input, another process at the folder, or not one case that could be edited.
+            RomexpError: the input is invalid, another process is writing into the folder, or no case could be edited.
         """
         loaded = self._cases()
         lm = job.load(self.model)
@@ -95,8 +97,9 @@ class EditExperiment:
             with run.session(name=name, group=f"{lm.name} {dataset}", job_type="edit") as tracked:
                 with bars() as bar:
                     references = self._references(job, loaded.items, texts)
-                    runner = self._runner(job, lm, references, texts, bar("second moments"))
-                    self._work(run, runner, loaded.items, bar(self.editor.name))
+                    second_moment = self._second_moments(run, lm, bar("second moments"))
+                    runner = self._runner(job, lm, references, texts, second_moment)
+                    self._edit_pending(run, runner, loaded.items, bar(self.editor.name))
                 summary = self._summarize(run, loaded, tracked)
             return self._outcome(run, loaded, summary)
 
@@ -123,22 +126,41 @@ class EditExperiment:
         }
 
     def _references(self, job: Job, cases: Sequence[Case], texts: Mapping[str, Any]) -> References | None:
-        """The texts of these digests; None where the evaluator looks at none.
+        """Load the texts with these digests; None if the evaluator needs none.
 
         Raises:
-            DataError: other texts are there than those that the run is named by.
+            DataError: the texts have changed since the digests were taken.
         """
         if not self.evaluator.needs_references:
             return None
         loaded = job.references.load(self.references, cases, cache_dir=job.cache_dir)
         if dict(loaded.digests) != dict(texts):
-            raise DataError("references: the files have changed while the run began: run it again")
+            raise DataError("references: the files have changed since the run began: run it again")
         return loaded.references
 
+    def _second_moments(self, run: Run, lm: LanguageModel, fitting: Report) -> Callable[[int], SecondMoment]:
+        """A function from a layer to its second moment. It notes in the manifest what each used one was measured on."""
+        source = self.covariance.source(lm, progress=fitting)
+        used: dict[str, Any] = {}
+
+        def second_moment(layer: int) -> SecondMoment:
+            moment = source(layer)
+            if str(layer) not in used:
+                used[str(layer)] = measured_on(moment)
+                run.manifest["second_moments"] = used
+                run.folder.write("manifest", run.manifest)  # written at once, so that it is there if the run is killed
+            return moment
+
+        return second_moment
+
     def _runner(
-        self, job: Job, lm: LanguageModel, references: References | None, texts: Mapping[str, Any], fitting: Report
+        self,
+        job: Job,
+        lm: LanguageModel,
+        references: References | None,
+        texts: Mapping[str, Any],
+        second_moment: Callable[[int], SecondMoment],
     ) -> EditBatch:
-        second_moment = self.covariance.source(lm, progress=fitting)
         return EditBatch(
             lm=lm,
             editor=self.editor,
@@ -148,13 +170,13 @@ class EditExperiment:
             unedited=unedited_cache(lm, self.evaluator, references=texts, seed=job.seed, cache_dir=job.cache_dir),
         )
 
-    def _work(self, run: Run, runner: EditBatch, cases: Sequence[Case], report: Report) -> None:
-        """Append a row for every case that has none; name those that cannot be edited or measured."""
+    def _edit_pending(self, run: Run, runner: EditBatch, cases: Sequence[Case], report: Report) -> None:
+        """Append a row for every case that has none, or list it in the manifest if it cannot be edited or measured."""
 
         def work(batch: Sequence[Case]) -> list[Row | RecordError]:
             done = runner(batch)
             run.add_seconds(edit=done.edit_seconds, evaluate=done.evaluate_seconds)
-            if self.save_deltas:  # before the rows: a case that has its row has its delta
+            if self.save_deltas:  # before the rows, so that every case with a row has its delta
                 for measured in without_errors(done.outcomes):
                     result = measured.result
                     metadata = {"case_id": result.case_id, **asdict(result.request)}
@@ -188,7 +210,7 @@ class EditExperiment:
 
 
 def _table(results: Sequence[CaseResult], frame: pd.DataFrame) -> tuple[list[str], list[list[Any]]]:
-    """Columns and cells of the tracker's table: one line a case with its request and metrics."""
+    """Columns and cells of the tracker's table, which has one line for each case with its request and metrics."""
     names = ["subject", "prompt", "target_true", "target_new"]
     requests = {result.case_id: result.request for result in results}
     metrics = [name for name in frame.columns if name not in ("case_id", "complete")]

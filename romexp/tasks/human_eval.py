@@ -1,4 +1,4 @@
-"""`task=human_eval`: a blind questionnaire on generated texts, and the scores of what comes back (paper App. J)."""
+"""`task=human_eval`: writes a blind questionnaire on generated texts, or scores its answers (paper App. J)."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ PAGE, KEY, SCORES, RANKINGS = "questionnaire.html", "key.json", "scores.json", "
 class HumanEvaluation:
     """Without answers: draw cases and write the questionnaire. With answers: score them.
 
-    The paper asked 15 people to judge 10 of 50 counterfactuals each: every case is judged by three people.
+    The paper asked 15 people to judge 10 of 50 counterfactuals each, so that three people judge every case.
 
     Attributes:
-        answers: a returned file, or a folder of them; None writes the questionnaire.
+        answers: path of a returned file, or of a folder of such files; None writes the questionnaire.
         results: folders to look for finished edit runs in, at any depth; None takes `outputs`.
-        editors: whose texts are compared, by option name; `unedited` is the model as it was. The last one is compared
-            with all others first.
-        cases: counterfactuals to draw; fewer if there are fewer.
-        participants: for how many people to plan; more may take part, and get the plans of the first again.
-        per_participant: cases that one person judges; None is all of them.
+        editors: option names of the editors whose texts are compared; `unedited` stands for the unedited model. The
+            tables begin with the pairs of the last one and each of the others.
+        cases: number of counterfactuals to draw; all of them if there are fewer.
+        participants: number of people that are planned for. If more take part, they get the first people's plans again.
+        per_participant: number of cases that one person judges; None takes all of them.
     """
 
     answers: str | None = None
@@ -57,7 +57,12 @@ class HumanEvaluation:
             raise ConfigError(f"task.editors: expected two or more different names, not {list(self.editors)}")
 
     def __call__(self, job: Job) -> Outcome:
-        """Raises: DataError, ConfigError: no results or answers that can be used, or more than one thing was meant."""
+        """Write the questionnaire, or score the answers.
+
+        Raises:
+            ConfigError: results of several studies, or of one editor in several configurations, could be meant.
+            DataError: there are no results or answers that can be used.
+        """
         return self._ask(job) if self.answers is None else self._score(job, Path(self.answers).expanduser())
 
     def _ask(self, job: Job) -> Outcome:
@@ -125,17 +130,23 @@ class HumanEvaluation:
         written = _write_scores(folder, scores, answers)
         lines = [
             f"answers: {len(answers.files)} files used, {len(answers.set_aside)} set aside",
-            "ratio: how often the one ranked before the other, to how often after; the paper's is of GPT-2 XL",
+            "ratio: how often the first is ranked before the second, over how often after; the paper's is of GPT-2 XL",
             f"scores: {written}",
         ]
         return Outcome(tables=score_tables(scores, key["systems"]), lines=lines)
 
 
 def find_key(job: Job, named: Sequence[str]) -> tuple[Path, dict[str, Any]]:
-    """The questionnaire that most answers name, by its key: in `output_dir`, or below `outputs`/human_eval.
+    """Find the questionnaire that most answers name, in `output_dir` or below `outputs`/human_eval.
+
+    Args:
+        named: digests of questionnaires, the one that most answers name first.
+
+    Returns:
+        The questionnaire's folder and its key.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or its key cannot be read.
     """
     places = [job.output_dir / KEY] if job.output_dir else sorted((job.outputs / "human_eval").rglob(KEY))
     keys: dict[str, tuple[Path, dict[str, Any]]] = {}
@@ -156,7 +167,7 @@ def find_key(job: Job, named: Sequence[str]) -> tuple[Path, dict[str, Any]]:
 
 
 def _write_scores(folder: Path, scores: Mapping[str, Any], answers: Answers) -> Path:
-    """Into a folder named by the rankings, so that other answers never overwrite these."""
+    """Write the scores into a folder named by a digest of the rankings, so that scores of other answers are kept."""
     rankings = [asdict(ranking) for ranking in answers.rankings]
     place = folder / "scores" / digest([rankings, list(answers.set_aside)])
     facts = {"files": [str(file) for file in answers.files], "set_aside": list(answers.set_aside)}

@@ -1,4 +1,4 @@
-"""Is a run one that the paper made? Then a report sets its figures beside the paper's (docs/method.md §3.1, §4, §8)."""
+"""Tells whether a run has the paper's settings, so that a report may compare the two (docs/method.md §3.1, §4, §8)."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ ALLOWED_DIFFERENCES: Mapping[str, tuple[str, ...]] = {
     "ft_l": ("teacher_forcing", "train_bias"),
     "rome": ("context_templates",),
 }
-"""May differ: FT's code before and after 2022-08-05 (docs/method.md §4.1), contexts, which the paper drew unseeded."""
+"""Settings that may differ, by editor: those of FT changed in the authors' code on 2022-08-05 (docs/method.md §4.1),
+and contexts were drawn without a seed for the paper."""
 
 READS_SECOND_MOMENTS = ("rome",)
 SECOND_MOMENTS = ("wikipedia", "published")
 """Covariance options that count as the paper's."""
 
 NOT_MEASURED = ("generation", "essence", "attributes")
-"""Settings of an evaluator that decide how much is measured, not how."""
+"""Settings of an evaluator that decide how much is measured, but not how it is measured."""
 
 SHOWN = 3
+"""Number of differences that a description names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaperSettings:
-    """Says of an entry in what it departs from the paper's run of that editor; empty where it does not.
+    """Describes how an entry's settings differ from the paper's for that editor; empty if they do not differ.
 
     The paper's settings are what `model=… dataset=… editor=…` composes to, without further overrides.
     """
@@ -44,13 +46,13 @@ class PaperSettings:
     _known: dict[tuple[str, ...], dict[str, Any]] = field(default_factory=dict)
 
     def __call__(self, study: Study, entry: Entry) -> str:
-        """`other data`, or the settings that differ, as `layer=3, the paper's 17`."""
+        """`other data than the paper's`, or the settings that differ, such as `layer=3, the paper's 17`."""
         if not is_published_file(entry):
             return "other data than the paper's"
         try:
             paper = self._paper(study.model, study.kind, entry.editor)
         except RomexpError as error:
-            return f"the paper's settings cannot be told ({str(error).splitlines()[0]})"
+            return f"the paper's settings are not known ({str(error).splitlines()[0]})"
         differences = describe_differences(
             entry.settings, paper["editor"], without=ALLOWED_DIFFERENCES.get(entry.editor, ())
         )
@@ -85,7 +87,7 @@ def is_published_file(entry: Entry) -> bool:
 
 
 def composed(model: str, dataset: str, editor: str) -> dict[str, Any]:
-    """Identities of the parts that the options of these names compose to.
+    """Fingerprints of the parts that these options of the config groups compose to.
 
     Raises:
         RomexpError: there is no such option, or a part cannot be built here.
@@ -104,7 +106,7 @@ def composed(model: str, dataset: str, editor: str) -> dict[str, Any]:
 
 
 def describe_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, without: tuple[str, ...]) -> list[str]:
-    """`layer=3, the paper's 17` for each field that differs."""
+    """A text such as `layer=3, the paper's 17` for each field that differs, except for the fields in `without`."""
     kept = [{k: v for k, v in flat(side).items() if k.partition(".")[0] not in without} for side in (ours, theirs)]
     here, there = differing(kept)
     return [f"{name}={shown_value(here[name])}, the paper's {shown_value(there[name])}" for name in here]

@@ -1,4 +1,4 @@
-"""`task=report`: results read back as the paper's tables and figures (docs/method.md §5.7, §8). Needs no model."""
+"""`task=report`: makes the paper's tables and figures from results on disk (docs/method.md §5.7, §8)."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ INDEX = "report.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Tables, figures and a page made from results; the results themselves are only read.
+    """Make tables, figures and an HTML page from results. No model is needed, and the results are not changed.
 
     Attributes:
         results: folders to look for runs in, at any depth; None takes `outputs`.
-        table: one of the paper's, `1`, `4`, `5` or `6`; `paired`: editors on the same cases; `sweep`; `traces`; `all`,
-            or None: every table that there are results for.
-        x: the setting that the table and the figure of a sweep run over, as `editor.norm_constraint`; None leaves the
-            choice to `romexp.analysis.sweeps.sweep_axis`.
+        table: a table of the paper, `1`, `4`, `5` or `6`; `paired` for editors on the same cases; `sweep`; `traces`;
+            `all` or None for every table that there are results for.
+        x: the setting on the x axis of a sweep, such as `editor.norm_constraint`; None lets
+            `romexp.analysis.sweeps.sweep_axis` choose it.
         figures: draw figures.
         page: write `page.html`, one self-contained file.
         wandb: make a Weights & Biases report.
@@ -58,10 +58,10 @@ class Report:
             raise ConfigError(f"table: {self.table!r} is none of {', '.join(CHOICES)}")
 
     def __call__(self, job: Job) -> Outcome:
-        """Read every run, write the report into its own folder, print the tables.
+        """Read every run, and write the report into a folder of its own. The outcome holds the tables.
 
         Raises:
-            RomexpError: no folder or no run to report on, or `output_dir` holds something else.
+            RomexpError: there is no folder or no run to report on, or `output_dir` holds something else.
         """
         found = find_runs(job.roots(self.results))
         edits = to_studies(found.runs)
@@ -69,7 +69,7 @@ class Report:
         problems = [*found.problems, *edits.problems, *unusable]
         tables = self._tables(edits.studies, traces, _suffix(job))
         if not tables:
-            raise DataError(self._nothing(job, found.runs, problems))
+            raise DataError(self._no_table_message(job, found.runs, problems))
         inputs = {"options": self._options(), "version": __version__, "runs": _inputs(found.runs)}
         folder = _folder(job, inputs)
         write_text(
@@ -98,7 +98,7 @@ class Report:
     def _tables(
         self, studies: Sequence[Study], traces: Sequence[TraceStudy], suffix: Sequence[str]
     ) -> list[ReportTable]:
-        """The chosen tables. One of the paper's, asked for by number, needs no results: it says how to get them."""
+        """The chosen tables. A table of the paper, if chosen by number, may hold no results but commands for them."""
         difference, everything = PaperSettings(), self._chosen == "all"
         tables: list[ReportTable] = []
         for number in TABLES:
@@ -113,7 +113,7 @@ class Report:
         tables += [make() for name, make in others.items() if self._chosen in (name, "all")]
         return [table for table in tables if table.blocks]
 
-    def _nothing(self, job: Job, runs: Sequence[FoundRun], problems: Sequence[str]) -> str:
+    def _no_table_message(self, job: Job, runs: Sequence[FoundRun], problems: Sequence[str]) -> str:
         where = ", ".join(map(str, job.roots(self.results)))
         held = f"{len(runs)} runs there" if runs else "no run with a finished case there"
         wanted = "to report on" if self._chosen == "all" else f"for table={self._chosen}"
@@ -129,11 +129,11 @@ class Report:
         runs: Sequence[FoundRun],
         problems: Sequence[str],
     ) -> list[str]:
-        """What was asked for, and a line for each."""
+        """Write the figures and the page if they were asked for; return one line for each."""
         lines: list[str] = []
         figures: list[Path] = []
         if self.figures and studies:
-            from romexp.reporting.figures.draw_all import draw_all  # matplotlib takes a second
+            from romexp.reporting.figures.draw_all import draw_all  # importing matplotlib takes a second
 
             figures = draw_all(studies, folder / "figures", x=self.x)
             lines.append(f"figures: {folder / 'figures'}")
@@ -147,21 +147,23 @@ class Report:
 
 
 def _publish(job: Job, folder: Path, studies: Sequence[Study]) -> str:
-    """Where the Weights & Biases report lies: in the project that runs are reported to."""
+    """Create the W&B report in the project that runs are logged to; return its URL or the path of its file."""
     from romexp.reporting.wandb_report import publish
 
     tracker = job.tracker if isinstance(job.tracker, WandbTracker) else WandbTracker()
     metrics = tuple(dict.fromkeys(name for study in studies for name in study.columns))
-    return publish(entity=tracker.entity, project=tracker.project, title="romexp", metrics=metrics, folder=folder)
+    entity, project = tracker.destination()
+    online = tracker.wanted_mode() == "online"
+    return publish(entity=entity, project=project, title="romexp", metrics=metrics, folder=folder, online=online)
 
 
 def _suffix(job: Job) -> list[str]:
-    """What commands must say so that their results come where these are."""
+    """Arguments with which a command writes its results to the folder of these results."""
     return [] if str(job.outputs) == "outputs" else [f"outputs={job.outputs}"]
 
 
 def _inputs(runs: Iterable[FoundRun]) -> list[dict[str, Any]]:
-    """What the report is made of: each run, how far it is, and its rows' digest."""
+    """What the report is made from: path, hash, status and digest of the rows of each run."""
     return [
         {
             "path": str(run.path),
@@ -174,10 +176,10 @@ def _inputs(runs: Iterable[FoundRun]) -> list[dict[str, Any]]:
 
 
 def _folder(job: Job, inputs: Any) -> Path:
-    """`output_dir`, or a folder named by the inputs: the same results give the same folder, with the same content.
+    """`output_dir`, or a folder named by a digest of the inputs, so that equal inputs give the same folder.
 
     Raises:
-        ConfigError: `output_dir` holds anything but this very report.
+        ConfigError: `output_dir` holds something other than this report.
     """
     if job.output_dir is None:
         return job.outputs / "report" / digest(inputs)

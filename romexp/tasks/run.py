@@ -1,4 +1,4 @@
-"""Opening a run's folder: its name, its lock, what was there before, its status and manifest (docs/method.md §11)."""
+"""Opens the folder of a run: its name and lock, its earlier results, its status and manifest (docs/method.md §11)."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Run:
     """An open run; this process is the only one that writes into its folder.
 
     Attributes:
-        job: the settings.
+        job: settings that all tasks share.
         folder: its files.
-        manifest: what `manifest.json` says; tasks add to it, `session` writes it.
-        was_done: an earlier process finished this very run.
+        manifest: content of `manifest.json`; tasks add to it, `session` writes it.
+        was_done: whether an earlier process has finished this run.
     """
 
     job: Job
@@ -48,7 +48,7 @@ class Run:
     _timings: dict[str, float] = field(default_factory=dict)
 
     def add_seconds(self, **seconds: float) -> None:
-        """Add to this session's `timings`, by what the time was spent on."""
+        """Add seconds to this session's `timings`; keywords name what the time was spent on."""
         for what, more in seconds.items():
             self._timings[what] = self._timings.get(what, 0.0) + more
 
@@ -62,18 +62,19 @@ class Run:
         kind: str,
         quiet: bool = False,
     ) -> None:
-        """Append a row for every item that has none yet, batch by batch; name those that get none in `set_aside`.
+        """Append a row for every item that has none yet, batch by batch; list items with errors in `set_aside`.
 
         Args:
-            items: by case id.
-            work: a row for each item of a batch, or in its place the error for which it gets none.
-            kind: what one of them is called in messages.
-            quiet: do not warn of those that get none.
+            items: items by case id.
+            work: returns, for each item of a batch, its row or the error because of which it gets none.
+            report: is called with the numbers of finished and of all pending items.
+            kind: name of an item in messages.
+            quiet: log no warning for items with errors.
         """
         finished = {row["case_id"] for row in self.folder.rows()}
         pending = [(case_id, item) for case_id, item in items.items() if case_id not in finished]
         if finished:
-            log.info("%d of %d %ss were finished before; going on after them", len(finished), len(items), kind)
+            log.info("%d of %d %ss were finished before; continuing after them", len(finished), len(items), kind)
         aside: list[Mapping[str, Any]] = []
         self.manifest["set_aside"] = aside
         for start in range(0, len(pending), batch_size):
@@ -89,7 +90,15 @@ class Run:
 
     @contextmanager
     def session(self, *, name: str, group: str, job_type: str) -> Iterator[TrackedRun]:
-        """The part that changes results: status `running` with a tracker's run inside, then `done` or `failed`."""
+        """Set the status to `running` and open a run of the tracker; at the end set the status to `done` or `failed`.
+
+        Only inside this context may results be changed.
+
+        Args:
+            name: name of the tracker's run.
+            group: group of the tracker's run.
+            job_type: kind of the tracker's run.
+        """
         session: dict[str, Any] = {"started": now(), **describe()}
         self.manifest.setdefault("sessions", []).append(session)
         self.manifest.pop("error", None)
@@ -110,9 +119,10 @@ class Run:
         self._close(session, "done", time.perf_counter() - start)
 
     def _tracked_config(self) -> dict[str, Any]:
-        """The configuration, and by what dashboards compare runs: `names`, `hash`, `layer`.
+        """The configuration, with `names`, `hash` and `layer`, by which dashboards compare runs.
 
-        A W&B sweep over a group (`editor=rome,ft`) keeps that name for its choice and drops the group's own values.
+        They are at the top level because a W&B sweep over a config group (`editor=rome,ft`) stores its choice under the
+        group's name, in place of the group's values.
         """
         names = self.manifest["names"]
         config = {**self.job.config, "names": names, "hash": self.manifest["hash"]}
@@ -127,12 +137,12 @@ class Run:
 
     @property
     def tracked_at(self) -> str:
-        """Where the last session's tracker keeps its run; empty if nowhere."""
+        """Where the last session's tracker stores its run; empty if it stores none."""
         sessions = self.manifest.get("sessions") or [{}]
         return str(sessions[-1].get("tracked_at", ""))
 
     def closing_lines(self) -> list[str]:
-        """What the command line says at the end: where things lie, how many records were set aside."""
+        """Lines that the command prints at the end: paths of the results, and the number of records set aside."""
         lines = [f"results: {self.folder.path}"]
         if (self.folder.path / "figures").is_dir():
             lines.append(f"figures: {self.folder.path / 'figures'}")
@@ -146,18 +156,20 @@ class Run:
 
 @contextmanager
 def open_run(job: Job, *, names: Mapping[str, str], identity: Identity, facts: Mapping[str, Any]) -> Iterator[Run]:
-    """Find and lock the run's folder, repair what a killed process left, keep the configuration beside the results.
+    """Lock the run's folder, remove an incomplete last row, and store the configuration beside the results.
 
     Args:
         names: parts of the folder's path in order (task, model, …), used where `output_dir` is not set.
         identity: everything that affects the result.
         facts: further entries of the manifest (digests, device, records set aside).
 
+    A job of a sweep waits for another process that is writing into the folder, and then takes its results.
+
     Raises:
-        ConfigError: another process is at it, or the folder holds results of another configuration.
+        ConfigError: another process is writing into the folder, or it holds results of another configuration.
     """
     folder = RunFolder(folder_path(job, names, identity))
-    with folder.locked():
+    with folder.locked(wait=job.in_sweep):
         before = folder.read("manifest")
         refuse_other(folder.path, before["identity"] if before and "identity" in before else None, identity)
         manifest: dict[str, Any] = {"identity": identity, "hash": digest(identity), "names": dict(names)}
@@ -167,7 +179,7 @@ def open_run(job: Job, *, names: Mapping[str, str], identity: Identity, facts: M
             manifest |= {key: before[key] for key in before if key not in manifest}
         was_done = before is not None and folder.status == "done"
         if was_done:
-            log.info("this very run was finished before; delete its folder to do it again")
+            log.info("this run was finished before; delete its folder to repeat it")
         else:
             folder.cut_torn_line()
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(job.config))))
@@ -175,7 +187,7 @@ def open_run(job: Job, *, names: Mapping[str, str], identity: Identity, facts: M
 
 
 def describe_inputs(job: Job, lm: LanguageModel, loaded: Loaded[Any]) -> dict[str, Any]:
-    """Entries of the manifest that say what a run on a model and a data set worked on."""
+    """Entries of the manifest that describe the model, the data set and the seed of a run."""
     return {
         "model": describe_model(lm),
         "dataset": {"name": loaded.name, "path": loaded.path, "sha256": loaded.sha256, "cases": len(loaded.items)},
@@ -185,7 +197,7 @@ def describe_inputs(job: Job, lm: LanguageModel, loaded: Loaded[Any]) -> dict[st
 
 
 def describe_model(lm: LanguageModel) -> dict[str, str]:
-    """What the manifest says of a model."""
+    """The entry of the manifest that describes a model."""
     return {"name": lm.name, "digest": lm.digest, "dtype": str(lm.dtype), "device": str(lm.device)}
 
 
@@ -197,7 +209,7 @@ def folder_path(job: Job, names: Mapping[str, str], identity: Identity) -> Path:
 
 
 def slug(name: str) -> str:
-    """A name that is safe as a folder on any system.
+    """The name, changed so that it is valid as a folder name on any system.
 
     >>> slug("EleutherAI/gpt-j-6b")
     'EleutherAI_gpt-j-6b'

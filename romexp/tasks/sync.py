@@ -1,4 +1,4 @@
-"""`task=sync`: send W&B runs that were written offline, each once."""
+"""`task=sync`: uploads W&B runs that were written offline."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from romexp.bounds import check_bounds
 from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import bars
 from romexp.errors import ConfigError, DataError
-from romexp.tracking import has_wandb_key
+from romexp.wandb_settings import has_wandb_key
 
 log = logging.getLogger(__name__)
 
 COMMAND = (sys.executable, "-m", "wandb", "sync")
-"""W&B's own upload. It wants the runs' folders by name, and puts `.synced` beside a log that it has sent whole."""
+"""W&B's own upload command. It takes folders of runs, and writes `<log>.synced` beside a log that it has sent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyncRuns:
     """Upload every offline run at or below `outputs` (or `output_dir`, where that is given).
 
-    A run that W&B has marked as sent is skipped, and so is one whose folder another romexp process is writing into. One
-    that was cut short by a timeout goes on from there next time, since W&B keeps account beside the log.
+    Runs that W&B has marked as sent are skipped, and so are runs into whose folder another romexp process is writing.
+    An upload that exceeded the timeout continues at the next call, since W&B stores how much it has sent.
 
     Attributes:
-        timeout: seconds for one run. W&B itself tries for hours to reach a server that does not answer.
-        parallel: runs sent at the same time.
+        timeout: seconds for the upload of one run. W&B itself tries for hours to reach a server that does not answer.
+        parallel: number of runs that are sent at the same time.
     """
 
     timeout: float = 600.0
@@ -45,12 +46,15 @@ class SyncRuns:
     def __post_init__(self) -> None:
         if self.timeout <= 0 or self.parallel < 1:
             raise ConfigError("task: timeout must be positive, parallel at least 1")
+        check_bounds(self, "task", finite=("timeout",))
 
     def __call__(self, job: Job) -> Outcome:
-        """Says how many were sent, were sent before, or are being written; a line for each that could not be sent.
+        """Upload the runs. The outcome tells how many were sent now, were sent before, or are still being written.
+
+        A warning is logged for each run that could not be sent.
 
         Raises:
-            ConfigError: no such folder, or runs to send and no W&B key.
+            ConfigError: the folder does not exist, or there are runs to send but no W&B key.
             DataError: at least one run could not be sent.
         """
         root = job.output_dir or job.outputs
@@ -73,7 +77,7 @@ class SyncRuns:
         return Outcome(lines=lines)
 
     def _send(self, runs: Sequence[Path]) -> int:
-        """How many could not be sent."""
+        """Upload the runs; return how many could not be sent."""
         failures = 0
         with bars() as bar, ThreadPoolExecutor(self.parallel) as pool:
             report = bar("W&B runs")
@@ -85,8 +89,11 @@ class SyncRuns:
         return failures
 
     def _send_one(self, run: Path) -> str:
-        """Empty if the run was sent, else why not. Only W&B's mark counts: its exit status is 0 after many failures."""
-        # Without what keeps W&B from talking to the server or to us; its own logs go where the run lies.
+        """Upload one run; return why it was not sent, or an empty string.
+
+        Success is told by W&B's mark alone, since its exit status is 0 after many kinds of failure.
+        """
+        # The removed variables would keep W&B offline or silent. Its own logs are written beside the run.
         environment = {k: v for k, v in os.environ.items() if k not in ("WANDB_MODE", "WANDB_SILENT", "WANDB_QUIET")}
         environment["WANDB_DIR"] = str(run.parent.parent.absolute())
         pipe = subprocess.PIPE
@@ -97,10 +104,10 @@ class SyncRuns:
             stdout=pipe,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,  # so that its helper process ends with it
+            start_new_session=True,  # one process group, so that its helper process is killed as well
         ) as process:
             try:
-                said, _ = process.communicate(timeout=self.timeout)
+                output, _ = process.communicate(timeout=self.timeout)
             except BaseException as error:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
@@ -109,11 +116,13 @@ class SyncRuns:
                 raise
         if is_synced(run):
             return ""
-        return _last_words(said) or f"wandb sync ended with status {process.returncode} and no mark that it was sent"
+        return (
+            _last_line(output) or f"wandb sync ended with status {process.returncode} and did not mark the run as sent"
+        )
 
 
 def offline_runs(root: Path) -> list[Path]:
-    """Folders of W&B runs that were written offline, in order of path."""
+    """Folders of W&B runs that were written offline, sorted by path."""
     found = [*root.rglob("wandb/offline-run-*"), *root.glob("offline-run-*")]
     return sorted({path for path in found if path.is_dir() and any(path.glob("*.wandb"))})
 
@@ -124,8 +133,11 @@ def is_synced(run: Path) -> bool:
 
 
 def is_busy(run: Path) -> bool:
-    """Whether a romexp process is at the result folder in which the run lies."""
-    file = run.parent.parent / ".lock"
+    """Whether a romexp process is writing the run: its result folder is locked or, with $WANDB_DIR, the run itself."""
+    return any(_is_locked(folder / ".lock") for folder in (run.parent.parent, run))
+
+
+def _is_locked(file: Path) -> bool:
     if not file.exists():
         return False
     try:
@@ -135,8 +147,8 @@ def is_busy(run: Path) -> bool:
         return True
 
 
-def _last_words(said: str) -> str:
-    """The last line that W&B printed, without colours and its name."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
+def _last_line(output: str) -> str:
+    """The last line of W&B's output that is not empty, without colour codes and W&B's prefix."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", output)
     lines = [line.removeprefix("wandb: ").removeprefix("ERROR ").strip() for line in plain.splitlines()]
     return next((line for line in reversed(lines) if line), "")

@@ -1,4 +1,4 @@
-"""`task=trace`: causal traces of known facts, or of one sentence (paper §2, App. B; docs/method.md §2)."""
+"""`task=trace`: traces known facts, or one sentence, causally (paper §2, App. B; docs/method.md §2)."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ from romexp.tracing.tracer import Tracer
 
 
 class Corpus(Protocol):
-    """Texts, for multivariate noise."""
+    """A source of texts, from which multivariate noise is estimated."""
 
     def texts(self) -> Iterable[str]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class TraceExperiment:
-    """Trace every known fact that the model completes correctly; then average and draw.
+    """Trace every known fact that the model completes correctly; then average the traces and draw figures.
 
     Attributes:
-        model: what is traced.
-        dataset: the facts; σ of the noise is measured over the subjects of the whole file, whatever is selected.
+        model: the model that is traced.
+        dataset: the facts. σ of the noise is measured over the subjects of the whole file, not only of selected facts.
         tracer: what is corrupted and restored.
-        corpus: for `m` and `t…` noise only.
+        corpus: texts from which `m` and `t…` noise is estimated; other noise does not need them.
         prompt: one sentence to trace instead of the data set; `subject` must occur in it.
-        subject: its subject.
-        batch_size: facts between two writes to disk; a killed run loses at most one such batch.
-        gradients: also attribute the answer to tokens by integrated gradients (Fig. 16), with this many points; 0: no.
-        pooling: how averages pool tokens and prompts: `prompt`, or the `authors`' way (docs/method.md §2.4).
-        heatmaps: draw single heat maps of this many facts, the first ones.
+        subject: the subject of `prompt`.
+        batch_size: number of facts between two writes to disk; a killed run loses at most one such batch.
+        gradients: number of points at which integrated gradients (Fig. 16) are evaluated; 0 leaves them out.
+        pooling: how averages pool tokens and prompts (docs/method.md §2.4).
+        heatmaps: number of facts, from the first one, for which a heat map is drawn.
     """
 
     model: PretrainedModel
@@ -74,10 +74,10 @@ class TraceExperiment:
             raise ConfigError("task.subject is empty; it must be a part of task.prompt")
 
     def __call__(self, job: Job) -> Outcome:
-        """Trace what the run's folder does not hold yet; then average everything.
+        """Trace the facts that the run's folder does not hold yet; then average all of them.
 
         Raises:
-            RomexpError: bad input, another process at the folder, or not one fact that could be traced.
+            RomexpError: the input is invalid, another process is writing into the folder, or no fact could be traced.
         """
         loaded = self._facts()
         lm = job.load(self.model)
@@ -86,6 +86,8 @@ class TraceExperiment:
             "model": lm.name,
             "dataset": job.choices["dataset"] if self.prompt is None else "prompt",
         }
+        if self.prompt is not None:
+            _check_traceable(lm, loaded.items[0])
         identity = self._identity(job, lm, loaded)
         with open_run(job, names=names, identity=identity, facts=describe_inputs(job, lm, loaded)) as run:
             if run.was_done:
@@ -93,12 +95,10 @@ class TraceExperiment:
             name = f"{lm.name} {names['dataset']} trace {run.manifest['hash']}"
             with run.session(name=name, group=f"{lm.name} {names['dataset']}", job_type="trace") as tracked:
                 with bars() as bar:
-                    self._work(run, lm, self._noise(lm), loaded.items, bar("causal traces"), seed=job.seed)
+                    self._trace_pending(run, lm, self._noise(lm), loaded.items, bar("causal traces"), seed=job.seed)
                 rows = run.folder.rows()
                 if not rows:
                     reason = run.manifest["set_aside"][0]["reason"]
-                    if self.prompt is not None:
-                        raise DataError(f"task.prompt: {reason}")
                     raise DataError(f"{loaded.path}: not one fact could be traced; the first: {reason}")
                 summary = trace_summary(rows, pooling=self.pooling)
                 run.folder.write("summary", summary)
@@ -135,7 +135,7 @@ class TraceExperiment:
     def _noise(self, lm: LanguageModel) -> Noise:
         return make_noise(lm, self.tracer.noise, subjects=self.dataset.subjects(), corpus=self.corpus.texts())
 
-    def _work(
+    def _trace_pending(
         self, run: Run, lm: LanguageModel, noise: Noise, facts: Sequence[KnownFact], report: Report, *, seed: int
     ) -> None:
         run.manifest["noise"] = noise.describe()
@@ -151,7 +151,7 @@ class TraceExperiment:
     def _rows(
         self, lm: LanguageModel, noise: Noise, facts: Sequence[KnownFact], *, seed: int
     ) -> list[Row | RecordError]:
-        """One row a fact, in order; in the place of one that cannot be traced, its error."""
+        """One row for each fact, in order, or in its place the error because of which it cannot be traced."""
         prepared = prepare_prompts(lm, [f.prompt for f in facts], [f.subject for f in facts])
         good = [(f, p) for f, p in zip(facts, prepared, strict=True) if isinstance(p, TracedPrompt)]
         correct = [(f, p) for f, p in good if not f.attribute or p.answer_text(lm).strip() == f.attribute]
@@ -174,7 +174,7 @@ class TraceExperiment:
     def _figures(
         self, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], model: str
     ) -> Iterator[tuple[str, Figure | None]]:
-        """Names and figures; None for one that the results have nothing for."""
+        """Pairs of name and figure; the figure is None if the results lack what it shows."""
         window = self.tracer.window
         for row in traced(rows)[: self.heatmaps]:
             yield f"trace_{row['case_id']}", trace_figures.prompt_heatmap(row, window=window, model=model)
@@ -190,3 +190,14 @@ class TraceExperiment:
         title = f"{run.manifest['model']['name']}, {loaded.name}"
         tables = (trace_table(summary, rows, title=title),)
         return Outcome(tables=tables, lines=run.closing_lines(), folder=run.folder.path)
+
+
+def _check_traceable(lm: LanguageModel, fact: KnownFact) -> None:
+    """Make sure that the user's own sentence can be traced, before there is a result folder that names it.
+
+    Raises:
+        DataError: the subject does not occur in the prompt, or the prompt is longer than the model's context.
+    """
+    (prepared,) = prepare_prompts(lm, [fact.prompt], [fact.subject])
+    if isinstance(prepared, RecordError):
+        raise DataError(f"task.prompt: {prepared.reason}")

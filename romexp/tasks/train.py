@@ -1,4 +1,4 @@
-"""`task=train`: train the network of a learned editor (MEND, KE) and keep the best (docs/method.md §4.6)."""
+"""`task=train`: trains the network of a learned editor (MEND, KE) and keeps the best one (docs/method.md §4.6)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 NETWORK, STATE = "network.safetensors", "training_state.safetensors"
 NOT_TRAINED = ("checkpoint", "shipped", "published", "networks", "lr_scale", "statistics", "lr_order")
-"""Fields of an editor that say how a trained network is used."""
+"""Fields of an editor that affect the use of a trained network, but not its training."""
 
 
 @runtime_checkable
@@ -46,15 +46,15 @@ class LearnedEditor(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainEditor:
-    """Train an editor's network; `network.safetensors` in the result folder is what `editor.checkpoint` takes.
+    """Train an editor's network and write it to `network.safetensors`, a file for `editor.checkpoint`.
 
     Attributes:
-        model: what the network is for.
-        editor: whose network; its sizes are the editor's fields.
-        edits: what it learns from.
-        locality: texts on which edited models must not differ.
+        model: the model that the network learns to edit.
+        editor: the editor whose network is trained; its fields give the network's sizes.
+        edits: the edits that the network learns from.
+        locality: texts on which the edited model should predict what the unedited one does.
         training: loss, optimizers, schedule.
-        dtype: type in which the file keeps the weights; statistics stay in float32.
+        dtype: type in which the file stores the weights; statistics stay in float32.
     """
 
     model: PretrainedModel
@@ -69,11 +69,11 @@ class TrainEditor:
             raise ConfigError(f"task.dtype: {self.dtype!r} is none of float32, float16")
 
     def __call__(self, job: Job) -> Outcome:
-        """Go on to the end of the training.
+        """Train, from the last saved state if there is one.
 
         Raises:
-            RomexpError: bad input, subjects that the training must not see, training that diverges, another process at
-                the folder.
+            RomexpError: the input is invalid, the edits are about subjects that are excluded from training, the
+                training diverges, or another process is writing into the folder.
         """
         if not isinstance(self.editor, LearnedEditor):
             name = getattr(self.editor, "name", type(self.editor).__name__)
@@ -132,7 +132,7 @@ class TrainEditor:
         state = run.folder.path / STATE
         session = Session(lm=lm, network=network, draws=draws, training=self.training, state=state)
         if session.progress.step:
-            log.info("%d steps were made before; going on after them", session.progress.step)
+            log.info("%d steps were made before; continuing after them", session.progress.step)
         curves = self._curves(run)
         curves.cut(session.progress.step)
         facts = {"command": " ".join(["romexp", *run.job.overrides]), "model": lm.digest, "hash": run.manifest["hash"]}
@@ -155,7 +155,7 @@ class TrainEditor:
 
 
 def sources(pool: EditPool) -> dict[str, Any]:
-    """What identifies the data, from the facts about it: digests, and how many cases were taken."""
+    """Those facts about the data that identify it: digests, and numbers of cases."""
     kept = ("sha256", "cases", "left_out", "n_tokens", "texts")
     return {
         name: {key: value for key, value in entry.items() if key in kept}
@@ -165,7 +165,10 @@ def sources(pool: EditPool) -> dict[str, Any]:
 
 
 def read_summary(curves: Curves) -> dict[str, dict[str, float]]:
-    """The validations after the first step, at the best and at the last step."""
+    """Validation values after the first step, at the step of lowest loss and at the last step.
+
+    The values are by name, without the prefix `validation/`.
+    """
     prefix = "validation/"
     rows = [row for row in curves.rows() if f"{prefix}total_loss" in row]
     chosen = {"first": rows[0], "best": min(rows, key=lambda row: row[f"{prefix}total_loss"]), "last": rows[-1]}

@@ -1,4 +1,4 @@
-"""`task=train_minifact`: make the embedded world, its data, its model and its statistics again from a seed."""
+"""`task=train_minifact`: generates the shipped minifact world, data, model and second moments from a seed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from romexp.bounds import check_bounds
 from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import bars
 from romexp.data.corpora import TextCorpus
@@ -25,16 +26,19 @@ class TrainMinifactExperiment:
 
     Attributes:
         trainer: world, corpus, model and optimizer.
-        covariance: how the shipped second moments are measured; its corpus is the one that is written.
-        log_every: steps between two points of the loss curve.
+        covariance: how the shipped second moments are computed; its corpus is replaced by the generated one.
+        log_every: number of steps between two points of the loss curve.
     """
 
     trainer: TrainMinifact
     covariance: Covariance
     log_every: int = 20
 
+    def __post_init__(self) -> None:
+        check_bounds(self, "task", from_1=("log_every",))
+
     def __call__(self, job: Job) -> Outcome:
-        """Summary: recall of the world's facts by kind of prompt."""
+        """Generate all files. The summary holds the recall of the world's facts by kind of prompt."""
         identity = {"task": "train_minifact", "trainer": fingerprint(self.trainer)}
         with open_run(job, names={"task": "train_minifact"}, identity=identity, facts={"seed": job.seed}) as run:
             out = run.folder.path / "assets"

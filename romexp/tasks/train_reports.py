@@ -1,4 +1,4 @@
-"""Who hears of a training run: a bar, curves on disk, the tracker, and the file of the best network."""
+"""Where a training run reports to: a progress bar, curves on disk, the tracker, and the file of the best network."""
 
 from __future__ import annotations
 
@@ -19,22 +19,29 @@ from romexp.tracking import TrackedRun
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkFile:
-    """Where the best network lies, and what is said about it there."""
+    """The file of the best network.
+
+    Attributes:
+        path: the file.
+        dtype: type in which the weights are stored.
+        facts: entries of the file's metadata.
+    """
 
     path: Path
     dtype: torch.dtype
     facts: Mapping[str, Any]
 
     def write(self, network: EditNetwork, values: Mapping[str, float]) -> None:
+        """Write the network, with its validation values in the metadata."""
         kept = copy.deepcopy(network)
-        for parameter in kept.parameters():  # not the statistics, whose sums half precision cannot hold
+        for parameter in kept.parameters():  # statistics are no parameters: float16 cannot hold their sums
             parameter.data = parameter.data.to(self.dtype)
         checkpoint.save(kept, self.path, metadata=dict(self.facts) | {"validation": dict(values)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingReports:
-    """Bar, curves on disk, tracker, and the file of the best network."""
+    """Passes progress to a bar, values to the curves and the tracker, and the best network to its file."""
 
     report: Report
     curves: Curves

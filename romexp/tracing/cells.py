@@ -1,11 +1,12 @@
-"""The cells of a trace: one state restored, everything that follows from it run again, nothing else
-(docs/method.md §9.3).
+"""The cells of a trace: restore one state in the corrupted run and compute only what follows from it
+(docs/method.md §2.2, §9.3).
 
-Restoring token t at layer l changes only tokens from t on, in blocks after l. So a cell runs those tokens through those
-blocks, over the corrupted run's keys and values of the tokens before. Where a module inside block l is restored, only
-token t changes in that block. After the last block only the last token is read: what is restored there at another
-token is read by nobody. Tokens left of the subject are not corrupted: restoring them changes nothing. The cells of both
-are the low score.
+Restoring a state of token t at layer l changes only the tokens from t on, in the blocks after l. So a cell runs these
+tokens through these blocks, and attends to the keys and values that the corrupted run has for the tokens before t. If
+an MLP or attention module of block l is restored, block l runs again too, for token t alone.
+
+Two kinds of cell are not run, since they equal the low score: tokens before the subject, which are not corrupted, and
+tokens other than the last at the last block, which do not affect the prediction.
 """
 
 from __future__ import annotations
@@ -27,29 +28,31 @@ WindowConvention = Literal["code", "paper"]
 """`code`: l - ⌊w/2⌋ … l + ⌈w/2⌉ - 1 (the published code); `paper`: l - ⌊(w-1)/2⌋ … l + ⌊w/2⌋ (App. B.2)."""
 
 MERGED_SHARE = 8
-"""Cells with different numbers of tokens share a batch, padded, up to this fraction (1/8) of its token budget."""
+"""A batch that mixes cells of different lengths, and so needs padding, may use 1/8 of the token budget."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """Restore token `token` of prompt `prompt` (position in the batch)."""
+    """One restored token: token `token` of the prompt at position `prompt` in the batch."""
 
     prompt: int
     token: int
 
 
 Values = Callable[[Sequence[Cell]], torch.Tensor]
-"""What takes the place of the cells' own states, row by row: (cells·samples × hidden size), cell-major."""
+"""Gives the states that replace those of some cells (cells·samples × hidden size); a cell's samples are adjacent."""
 
 
 def window_layers(layer: int, *, width: int, n_layers: int, convention: WindowConvention) -> range:
-    """Layers whose modules are restored for the cell of `layer`, clipped to the model (docs/method.md §2.2)."""
+    """The layers whose modules are restored for the cell of `layer`: a window around it, cut off at the ends of the
+    model (docs/method.md §2.2).
+    """
     first = layer - width // 2 if convention == "code" else layer - (width - 1) // 2
     return range(max(0, first), min(n_layers, first + width))
 
 
 def clean_values(clean: CleanRun, kind: Kind, layer: int, *, samples: int) -> Values:
-    """The clean run's outputs at the cells' tokens, the same for every sample."""
+    """The outputs of the clean run at the cells' tokens. They are the same for all samples."""
     outputs = clean.outputs[kind][layer]
 
     def values(cells: Sequence[Cell]) -> torch.Tensor:
@@ -60,11 +63,11 @@ def clean_values(clean: CleanRun, kind: Kind, layer: int, *, samples: int) -> Va
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Resumption:
-    """Runs cells on from a corrupted run.
+    """Computes the scores of cells by continuing a corrupted run.
 
     Attributes:
-        prompts: the prompts of that run.
-        max_batch_tokens: tokens of one forward pass; halved where memory runs out.
+        prompts: the prompts of the corrupted run.
+        max_batch_tokens: tokens of one forward pass, padding included. A batch is halved if memory runs out.
     """
 
     lm: LanguageModel
@@ -80,12 +83,13 @@ class Resumption:
         restored: Values | None = None,
         forced: Mapping[tuple[Kind, int], Values] | None = None,
     ) -> list[float]:
-        """p(answer), averaged over samples, for each cell.
+        """p(answer) of each cell, averaged over samples.
 
         Args:
-            start: first block that runs again.
-            restored: states at the input of block `start`. Without them, block `start` changes at the token alone.
-            forced: outputs at the token to overwrite while the blocks run, by kind and layer.
+            start: the first block that runs again.
+            restored: states that replace the input of block `start` at the cells' tokens. If None, block `start` runs
+                for the cells' tokens alone, and all later tokens run from the block after it.
+            forced: states that replace outputs at the cells' tokens while the blocks run, by kind and layer.
         """
 
         def work(batch: Sequence[Cell]) -> list[float]:
@@ -96,11 +100,17 @@ class Resumption:
         return [scores.get(i, low[cell.prompt]) for i, cell in enumerate(cells)]
 
     def _length(self, cell: Cell) -> int:
-        """Tokens from the restored one to the last."""
+        """Number of tokens from the restored one to the last."""
         return len(self.prompts[cell.prompt].ids) - cell.token
 
     def _groups(self, cells: Sequence[Cell], *, resumed: int) -> list[list[int]]:
-        """Batches of cells that need a pass. Lengths are mixed in small batches only; a length of 1 stays by itself."""
+        """Group the cells that must be run into batches, as lists of indices.
+
+        Only small batches mix different lengths, and cells of length 1 are never mixed with others.
+
+        Args:
+            resumed: the block from which all tokens of a cell run.
+        """
         groups: list[list[int]] = []
         for i in sorted(range(len(cells)), key=lambda i: (self._length(cells[i]), cells[i].token)):
             length = self._length(cells[i])
@@ -127,15 +137,21 @@ class Resumption:
         forced: Mapping[tuple[Kind, int], Values],
     ) -> list[float]:
         lm, rows, inputs = self.lm, self._rows(cells), self.corrupted.inputs
-        # After the last block nobody reads another token than the last.
+        # The last block computes only the last token of each row. So its outputs may be replaced only if that is the
+        # restored token, that is if each row has one token.
         layers = range(lm.n_layers if rows.width == 1 else lm.n_layers - 1)
-        with patch(lm, {module_path(lm, *at): _at_start(v(cells)) for at, v in forced.items() if at[1] in layers}):
+        changes = {
+            module_path(lm, kind, layer): _overwrite_first_column(values(cells))
+            for (kind, layer), values in forced.items()
+            if layer in layers
+        }
+        with patch(lm, changes):
             if restored is not None:
                 state = restored(cells)
             else:
-                alone = rows.first_only()
-                hidden = alone.states(inputs[start])
-                state = run_suffixes(lm, alone, start=start, stop=start + 1, hidden=hidden)[:, 0]
+                restored_tokens = rows.first_only()
+                hidden = restored_tokens.states(inputs[start])
+                state = run_suffixes(lm, restored_tokens, start=start, stop=start + 1, hidden=hidden)[:, 0]
                 start += 1
             hidden = rows.states(inputs[start])
             hidden[:, 0] = state
@@ -144,7 +160,7 @@ class Resumption:
         return answer_scores(lm, final, chosen, samples=self.corrupted.samples).tolist()
 
     def _rows(self, cells: Sequence[Cell]) -> Suffixes:
-        """The cells' suffixes in the corrupted run, `samples` rows a cell."""
+        """The cells' suffixes in the corrupted run, with `samples` rows per cell."""
         n, device = self.corrupted.samples, self.corrupted.inputs.device
         numbers = [(c.prompt * n, c.token, self._length(c)) for c in cells]
         first, starts, lengths = torch.tensor(numbers, device=device).repeat_interleave(n, dim=0).T
@@ -158,8 +174,8 @@ class Resumption:
         )
 
 
-def _at_start(values: torch.Tensor) -> Change:
-    """Overwrite column 0, where every suffix has its restored token."""
+def _overwrite_first_column(values: torch.Tensor) -> Change:
+    """A change that replaces column 0, which holds the restored token of each suffix."""
 
     def change(output: torch.Tensor) -> torch.Tensor:
         changed = output.clone()

@@ -1,11 +1,13 @@
-"""Integrated gradients of the answer's probability on the prompt's embeddings (App. B, Fig. 16).
+"""Integrated gradients of the answer's probability with respect to the token embeddings x (docs/method.md §2.6; paper
+App. B, Fig. 16).
 
-    IG_i = Σ_d (x_id - b_id) ∫₀¹ ∂p(answer) / ∂x_id at b + α(x - b) dα
+    IG_i = Σ_d x_id ∫₀¹ ∂p(answer)/∂x_id at αx dα
 
-with the integral by Gauss-Legendre quadrature (50 points in the paper). The baseline b is the zero embedding. Written
-here rather than taken from captum because the points of many prompts then share a batch. The sum over tokens tends to
-p(x) - p(b) where the model is smooth along the path (GPT-2); a model that starts with an RMSNorm and has no position
-embeddings (Llama) jumps right at the zero baseline, which no quadrature sees.
+The baseline is the zero embedding. The integral is a Gauss-Legendre quadrature (50 points in the paper). The captum
+library is not used, because here the points of many prompts share a batch.
+
+The sum over tokens approximates p(x) - p(0) if the model is smooth between 0 and x, as GPT-2 is. A model that begins
+with an RMSNorm and has no position embeddings (Llama) is discontinuous at 0, and the quadrature misses that jump.
 """
 
 from __future__ import annotations
@@ -25,7 +27,12 @@ from romexp.tracing.prompt import TracedPrompt
 def integrated_gradients(
     lm: LanguageModel, prompts: Sequence[TracedPrompt], *, steps: int = 50, max_batch_tokens: int = 16384
 ) -> list[list[float]]:
-    """One attribution a token, signed, in probability."""
+    """One signed attribution per token, in units of probability, for each prompt.
+
+    Args:
+        steps: number of points of the quadrature.
+        max_batch_tokens: tokens of one pass, padding included.
+    """
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     points = [
         (i, float(node + 1) / 2, float(weight) / 2) for i in range(len(prompts)) for node, weight in zip(nodes, weights)
@@ -44,7 +51,7 @@ def integrated_gradients(
 
 
 def _gradient_products(lm: LanguageModel, prompts: Sequence[TracedPrompt], alphas: Sequence[float]) -> torch.Tensor:
-    """Σ_d x_id ∂p/∂x_id at α·x for each row (rows × tokens)."""
+    """Σ_d x_id ∂p/∂x_id at αx for each row, with one α per row (rows × tokens)."""
     inputs = make_inputs(lm, [Row.text(p.ids) for p in prompts])
     scale = torch.tensor(alphas, device=inputs.ids.device, dtype=lm.dtype)[:, None, None]
     kept: list[torch.Tensor] = []

@@ -1,8 +1,4 @@
-"""Corruption: noise on the embeddings of the subject (docs/method.md §2.1, §2.3).
-
-The generator is numpy's `RandomState(1)`, made anew for every prompt, so that equal shapes get equal noise: the
-authors' stream. A seed of its own for every fact is the variant.
-"""
+"""The noise that is put on the embeddings of the subject (docs/method.md §2.1, §2.3)."""
 
 from __future__ import annotations
 
@@ -20,27 +16,27 @@ from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import encode
 
 NOISE_TEXTS = 1000
-"""Texts whose embeddings are measured for `m` and `t…` noise."""
+"""Number of texts whose token embeddings give mean and covariance of `m` and `t…` noise."""
 
 CHI_SQUARE_DRAWS = 1000
-"""Size of the authors' table of χ² draws; more noise vectors than this in one prompt are refused."""
+"""Size of the authors' table of χ² draws. A prompt that needs more noise vectors is refused."""
 
 
 class Noise(Protocol):
-    """What is added to the embeddings of the corrupted tokens."""
+    """A distribution of noise for the embeddings of corrupted tokens."""
 
     def draw(self, random: np.random.RandomState, shape: tuple[int, int, int]) -> torch.Tensor:
-        """Noise (samples × tokens × hidden size), float64, advancing `random`."""
+        """Draw noise of shape (samples × tokens × hidden size) in float64 from the generator `random`."""
         ...
 
     def describe(self) -> str:
-        """Kind and scale, for a manifest."""
+        """Kind and scale as text, for the manifest of a run."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gaussian:
-    """scale · z, z ~ N(0, 1)."""
+    """scale · z with z ~ N(0, 1)."""
 
     scale: float
 
@@ -53,7 +49,7 @@ class Gaussian:
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform:
-    """scale · z, z ~ U(-1, 1). The scale is absolute, not a multiple of σ."""
+    """scale · z with z ~ U(-1, 1). The scale is absolute, not a multiple of σ."""
 
     scale: float
 
@@ -66,12 +62,12 @@ class Uniform:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MultivariateGaussian:
-    """Noise with the mean and covariance of the token embeddings of a text sample; the mean is part of the noise.
+    """Noise with the mean and the covariance of the token embeddings of some texts. The mean is part of the noise.
 
     Attributes:
         mean: (hidden size) float64.
-        factor: (hidden size × hidden size) float64, V √S of the covariance V S Vᵀ.
-        student: degrees of freedom ν of a Student t with the same covariance; None for the Gaussian.
+        factor: V √S for the covariance V S Vᵀ (hidden size × hidden size) float64.
+        student: degrees of freedom ν for a Student t distribution; None for a Gaussian.
     """
 
     mean: torch.Tensor
@@ -85,9 +81,9 @@ class MultivariateGaussian:
             return noise
         count = shape[0] * shape[1]
         if count > CHI_SQUARE_DRAWS:
-            raise ConfigError(f"tracer.noise: Student noise has {CHI_SQUARE_DRAWS} draws, this prompt needs {count}")
+            raise ConfigError(f"tracer.noise: Student noise has {CHI_SQUARE_DRAWS} draws, but a prompt needs {count}")
         chi_square = np.random.RandomState(2).chisquare(self.student, CHI_SQUARE_DRAWS)[:count]
-        # ν - 2, not ν: so the covariance is that of the Gaussian.
+        # The usual factor ν is replaced by ν - 2, so that the covariance equals that of the Gaussian.
         return noise * torch.from_numpy(np.sqrt((self.student - 2) / chi_square)).reshape(*shape[:2], 1)
 
     def describe(self) -> str:
@@ -96,19 +92,19 @@ class MultivariateGaussian:
 
 
 def reads_corpus(code: str | float) -> bool:
-    """Does the noise that a code names depend on a corpus (`m`, `t…`)?"""
+    """True if the noise of this code depends on a corpus (`m`, `t…`)."""
     return str(code).strip()[:1] in ("m", "t")
 
 
 def make_noise(lm: LanguageModel, code: str | float, *, subjects: Iterable[str], corpus: Iterable[str]) -> Noise:
-    """The noise that a code names (docs/method.md §2.3): a number, `s`, `s3`, `u0.4`, `m`, `t5`.
+    """The noise of a code (docs/method.md §2.3): a number, `s`, `s3`, `u0.4`, `m` or `t5`.
 
     Args:
-        subjects: over which σ is measured, for `s…`; read only then.
-        corpus: the first `NOISE_TEXTS` texts' token embeddings are measured, for `m` and `t…`; read only then.
+        subjects: the subjects over which σ is measured; read only for `s…`.
+        corpus: texts, of which the first `NOISE_TEXTS` give mean and covariance; read only for `m` and `t…`.
 
     Raises:
-        ConfigError: an unknown code, or ν ≤ 2.
+        ConfigError: the code is unknown, ν ≤ 2, there are no subjects, or the texts have fewer than two tokens.
     """
     text = str(code).strip()
     match = re.fullmatch(r"([sumt]?)(\d*\.?\d*(?:[eE][-+]?\d+)?)", text)
@@ -132,13 +128,15 @@ def make_noise(lm: LanguageModel, code: str | float, *, subjects: Iterable[str],
 
 @torch.no_grad()
 def embedding_std(lm: LanguageModel, subjects: Sequence[str]) -> float:
-    """σ: unbiased deviation over all entries of the token embeddings of all subjects, each alone, repeats kept.
+    """σ, the standard deviation (divisor N - 1) over all entries of the token embeddings of all subjects.
+
+    Each subject is tokenized alone. Subjects that occur several times count several times.
 
     Raises:
-        ConfigError: no subjects.
+        ConfigError: there are no subjects.
     """
     if not subjects:
-        raise ConfigError("tracer.noise: no subjects to measure the deviation of embeddings over")
+        raise ConfigError("tracer.noise: there are no subjects over which σ could be measured")
     ids = [token for encoding in encode(lm.tokenizer, subjects) for token in encoding.ids]
     embedding = lm.module(lm.architecture.embedding)
     return float(embedding(torch.tensor([ids], device=lm.device)).float().std())
@@ -146,6 +144,7 @@ def embedding_std(lm: LanguageModel, subjects: Sequence[str]) -> float:
 
 @torch.no_grad()
 def _multivariate(lm: LanguageModel, corpus: Iterable[str], *, student: float | None) -> MultivariateGaussian:
+    """Measure mean and covariance of the token embeddings of the texts, in float64."""
     embedding = lm.module(lm.architecture.embedding)
     d = lm.hidden_size
     count, total, square = 0, torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)

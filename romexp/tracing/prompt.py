@@ -1,4 +1,4 @@
-"""What is traced: a prompt, its subject's tokens, and the token the model predicts (docs/method.md §2.2)."""
+"""A prompt to trace, with its subject's tokens and the token that the model predicts (docs/method.md §2.1, §2.2)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from romexp.lm.tokens import encode, find_subject, subject_range
 
 @dataclass(frozen=True, kw_only=True)
 class TracedPrompt:
-    """One prompt, ready to trace.
+    """One prompt with its subject and the result of its clean run.
 
     Attributes:
+        ids: token ids.
         subject_range: tokens [b, e) of the subject.
-        answer: id of the model's arg-max next token.
-        high_score: its probability in the clean run.
+        answer: id of the most likely next token.
+        high_score: probability of the answer in the clean run.
     """
 
     prompt: str
@@ -34,7 +35,7 @@ class TracedPrompt:
     high_score: float
 
     def tokens(self, lm: LanguageModel) -> list[str]:
-        """Each token as text."""
+        """The text of each token."""
         return [str(lm.tokenizer.decode([i])) for i in self.ids]
 
     def answer_text(self, lm: LanguageModel) -> str:
@@ -45,7 +46,12 @@ class TracedPrompt:
 def prepare_prompts(
     lm: LanguageModel, prompts: Sequence[str], subjects: Sequence[str]
 ) -> list[TracedPrompt | RecordError]:
-    """Find the subjects and run the prompts clean. A prompt that cannot be traced gives its error in its place."""
+    """Find the subjects in the prompts, and run the prompts without corruption.
+
+    Returns:
+        For each prompt a `TracedPrompt`; or a `RecordError` if its subject is not found or it is longer than the
+        model's context.
+    """
     encodings = encode(lm.tokenizer, prompts)
 
     def span(i: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""A trace as a JSON-ready row: what `cases.jsonl` holds and what figures and averages read (docs/method.md §11)."""
+"""Turns a trace into a row of `cases.jsonl`, from which averages and figures are made (docs/method.md §11.2)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from romexp.tracing.tracer import Trace
 def to_row(
     lm: LanguageModel, fact: KnownFact, prompt: TracedPrompt, trace: Trace | None, gradients: list[float] | None
 ) -> dict[str, Any]:
-    """One row of a trace.
+    """The JSON-ready row of one fact (docs/method.md §11.2).
 
-    Grids are [tokens][layers] by kind, severed curves [layers]; every score is p(answer), averaged over samples.
+    Grids are [tokens][layers] by kind, severed curves are [layers]. Each score is p(answer), averaged over samples.
 
     Args:
-        trace: None for a fact that the model does not complete: its row has no grids.
-        gradients: one attribution a token; None leaves them out.
+        trace: None for a fact that the model does not complete correctly; its row has no grids.
+        gradients: one attribution per token; None leaves them out.
     """
     row: dict[str, Any] = {
         "case_id": fact.known_id,

@@ -1,5 +1,5 @@
-"""Severed paths: the last subject token restored while its MLPs or attention stay corrupted (Fig. 3,
-docs/method.md §2.5).
+"""Severed paths: the last subject token is restored, but the outputs of its MLPs or of its attention stay corrupted
+(paper Fig. 3, docs/method.md §2.5).
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ SEVERED: tuple[Kind, ...] = ("mlp", "attn")
 
 
 def severed_curves(resume: Resumption, clean: CleanRun, *, change: Change | None) -> dict[str, list[list[float]]]:
-    """p(answer) by kind, prompt and layer: h_i^(l) restored, the kind's outputs at i frozen at the corrupted run's.
+    """p(answer) by kind, prompt and layer, with block l's output restored at the last subject token i.
+
+    The outputs of all modules of the kind at token i are held at their values in the corrupted run.
 
     Args:
-        resume: its corrupted run has MLP and attention outputs kept.
-        change: embeddings' change in the frozen run if its noise is another draw; None keeps the corrupted run's, in
-            which the frozen outputs below layer l are what they would be anyway.
+        resume: continues the corrupted run, which must have kept the outputs of MLPs and attention modules.
+        change: the corruption of the severed run, if its noise is a second draw. None uses the corrupted run itself;
+            then the outputs below layer l already have the values at which they are held.
     """
     lm, corrupted, n = resume.lm, resume.corrupted, resume.corrupted.samples
     last = [p.subject_range[1] - 1 for p in resume.prompts for _ in range(n)]
@@ -30,17 +32,17 @@ def severed_curves(resume: Resumption, clean: CleanRun, *, change: Change | None
     curves: dict[str, list[list[float]]] = {}
     for kind in SEVERED:
         frozen = corrupted.outputs[kind][:, row, token]  # (layers × rows × hidden size)
-        again = resume
+        severed_run = resume
         if change is not None:
             forced = {module_path(lm, kind, layer): overwrite(token, frozen[layer]) for layer in range(lm.n_layers)}
-            again = replace(resume, corrupted=corrupted_run(lm, resume.prompts, change, samples=n, forced=forced))
-        by_layer = [_restore(again, clean, frozen, kind, layer) for layer in range(lm.n_layers)]
+            severed_run = replace(resume, corrupted=corrupted_run(lm, resume.prompts, change, samples=n, forced=forced))
+        by_layer = [_restore(severed_run, clean, frozen, kind, layer) for layer in range(lm.n_layers)]
         curves[kind] = [list(scores) for scores in zip(*by_layer, strict=True)]
     return curves
 
 
 def _restore(resume: Resumption, clean: CleanRun, frozen: torch.Tensor, kind: Kind, layer: int) -> list[float]:
-    """Scores of all prompts with one layer's state restored at the last subject token."""
+    """Scores of all prompts with block `layer`'s output restored at the last subject token."""
     n = resume.corrupted.samples
 
     def corrupted(at: int) -> Values:

@@ -1,5 +1,5 @@
-"""Causal tracing of a batch of prompts: corrupt the subject, restore one state at a time, read the answer
-(docs/method.md §2).
+"""Causal tracing of a batch of prompts: corrupt the subject, restore one state at a time, and read the probability of
+the answer (paper §2, docs/method.md §2).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from romexp.tracing.severed import SEVERED, severed_curves
 KINDS: tuple[Kind, ...] = ("hidden", "mlp", "attn")
 
 CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS = 2048, 16384
-"""Tokens of a pass: on a CPU few enough for its caches, on an accelerator many enough to keep it busy."""
+"""Default tokens of a pass. A CPU is fastest if a pass fits its caches; an accelerator needs larger passes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """The result for one prompt; every score is p(answer) averaged over samples, not a difference.
+    """The trace of one prompt. Each score is p(answer), averaged over samples; it is not a difference.
 
     Attributes:
-        low_score: with nothing restored.
-        grids: by kind, [tokens][layers]; None where a cell was not asked for.
-        severed: by kind (`mlp`, `attn`), [layers]: the last subject token restored with those modules frozen at it.
+        low_score: the score with no state restored.
+        grids: scores by kind as [tokens][layers]; None for cells outside `token_range`.
+        severed: scores by severed kind (`mlp`, `attn`) as [layers] (docs/method.md §2.5).
     """
 
     prompt: TracedPrompt
@@ -45,23 +45,29 @@ class Trace:
 
 @dataclass(frozen=True, kw_only=True)
 class Tracer:
-    """What is corrupted and restored. The defaults are the published code (docs/method.md §2).
+    """Settings of causal tracing. The defaults are those of the authors' code, unless noted (docs/method.md §2).
 
     Attributes:
-        noise: `s3` is 3σ of the subjects' embeddings; a number is a fixed deviation; `u0.4` uniform, `m` a multivariate
-            Gaussian of embeddings, `t5` Student (docs/method.md §2.3).
-        samples: corrupted copies of each prompt.
-        kinds: what is restored: `hidden` states, `mlp` and `attn` windows.
-        window: layers restored together for `mlp` and `attn`.
-        window_convention: `code` is l - ⌊w/2⌋ … l + ⌈w/2⌉ - 1, `paper` is l - ⌊(w-1)/2⌋ … l + ⌊w/2⌋.
-        token_range: `all` tokens or `subject_last` alone.
-        severed: also trace with MLP and attention at the last subject token frozen (Fig. 3).
-        severed_second_draw: the frozen run gets noise of its own, as in the authors' code; off compares like with like.
-        replace: noise takes the embeddings' place instead of being added.
-        replace_in_low_score: the authors' code leaves `replace` off for the low score; on applies it there too.
-        extra_token: tokens after the subject that are corrupted too.
-        seed_per_case: a noise stream for each fact; off is the authors' one stream for all.
-        max_batch_tokens: tokens in one forward pass; None takes what suits the device. Halved where memory runs out.
+        noise: the code of the noise (docs/method.md §2.3). `s3`: Gaussian with 3 times the standard deviation of the
+            subjects' embeddings; a number: Gaussian with this standard deviation; `u0.4`: uniform in [-0.4, 0.4]; `m`:
+            multivariate Gaussian of token embeddings; `t5`: Student t with 5 degrees of freedom.
+        samples: number of corrupted copies of each prompt.
+        kinds: what is restored: one `hidden` state, or a window of `mlp` or `attn` outputs.
+        window: w, the number of layers that are restored together for `mlp` and `attn`.
+        window_convention: `code` restores l - ⌊w/2⌋ … l + ⌈w/2⌉ - 1, `paper` restores l - ⌊(w-1)/2⌋ … l + ⌊w/2⌋.
+        token_range: trace `all` tokens, or `subject_last` alone.
+        severed: also trace the severed paths (paper Fig. 3, docs/method.md §2.5).
+        severed_second_draw: if true, the severed run uses a second draw of noise, as in the authors' code. The default
+            uses the same noise, unlike the authors' code.
+        replace: the noise replaces the embeddings instead of being added to them.
+        replace_in_low_score: apply `replace` also to the low score; the authors' code does not.
+        extra_token: number of tokens after the subject that are corrupted too.
+        seed_per_case: each fact has its own noise. By default all prompts use the same random stream, as in the
+            authors' code.
+        max_batch_tokens: tokens of one forward pass; None chooses by device. A batch is halved if memory runs out.
+
+    Raises:
+        ConfigError: a setting has a value that is not possible.
     """
 
     noise: str | float = "s3"
@@ -90,11 +96,11 @@ class Tracer:
     def __call__(
         self, lm: LanguageModel, prompts: Sequence[TracedPrompt], *, noise: Noise, seeds: Sequence[int] | None = None
     ) -> list[Trace]:
-        """Trace prompts; the result of each does not depend on the others.
+        """Trace prompts. The result of a prompt does not depend on the other prompts.
 
         Args:
-            noise: what `self.noise` names, made once for the data set by `make_noise`.
-            seeds: one a prompt, used if `seed_per_case`.
+            noise: the noise of `self.noise`, made once for the data set by `make_noise`.
+            seeds: one per prompt, used if `seed_per_case` is true.
         """
 
         def work(batch: Sequence[tuple[TracedPrompt, int]]) -> list[Trace]:
@@ -105,7 +111,7 @@ class Tracer:
         return batched(work, seeded, [len(p.ids) for p in prompts], max_tokens=budget)
 
     def batch_tokens(self, lm: LanguageModel) -> int:
-        """`max_batch_tokens`, or what suits the device."""
+        """`max_batch_tokens`, or the device's default if that is None."""
         if self.max_batch_tokens is not None:
             return self.max_batch_tokens
         return CPU_BATCH_TOKENS if lm.device.type == "cpu" else DEVICE_BATCH_TOKENS
@@ -129,11 +135,11 @@ class Tracer:
         grids = {kind: self._grid(resume, clean, kind) for kind in self.kinds}
         severed: dict[str, list[list[float]]] = {}
         if self.severed:
-            again: Change | None = None
+            second_change: Change | None = None
             if self.severed_second_draw:
                 second = [self._draw(lm, p, noise, stream) for p, stream in zip(prompts, streams, strict=True)]
-                again = self._change(prompts, second, replace=self.replace)
-            severed = severed_curves(resume, clean, change=again)
+                second_change = self._change(prompts, second, replace=self.replace)
+            severed = severed_curves(resume, clean, change=second_change)
         return [
             Trace(
                 prompt=prompt,
@@ -154,7 +160,7 @@ class Tracer:
         return corrupt(prompts, draws, samples=self.samples, extra_token=self.extra_token, replace=replace)
 
     def _grid(self, resume: Resumption, clean: CleanRun, kind: Kind) -> list[list[list[float | None]]]:
-        """[prompts][tokens][layers] of one kind."""
+        """Scores of one kind as [prompts][tokens][layers]."""
         prompts, n_layers = resume.prompts, resume.lm.n_layers
         grids: list[list[list[float | None]]] = [[[None] * n_layers for _ in p.ids] for p in prompts]
         cells = []
@@ -163,25 +169,25 @@ class Tracer:
             tokens = range(len(p.ids)) if self.token_range == "all" else range(end - 1, end)
             cells += [Cell(prompt=i, token=t) for t in tokens if t >= begin]
             for t in (t for t in tokens if t < begin):
-                # Left of the subject nothing is corrupted, so nothing can be restored: what the run gives anyway.
+                # Tokens before the subject are not corrupted, so restoring them changes nothing.
                 grids[i][t] = [float(resume.corrupted.scores[i])] * n_layers
-        known: dict[tuple[int, ...], list[float]] = {}
+        scores_of_window: dict[tuple[int, ...], list[float]] = {}
         for layer in range(n_layers):
-            # Clipped windows of a shallow model may be the same layers for several cells.
+            # In a shallow model the windows of several cells may be cut off to the same layers.
             layers = (layer,) if kind == "hidden" else self._window(layer, n_layers)
-            if layers not in known:
-                known[layers] = self._layers(resume, clean, cells, kind, layers)
-            for cell, score in zip(cells, known[layers], strict=True):
+            if layers not in scores_of_window:
+                scores_of_window[layers] = self._restored_scores(resume, clean, cells, kind, layers)
+            for cell, score in zip(cells, scores_of_window[layers], strict=True):
                 grids[cell.prompt][cell.token][layer] = score
         return grids
 
     def _window(self, layer: int, n_layers: int) -> tuple[int, ...]:
         return tuple(window_layers(layer, width=self.window, n_layers=n_layers, convention=self.window_convention))
 
-    def _layers(
+    def _restored_scores(
         self, resume: Resumption, clean: CleanRun, cells: Sequence[Cell], kind: Kind, layers: Sequence[int]
     ) -> list[float]:
-        """Scores of all cells with these layers restored."""
+        """Scores of all cells with the kind's outputs in these layers restored."""
         values = {layer: clean_values(clean, kind, layer, samples=self.samples) for layer in layers}
         if kind == "hidden":
             (layer,) = layers

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from tiny_runs import Command, rows
+
+from romexp import __version__
 
 MISTAKES = {
     "a misspelt key": (["editor.lyer=3"], "did you mean layer"),
@@ -18,6 +21,16 @@ MISTAKES = {
     "not a number": (["dataset.limit=many"], "dataset.limit: expected a valid integer"),
     "not a seed": (["seed=x"], "seed: expected a valid integer"),
     "not a switch": (["save_deltas=perhaps"], "save_deltas: expected a valid boolean"),
+    "a switch that is a number": (["save_deltas=1"], "save_deltas: expected a valid boolean"),
+    "a number that is a switch": (["editor.layer=true"], "editor.layer: expected a valid integer"),
+    "a negative seed": (["seed=-1"], "seed: expected a number of at least 0, not -1"),
+    "no number": (["editor.kl_factor=nan"], "editor.kl_factor: expected a valid number, which is finite, not nan"),
+    "a negative rate": (["editor.v_lr=-1"], "editor.v_lr: expected a number of at least 0, not -1"),
+    "one number for a list": (["dataset.case_ids=3"], "dataset.case_ids: expected a valid list ([3])"),
+    "a group without an option": (["editor=null"], "editor: expected the name of an option (ft, "),
+    "a list for a text": (["task=trace", "prompt=[a,b]", "subject=a"], "prompt: expected a valid string"),
+    "a sentence for an edit": (["prompt=a b", "subject=a"], "prompt: task=edit does not read it (task=trace does)"),
+    "an unknown top-level key": (["+sed=3"], "sed: no such setting"),
     "a bad value": (["task.batch_size=0"], "task.batch_size"),
     "a bad switch": (["evaluator.generation=maybe"], "evaluator.generation"),
     "a layer the model lacks": (["editor.layer=77"], "editor.layer: 77"),
@@ -34,6 +47,26 @@ def test_a_mistake_ends_in_one_line(romexp: Command, tiny: list[str], tmp_path: 
     assert done.err.count("\n") == 1, done.err
     assert expected in done.err
     assert done.out == ""
+
+
+def test_words_and_whole_numbers_count_as_what_they_mean(romexp: Command, tiny: list[str], tmp_path: Path) -> None:
+    common = [*tiny, "dataset.limit=2"]
+    meant = romexp(*common, "output_dir=meant")
+    values = ["dataset.limit=2e0", "editor.layer=1.0", "editor.v_num_grad_steps=6.0", "editor.mom2_adjustment=no"]
+    other = romexp(*tiny, *values, "save_deltas=off", "task.batch_size=4.0", "output_dir=other")
+    assert (meant.status, other.status) == (0, 0), other.err
+    assert rows(tmp_path / "meant") == rows(tmp_path / "other")
+    identities = [json.loads((tmp_path / name / "manifest.json").read_text())["hash"] for name in ("meant", "other")]
+    assert identities[0] == identities[1]
+    assert not (tmp_path / "other" / "deltas").exists(), "save_deltas=off"
+    assert romexp(*common, "save_deltas=yes", "output_dir=kept").status == 0
+    assert len(list((tmp_path / "kept" / "deltas").iterdir())) == 2
+
+
+def test_the_version_is_that_of_romexp(romexp: Command) -> None:
+    done = romexp("--version")
+    assert done.status == 0
+    assert re.fullmatch(rf"romexp {re.escape(__version__)}( \(commit [0-9a-f]{{40}}(\+changes)?\))?\n", done.out)
 
 
 def test_records_of_another_kind_are_refused(romexp: Command, tiny: list[str]) -> None:

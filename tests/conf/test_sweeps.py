@@ -16,7 +16,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from romexp.cli.run_job import plain
-from romexp.cli.validate_config import validate_config
+from romexp.cli.validate_config import validate_config, validate_part
 
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 STUDIES = {
@@ -62,7 +62,7 @@ def every_job_composes(path: Path) -> None:
             name: cfg[name] for name in ("model", "editor", "tracer") if any(o.startswith(name) for o in overrides)
         }
         for name, part in parts.items():
-            validate_config(OmegaConf.to_container(part, resolve=True), where=name)  # type: ignore[arg-type]
+            validate_part(OmegaConf.to_container(part, resolve=True), where=name)
         built.add((overrides, repr({name: instantiate(part) for name, part in parts.items()})))
         assert cfg.study == path.stem
     assert len({parts for _, parts in built}) == len(built) > 1, "no two jobs are the same"

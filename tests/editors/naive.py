@@ -76,7 +76,9 @@ def _first(output: Tensor | tuple[Tensor, ...]) -> Tensor:
 def look(lm: LanguageModel, path: str, ids: Sequence[int], index: int) -> tuple[Tensor, Tensor]:
     """Input and output of a module at one token of one text."""
     seen: list[tuple[Tensor, Tensor]] = []
-    handle = lm.module(path).register_forward_hook(lambda _m, x, y: seen.append((x[0][0, index], _first(y)[0, index])))
+    handle = lm.module(path).register_forward_hook(
+        lambda _m, x, y: seen.append((x[0][0, index].clone(), _first(y)[0, index].clone()))
+    )
     all_logits(lm, ids)
     handle.remove()
     return seen[0]

@@ -9,6 +9,7 @@ from dataclasses import replace
 import naive
 import pytest
 import torch
+from conftest import FAMILIES
 from edit_cases import REQUESTS, beside_a_bad_request, no_moment, relative
 
 from romexp.editors.base import Edit, Resources
@@ -16,7 +17,6 @@ from romexp.editors.finetune import FineTune
 from romexp.errors import ConfigError
 from romexp.facts import EditRequest
 from romexp.lm.apply_delta import applied, stored_transposed
-from romexp.lm.architecture import ARCHITECTURES
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import Query, score
 
@@ -25,7 +25,7 @@ RESOURCES = Resources(second_moment=no_moment)
 ONE_TOKEN = replace(REQUESTS[2], target_new="Paris")
 
 
-@pytest.fixture(scope="module", params=[*ARCHITECTURES, "llama with BOS"])
+@pytest.fixture(scope="module", params=[*FAMILIES, "llama with BOS"])
 def lm(request: pytest.FixtureRequest, tiny_factory: Callable[..., LanguageModel]) -> LanguageModel:
     family, *bos = request.param.split(" ", 1)
     return tiny_factory(family, bos=bool(bos))

@@ -7,18 +7,18 @@ from collections.abc import Callable
 import naive_kn
 import pytest
 import torch
+from conftest import FAMILIES
 from edit_cases import REQUESTS, relative
 
 from romexp.editors.kn import attribution
 from romexp.editors.kn.attribution import Attribution, Text, attribute
 from romexp.errors import RecordError
-from romexp.lm.architecture import ARCHITECTURES
 from romexp.lm.model import LanguageModel
 
 STEPS = 4
 
 
-@pytest.fixture(scope="module", params=[*ARCHITECTURES, "llama with BOS"])
+@pytest.fixture(scope="module", params=[*FAMILIES, "llama with BOS"])
 def lm(request: pytest.FixtureRequest, tiny_factory: Callable[..., LanguageModel]) -> LanguageModel:
     family, *bos = request.param.split(" ", 1)
     return tiny_factory(family, bos=bool(bos))

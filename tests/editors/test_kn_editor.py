@@ -11,7 +11,7 @@ from pathlib import Path
 import naive_kn
 import pytest
 import torch
-from conftest import assert_weights, weights_of
+from conftest import FAMILIES, assert_weights, weights_of
 from edit_cases import REQUESTS, beside_a_bad_request, no_moment
 from torch import nn
 
@@ -21,7 +21,6 @@ from romexp.editors.kn.editor import KnowledgeNeurons
 from romexp.editors.kn.texts import fact_texts
 from romexp.errors import ConfigError, RecordError
 from romexp.lm.apply_delta import applied, weight_in_out
-from romexp.lm.architecture import ARCHITECTURES
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import Query, score
 from romexp.lm.weight_delta import LowRank
@@ -32,7 +31,7 @@ RESOURCES = Resources(second_moment=no_moment)
 CONTEXTS = ("{}", "The phone. {}", "It is said that Anna. {}", "In the north. {}")
 
 
-@pytest.fixture(scope="module", params=[*ARCHITECTURES, "llama with BOS"])
+@pytest.fixture(scope="module", params=[*FAMILIES, "llama with BOS"])
 def lm(request: pytest.FixtureRequest, tiny_factory: Callable[..., LanguageModel]) -> LanguageModel:
     family, *bos = request.param.split(" ", 1)
     return tiny_factory(family, bos=bool(bos))

@@ -7,17 +7,17 @@ from collections.abc import Callable
 import naive_learned
 import pytest
 import torch
+from conftest import FAMILIES
 from edit_cases import REQUESTS, relative
 from learned_cases import factors_of, texts_of, weight_gradient
 
 from romexp.editors.learned.base import default_parameters
 from romexp.editors.learned.factors import edit_factors
 from romexp.errors import ConfigError
-from romexp.lm.architecture import ARCHITECTURES
 from romexp.lm.model import LanguageModel
 
 
-@pytest.fixture(scope="module", params=[*ARCHITECTURES, "llama with BOS"])
+@pytest.fixture(scope="module", params=[*FAMILIES, "llama with BOS"])
 def lm(request: pytest.FixtureRequest, tiny_factory: Callable[..., LanguageModel]) -> LanguageModel:
     family, *bos = request.param.split(" ", 1)
     return tiny_factory(family, bos=bool(bos))

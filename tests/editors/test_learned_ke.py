@@ -8,18 +8,18 @@ from dataclasses import replace
 import naive_learned
 import pytest
 import torch
+from conftest import FAMILIES
 from edit_cases import REQUESTS
 from learned_cases import SMALL_KE, born_ke, dense, distance, factors_of, losses_of, one, texts_of
 
 from romexp.editors.learned.ke import NormedLinear
 from romexp.lm.apply_delta import overlay
-from romexp.lm.architecture import ARCHITECTURES
 from romexp.lm.forward import Row, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
 from romexp.lm.weight_delta import LowRank
 
 
-@pytest.fixture(scope="module", params=[*ARCHITECTURES, "llama with BOS"])
+@pytest.fixture(scope="module", params=[*FAMILIES, "llama with BOS"])
 def lm(request: pytest.FixtureRequest, tiny_factory: Callable[..., LanguageModel]) -> LanguageModel:
     family, *bos = request.param.split(" ", 1)
     return tiny_factory(family, bos=bool(bos))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import naive_learned
 import pytest
 import torch
+from conftest import FAMILIES
 from learned_cases import MEND, born_mend, dense, distance, factors_of, losses_of, one, texts_of
 from naive_learned import RunningStatistics
 
@@ -15,12 +16,11 @@ from romexp.editors.learned.factors import EditFactors
 from romexp.editors.learned.mend import GradientTransform, MendNetwork, ResidualLayer, transform_key
 from romexp.errors import DataError
 from romexp.lm.apply_delta import overlay
-from romexp.lm.architecture import ARCHITECTURES
 from romexp.lm.forward import Row, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
 
 
-@pytest.fixture(scope="module", params=[*ARCHITECTURES, "llama with BOS"])
+@pytest.fixture(scope="module", params=[*FAMILIES, "llama with BOS"])
 def lm(request: pytest.FixtureRequest, tiny_factory: Callable[..., LanguageModel]) -> LanguageModel:
     family, *bos = request.param.split(" ", 1)
     return tiny_factory(family, bos=bool(bos))

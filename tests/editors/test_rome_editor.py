@@ -12,6 +12,7 @@ from pathlib import Path
 import naive
 import pytest
 import torch
+from conftest import FAMILIES
 from edit_cases import (
     REQUESTS,
     TEMPLATES,
@@ -31,7 +32,6 @@ from romexp.editors.rome.values import Trajectory
 from romexp.errors import ConfigError, RecordError
 from romexp.facts import EditRequest
 from romexp.lm.apply_delta import applied
-from romexp.lm.architecture import ARCHITECTURES
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import Query, score
 from romexp.lm.weight_delta import WeightDelta
@@ -39,7 +39,7 @@ from romexp.lm.weight_delta import WeightDelta
 ROME = Rome(layer=1, context_templates=TEMPLATES, v_num_grad_steps=5)
 
 
-@pytest.fixture(scope="module", params=[*ARCHITECTURES, "llama with BOS"])
+@pytest.fixture(scope="module", params=[*FAMILIES, "llama with BOS"])
 def lm(request: pytest.FixtureRequest, tiny_factory: Callable[..., LanguageModel]) -> LanguageModel:
     family, *bos = request.param.split(" ", 1)
     return tiny_factory(family, bos=bool(bos))

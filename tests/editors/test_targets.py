@@ -6,18 +6,18 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from conftest import FAMILIES
 from edit_cases import REQUESTS
 from learned_cases import texts_of
 
 from romexp.editors.targets import EditText, edit_text, read_targets
 from romexp.errors import RecordError
-from romexp.lm.architecture import ARCHITECTURES
 from romexp.lm.forward import Row, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import Query, score
 
 
-@pytest.fixture(scope="module", params=[*ARCHITECTURES, "llama with BOS"])
+@pytest.fixture(scope="module", params=[*FAMILIES, "llama with BOS"])
 def lm(request: pytest.FixtureRequest, tiny_factory: Callable[..., LanguageModel]) -> LanguageModel:
     family, *bos = request.param.split(" ", 1)
     return tiny_factory(family, bos=bool(bos))

@@ -34,10 +34,24 @@ def tab(_tab: Browser, tmp_path: Path) -> Iterator[Browser]:
     _tab.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     _tab.open(page)
     _tab.run("localStorage.clear()")
-    _tab.open(page)
+    open_with_stored(_tab, page, "{}")
     yield _tab
     assert _tab.complaints == []
     assert [address for address in _tab.requests if not address.startswith(("file:", "blob:"))] == []
+
+
+def stored(tab: Browser) -> str:
+    """What pages keep in this browser."""
+    return tab.run("JSON.stringify(Object.fromEntries(Object.entries(localStorage).sort()))")
+
+
+def open_with_stored(tab: Browser, page: Path, content: str) -> None:
+    """Open a page that finds this stored. Chromium hands what one page stored to the next one when it has the time."""
+    deadline = time.monotonic() + 120
+    tab.open(page)
+    while stored(tab) != content:
+        assert time.monotonic() < deadline, f"stored are {stored(tab)}, not {content}"
+        tab.open(page)
 
 
 def begin(tab: Browser, participant: int) -> None:
@@ -66,11 +80,11 @@ def text(tab: Browser, selector: str) -> str:
 def saved(tab: Browser, folder: Path) -> dict[str, Any]:
     """What the page puts into a file."""
     press(tab, "#save")
-    for _ in range(100):
-        if files := list(folder.glob("answers-*.json")):
-            return json.loads(files[0].read_text())
+    deadline = time.monotonic() + 120
+    while not (files := list(folder.glob("answers-*.json"))):
+        assert time.monotonic() < deadline, "no file was saved"
         time.sleep(0.05)
-    raise AssertionError("no file was saved")
+    return json.loads(files[0].read_text())
 
 
 def load(tab: Browser, content: str) -> None:
@@ -123,11 +137,9 @@ def test_work_goes_on_in_the_same_browser(tab: Browser, tmp_path: Path) -> None:
     for measure in ("consistency", "fluency"):
         rank(tab, measure, 0, 1)
         rank(tab, measure, 1, 3)
-    for _ in range(20):  # Chromium hands what a page stored to the next one after a moment
-        tab.open(tmp_path / "page.html")
-        if tab.run("document.getElementById('participant').value"):
-            break
-        time.sleep(0.2)
+    kept = stored(tab)
+    assert kept != "{}"
+    open_with_stored(tab, tmp_path / "page.html", kept)
     assert tab.run("document.getElementById('participant').value") == "2"
     press(tab, "#start button")
     assert text(tab, "#count") == "1 of 2 answered"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from conftest import FAMILIES
 from torch import Tensor
 
-from romexp.lm.architecture import ARCHITECTURES
 from romexp.lm.forward import Row
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import encode
 
-VARIANTS = (*ARCHITECTURES, "llama with BOS", "gpt2 eager", "llama eager")
+VARIANTS = (*FAMILIES, "llama with BOS", "gpt2 eager", "llama eager")
 TEXTS = (
     "Steve Jobs was the founder of Apple",
     "Paris",

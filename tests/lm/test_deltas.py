@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import FAMILIES
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from romexp.lm.apply_delta import applied, overlay, weight_in_out
-from romexp.lm.architecture import ARCHITECTURES
 from romexp.lm.model import LanguageModel
 from romexp.lm.weight_delta import Dense, LowRank, Term, WeightDelta
 
 SCALE = 0.3
 
 
-@pytest.fixture(scope="module", params=list(ARCHITECTURES))
+@pytest.fixture(scope="module", params=list(FAMILIES))
 def lm64(request: pytest.FixtureRequest, tiny_factory: Callable[..., LanguageModel]) -> LanguageModel:
     """Every family in float64, where two ways to the same number agree to 1e-10."""
     return tiny_factory(request.param, dtype=torch.float64)

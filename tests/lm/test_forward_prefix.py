@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
+from conftest import FAMILIES
 from forward_cases import CLOSE, VARIANTS, assert_rows, own_states, rows_of, variant
 from torch import Tensor
 
-from romexp.lm.architecture import ARCHITECTURES
 from romexp.lm.forward import KeysAndValues, Row, logits, make_inputs, run_blocks, suffix_inputs
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import encode
@@ -111,7 +111,7 @@ class TestPackedAlternatives:
 
 
 def test_half_precision(tiny_factory: Callable[..., LanguageModel]) -> None:
-    for family in ARCHITECTURES:
+    for family in FAMILIES:
         half, whole = tiny_factory(family, dtype=torch.bfloat16), tiny_factory(family)
         rows, starts = rows_of(half), [3, 0, 5, 1]
         states = run_blocks(half, make_inputs(half, rows))

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+from conftest import FAMILIES
 from naive_lm import all_logits, sample, tokens
 
 from romexp.errors import ConfigError, RecordError
 from romexp.lm import sampling
 from romexp.lm.apply_delta import applied, weight_in_out
-from romexp.lm.architecture import ARCHITECTURES
 from romexp.lm.model import LanguageModel
 from romexp.lm.sampling import Sampler, clean, generate
 from romexp.lm.weight_delta import Dense, LowRank, WeightDelta
@@ -31,7 +31,7 @@ SEEDS = (3, 1, 4, 1, 5, 2**63 - 1)
 SAMPLER = Sampler(max_length=22)
 
 
-@pytest.fixture(scope="module", params=[*ARCHITECTURES, "llama with BOS"])
+@pytest.fixture(scope="module", params=[*FAMILIES, "llama with BOS"])
 def lm(request: pytest.FixtureRequest, tiny_factory: Callable[..., LanguageModel]) -> LanguageModel:
     family, *bos = request.param.split(" ", 1)
     return tiny_factory(family, bos=bool(bos))

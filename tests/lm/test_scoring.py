@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
+from conftest import FAMILIES
 from naive_lm import nlls_after, target_nlls
 from naive_lm import text_nlls as naive_text_nlls
 from tokenizers import pre_tokenizers, trainers
@@ -15,7 +16,6 @@ from tokenizers import pre_tokenizers, trainers
 from romexp.errors import RecordError
 from romexp.lm import scoring
 from romexp.lm.apply_delta import applied, weight_in_out
-from romexp.lm.architecture import ARCHITECTURES
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import Query, TargetScore, score, text_nlls
 from romexp.lm.weight_delta import Dense, LowRank, WeightDelta
@@ -37,7 +37,7 @@ CLOSE = 3e-5
 """Measured 5e-6 on losses up to 10."""
 
 
-@pytest.fixture(scope="module", params=[*ARCHITECTURES, "llama with BOS"])
+@pytest.fixture(scope="module", params=[*FAMILIES, "llama with BOS"])
 def lm(request: pytest.FixtureRequest, tiny_factory: Callable[..., LanguageModel]) -> LanguageModel:
     family, *bos = request.param.split(" ", 1)
     return tiny_factory(family, bos=bool(bos))

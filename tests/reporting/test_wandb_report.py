@@ -86,6 +86,19 @@ def test_without_a_key_the_spec_is_a_file(
     assert where in message
 
 
+def test_where_wandb_is_to_stay_offline_the_spec_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import wandb_workspaces.reports.v2 as wr
+
+    saved: list[Any] = []
+    monkeypatch.setattr(wandb_report, "has_wandb_key", lambda: True)
+    monkeypatch.setattr(wr.Report, "save", lambda self: saved.append(self))
+    where = publish(entity="us", project="romexp", title="t", metrics=("ES",), folder=tmp_path, online=False)
+    assert (where, saved) == (str(tmp_path / "wandb_report.json"), [])
+    assert "W&B is not online (WANDB_MODE" in caplog.text
+
+
 def test_with_a_key_it_is_saved_under_the_keys_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import wandb
     import wandb_workspaces.reports.v2 as wr

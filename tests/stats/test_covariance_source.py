@@ -134,7 +134,7 @@ def test_a_given_file_wins_and_is_checked(
 def test_published_statistics_are_fetched_by_module(tiny_gpt2: LanguageModel, tmp_path: Path) -> None:
     def fetch(url: str) -> Path:
         path = tmp_path / url.rsplit("/", 1)[1]
-        np.savez(path, **{"mom2.mom2": 6 * np.eye(64, dtype=np.float32), "mom2.count": 3})  # type: ignore[arg-type]
+        np.savez(path, **{"mom2.mom2": 1280 * np.eye(64, dtype=np.float32), "mom2.count": 640})  # type: ignore[arg-type]
         return path
 
     moments = Covariance(published=Published(model="gpt2-xl", fetch=fetch)).moments(tiny_gpt2, [0, 1])

@@ -182,6 +182,10 @@ def test_a_sentence_without_its_subject_is_one_clear_error(
 ) -> None:
     with pytest.raises(DataError, match=r"^task\.prompt: subject 'Nobody' does not occur in 'Somebody plays the'$"):
         experiment(facts, prompt="Somebody plays the", subject="Nobody")(job)
+    with pytest.raises(DataError, match=r"^task\.prompt: a text of \d+ tokens"):
+        experiment(facts, prompt="Somebody plays the" + " far" * 200, subject="Somebody")(job)
+    assert job.output_dir
+    assert not job.output_dir.exists(), "a mistake leaves no failed run"
     assert not [record for record in caplog.records if record.levelname == "WARNING"]  # said once
     with pytest.raises(ConfigError, match="subject is empty"):
         experiment(facts, prompt="Somebody plays the", subject=" ")

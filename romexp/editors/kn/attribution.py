@@ -1,9 +1,9 @@
-"""Integrated gradients of a token's probability over the MLP neurons of every layer (docs/method.md §4.2).
+"""Integrated gradients of tokens' probability with respect to the MLP neurons of all layers (docs/method.md §4.2).
 
-A neuron of layer l is scaled at the prompt's last token only, so everything left of that token and everything up to
-block l stays as it is: one pass over the prompts gives keys, values and states, and each scaled copy is then a single
-token that looks back at its prompt's keys and values, from block l + 1 on. The copies of a prompt stand side by side in
-one row and do not see each other, so that the prompt's keys and values are never repeated.
+The neurons of layer l are scaled at the prompt's last token only. So nothing changes for the tokens before, and nothing
+changes below the MLP of block l. One pass over the unchanged prompts gives keys, values and states. After that, each
+scaled copy is a single token that runs from block l + 1 on and attends to the keys and values of its prompt. The copies
+of a prompt are in one row and do not attend to each other, so the prompt's keys and values are not repeated for them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,17 @@ from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import LOGIT_CHUNK
 
 ROW_COLUMNS = 160
-"""Copies in one row: every one of them is masked against all others, which costs their square."""
+"""Largest number of copies in one row. The attention mask grows with the square of this number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """A prompt, and the tokens whose mean probability after it is attributed to neurons."""
+    """A prompt whose prediction is attributed to neurons.
+
+    Attributes:
+        ids: token ids of the prompt.
+        targets: tokens whose mean probability after the prompt is attributed.
+    """
 
     ids: tuple[int, ...]
     targets: tuple[int, ...]
@@ -33,11 +38,11 @@ class Text:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Attribution:
-    """What one text gives.
+    """The result for one text.
 
     Attributes:
-        scores: (layers × neurons) float32, on the CPU.
-        probability: of the targets, their mean.
+        scores: attributions (layers × neurons) float32, on the CPU.
+        probability: mean probability of the targets.
         prediction: the most likely next token.
     """
 
@@ -49,35 +54,39 @@ class Attribution:
 def attribute(
     lm: LanguageModel, texts: Sequence[Text], *, steps: int = 20, max_batch_tokens: int | None = None
 ) -> list[Attribution]:
-    """score = (Σ_α ∂p/∂a at αa) ⊙ a / steps over α in linspace(0, 1, steps), for every neuron of every layer.
+    """score = a ⊙ (Σ_α ∂p/∂a at αa) / steps, with α in linspace(0, 1, steps), for all neurons of all layers
+    (docs/method.md §4.2).
 
-    a is the output of the MLP's first matrix at the last token, before the activation function. Gated MLPs: of the
-    up-projection. Their neuron is linear in it, so that this is the attribution to the neuron's own value.
+    a is the output of the MLP's first matrix at the last token, before the activation function. In a gated MLP it is
+    the output of the up-projection; the neuron's value is linear in it, so it gets the same attribution.
 
     Args:
-        max_batch_tokens: scaled copies that are in one pass; None takes what suits the device.
+        steps: number of values of α.
+        max_batch_tokens: largest number of scaled copies in one pass; None chooses by device.
 
     Raises:
         RecordError: a text is longer than the model's context.
     """
-    budget = max_batch_tokens or _copies(lm)
+    budget = max_batch_tokens or _default_copies(lm)
     lengths = [max(len(text.ids), steps) for text in texts]
     return batched(lambda batch: _attribute(lm, batch, steps, budget), texts, lengths, max_tokens=budget)
 
 
-def _copies(lm: LanguageModel) -> int:
-    """Fewer than in scoring: what every block above computes is kept for the way back."""
+def _default_copies(lm: LanguageModel) -> int:
+    """Default number of copies in a pass. It is smaller than in scoring, because activations are kept for the backward
+    pass.
+    """
     return 1024 if lm.device.type == "cpu" else 2048
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Layer:
-    """One layer at each text's last token (texts × features).
+    """States of one layer at the last token of each text (texts × features).
 
     Attributes:
-        inputs: what enters the MLP.
-        activations: the output of its first matrix, a.
-        others: the block's output without the MLP's part.
+        inputs: the input of the MLP.
+        activations: a, the output of the MLP's first matrix.
+        others: the block's output minus the MLP's output.
     """
 
     inputs: torch.Tensor
@@ -86,15 +95,15 @@ class _Layer:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Base:
-    """The unchanged pass over some texts.
+class _UnchangedPass:
+    """The pass over some unchanged texts.
 
     Attributes:
-        texts: one a row.
-        layers: their last tokens, layer by layer.
-        prefix: keys and values left of the last token, by layer (texts × heads × prefix × head size).
-        prefix_width: columns of `prefix`.
-        final: normed final states of the last tokens (texts × hidden size).
+        texts: the texts, one per row.
+        layers: states at the last tokens, for each layer.
+        prefix: keys and values of the tokens before the last, by layer (texts × heads × prefix × head size).
+        prefix_width: number of columns of `prefix`.
+        final: states of the last tokens after the final norm (texts × hidden size).
     """
 
     texts: tuple[Text, ...]
@@ -104,7 +113,7 @@ class _Base:
     final: torch.Tensor
 
     def copies(self, lm: LanguageModel, n: int) -> BlockInputs:
-        """n copies of each last token; a copy sees the prefix and itself."""
+        """The inputs of a pass over n copies of each last token. A copy attends to the prefix and to itself."""
         rows = []
         for text in self.texts:
             start = len(text.ids) - 1
@@ -119,8 +128,8 @@ class _Base:
 
 
 def _attribute(lm: LanguageModel, texts: Sequence[Text], steps: int, budget: int) -> list[Attribution]:
-    base = _look(lm, texts)
-    # As many layers side by side as the budget allows: with few texts a single one would leave the machine idle.
+    base = _run_unchanged(lm, texts)
+    # Several layers share a pass, because a single layer of few texts would not keep the device busy.
     n_layers = max(1, min(budget // (len(texts) * steps), ROW_COLUMNS // steps))
     scores = []
     for first in range(0, lm.n_layers, n_layers):
@@ -130,7 +139,7 @@ def _attribute(lm: LanguageModel, texts: Sequence[Text], steps: int, budget: int
     by_text = torch.stack(scores, dim=1)
     with torch.no_grad():
         next_token = logits(lm, base.final).softmax(dim=-1)
-        probability = _mean_probability(next_token, *_wanted(lm, texts))
+        probability = _mean_probability(next_token, *_padded_targets(lm, texts))
     return [
         Attribution(scores=by_text[i], probability=float(probability[i]), prediction=int(next_token[i].argmax()))
         for i in range(len(texts))
@@ -138,8 +147,12 @@ def _attribute(lm: LanguageModel, texts: Sequence[Text], steps: int, budget: int
 
 
 @torch.no_grad()
-def _look(lm: LanguageModel, texts: Sequence[Text]) -> _Base:
-    """One pass, a block at a time, so that only the last tokens are kept of each."""
+def _run_unchanged(lm: LanguageModel, texts: Sequence[Text]) -> _UnchangedPass:
+    """Run the unchanged texts. The blocks run one by one, so that only the states of the last tokens stay in memory.
+
+    Raises:
+        RecordError: a text is longer than the model's context.
+    """
     block_inputs = make_inputs(lm, [Row.text(text.ids) for text in texts])
     last = torch.tensor([len(text.ids) - 1 for text in texts], device=lm.device)
     at = torch.arange(len(texts), device=lm.device)
@@ -157,7 +170,7 @@ def _look(lm: LanguageModel, texts: Sequence[Text]) -> _Base:
             )
         )
     width = int(last.max())
-    return _Base(
+    return _UnchangedPass(
         texts=tuple(texts),
         layers=tuple(layers),
         prefix={layer: (k[:, :, :width], v[:, :, :width]) for layer, (k, v) in recorder.stored.items()},
@@ -166,10 +179,10 @@ def _look(lm: LanguageModel, texts: Sequence[Text]) -> _Base:
     )
 
 
-def _summed_gradients(lm: LanguageModel, base: _Base, layers: range, steps: int) -> list[torch.Tensor]:
+def _summed_gradients(lm: LanguageModel, base: _UnchangedPass, layers: range, steps: int) -> list[torch.Tensor]:
     """Σ_α ∂p/∂a at αa, for each of some adjacent layers (texts × neurons).
 
-    Layer l's copies join those of the layers below it at the output of block l.
+    The layers share one pass: the copies of layer l join the batch at the output of block l.
     """
     widest = base.copies(lm, steps * len(layers))
     alphas = torch.linspace(0, 1, steps, device=lm.device, dtype=lm.dtype)
@@ -191,9 +204,9 @@ def _summed_gradients(lm: LanguageModel, base: _Base, layers: range, steps: int)
 
 
 def _mlp(lm: LanguageModel, layer: int, inputs: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
-    """Output of the MLP (texts × copies × hidden size) with its first matrix's output set to `activations`.
+    """Output of the MLP if its first matrix returns `activations` (texts × copies × hidden size).
 
-    It is called with one token a text; what a gated MLP multiplies with is then the same for all copies.
+    The MLP runs with one token per text, so that in a gated MLP all copies of a text get the same gate.
     """
     with patch(lm, {lm.architecture.mlp_in_name(layer): lambda _: activations}):
         return first_tensor(lm.module(lm.architecture.mlp_name(layer))(inputs[:, None]))
@@ -208,8 +221,8 @@ def _first_columns(block_inputs: BlockInputs, n: int, prefix_width: int) -> Bloc
 
 
 def _probability_gradient(lm: LanguageModel, final: torch.Tensor, texts: Sequence[Text]) -> torch.Tensor:
-    """∂p/∂(final state) at every copy, (texts × copies × hidden size), a limited number of logits at a time."""
-    tokens, weights = (x.repeat_interleave(final.shape[1], dim=0) for x in _wanted(lm, texts))
+    """∂p/∂(final state) at each copy (texts × copies × hidden size). Logits are computed in chunks to save memory."""
+    tokens, weights = (x.repeat_interleave(final.shape[1], dim=0) for x in _padded_targets(lm, texts))
     flat = final.detach().flatten(0, 1)
     gradients: list[torch.Tensor] = []
     for first in range(0, len(flat), LOGIT_CHUNK):
@@ -221,8 +234,12 @@ def _probability_gradient(lm: LanguageModel, final: torch.Tensor, texts: Sequenc
     return torch.cat(gradients).view_as(final)
 
 
-def _wanted(lm: LanguageModel, texts: Sequence[Text]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Target tokens (texts × most targets), and weights of the same shape that make a mean of each row."""
+def _padded_targets(lm: LanguageModel, texts: Sequence[Text]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Target tokens, padded, and weights with which a sum over a row is the mean over its targets.
+
+    Returns:
+        Tokens and weights, both (texts × largest number of targets). Padding has weight 0.
+    """
     most = max(len(text.targets) for text in texts)
     tokens = [[*text.targets, *[0] * (most - len(text.targets))] for text in texts]
     weights = [[i < len(text.targets) for i in range(most)] for text in texts]
@@ -231,4 +248,5 @@ def _wanted(lm: LanguageModel, texts: Sequence[Text]) -> tuple[torch.Tensor, tor
 
 
 def _mean_probability(probabilities: torch.Tensor, tokens: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Mean probability of each row's targets (rows), from probabilities (rows × vocabulary) and `_padded_targets`."""
     return (probabilities.gather(1, tokens) * weights).sum(dim=1)

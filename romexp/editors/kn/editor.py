@@ -1,7 +1,8 @@
-"""Knowledge Neurons (Dai et al. 2022) as the paper runs it: find the neurons that say the fact, rewrite their rows.
+"""Knowledge Neurons (Dai et al. 2022) as in the paper's baseline: find the neurons that express the fact, and change
+their rows of the MLP's second matrix (docs/method.md §4.2; paper App. E).
 
-docs/method.md §4.2. The delta of a layer is rank one: the indicator of its chosen neurons times one vector of
-embeddings that all rows share.
+All rows get the same vector, so the delta of a layer has rank one: the indicator of the chosen neurons times this
+vector.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from romexp.bounds import check_bounds
 from romexp.editors.base import Edit, Resources
 from romexp.editors.contexts import context_templates
 from romexp.editors.kn.attribution import Attribution, attribute
@@ -25,28 +27,35 @@ from romexp.lm.weight_delta import LowRank, WeightDelta
 
 @dataclass(frozen=True, kw_only=True)
 class KnowledgeNeurons:
-    """Hyper-parameters; those of the authors' file under their names (docs/method.md §4.2).
+    """Knowledge Neurons. Hyper-parameters have the names of the authors' file where it has them (docs/method.md §4.2).
 
-    A request in which no neuron has a positive score, or none is shared by enough prompts, gets an empty delta.
+    A request gets an empty delta if no neuron has a positive score, or if no neuron is found in enough prompts.
 
     Attributes:
-        steps: points of the integrated gradients, from 0 to the neuron's own value, both included.
-        adaptive_threshold: a prompt's coarse neurons have a score above this share of its highest in any layer.
-        refine: keep the neurons found in more than `p` of the prompts, else those found in any. Has no effect on a
-            single prompt, which is all that the authors' evaluation gives.
-        p: that share.
-        max_neurons: keep at most so many, those of the highest mean score; the paper's text has about 10, its code
-            no limit.
-        context_template_length_params: pairs (total tokens with the end-of-text token, count) of texts sampled to
-            stand before the prompt, so that there are several prompts; empty is the bare prompt alone.
-        context_templates: such texts themselves, or a JSON file with a list of them; None samples them.
-        extend_prompt: attribute each further token of the ground truth after one more of the model's own tokens, as
-            the code means to. Off is what it does for GPT-2: all tokens are scored behind the same prompt.
-        leading_space: take the objects' tokens as they stand after the prompt. Off is the code: the bare words.
-        prediction_factor: times the embedding of the model's own next token, subtracted from each row.
-        target_factor: times the embedding of each token of the new target, added to each row. The code means 2, but
-            for GPT-2 always takes the branch with 1.
-        max_batch_tokens: copies of a token side by side in one pass; None takes what suits the device.
+        name: label in tables.
+        steps: number of points of the integrated gradients, from 0 to the neuron's value, both included.
+        adaptive_threshold: a neuron is found in a prompt if its score exceeds this share of the prompt's highest score
+            in any layer.
+        refine: choose the neurons found in more than a share `p` of the prompts. If false, choose those found in any
+            prompt. It has no effect with a single prompt, as in the authors' evaluation.
+        p: the share for `refine`.
+        max_neurons: choose at most this many neurons, those of highest mean score; None sets no limit. The paper's text
+            has about 10, its code no limit.
+        context_template_length_params: pairs (total tokens with the end-of-text token, count) of texts to sample. They
+            stand before the prompt and give further prompts. Empty: the bare prompt alone.
+        context_templates: the context templates, or a JSON file with a list of them; None samples them.
+        extend_prompt: before each further token of the true object, extend the prompt by one more token that the model
+            predicts, as the authors' code is meant to do. If false, all tokens are scored after the same prompt, which
+            is what their code does for GPT-2.
+        leading_space: take the objects' tokens with a space before the word. If false, take those of the bare word, as
+            in the authors' code.
+        prediction_factor: factor of the embedding of the model's own next token, which is subtracted from each row.
+        target_factor: factor of the embeddings of the new target's tokens, which are added to each row. The authors'
+            code also has a factor of 2, but in a branch that GPT-2 never takes.
+        max_batch_tokens: largest number of scaled copies of a token in one pass; None chooses by device.
+
+    Raises:
+        ConfigError: a setting is outside its range.
     """
 
     name: str = "KN"
@@ -71,19 +80,23 @@ class KnowledgeNeurons:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise ConfigError(f"editor.{field} must be at least 1, got {value}")
+        check_bounds(self, "editor", finite=("prediction_factor", "target_factor"))
 
     def __call__(
         self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources
     ) -> list[Edit | RecordError]:
-        """One delta a request, each computed as if it were alone.
+        """Compute one delta for each request, independently of the other requests.
 
         Returns:
-            In the place of a request with an object or a prompt without tokens, or too long for the model, its error.
+            For each request its edit; or a `RecordError` if its prompt or one of its objects has no token, or the text
+            is too long for the model.
 
         Raises:
-            ConfigError: the model's embeddings are not as wide as its MLPs' outputs, to which the method adds them.
+            ConfigError: the model's embeddings and its MLPs' outputs have different widths, so the method cannot add
+                one to the other; or its MLPs' first matrix does not give one number for each neuron.
         """
         embeddings = _embeddings(lm)
+        _check_neurons(lm)
         templates = context_templates(
             lm,
             given=self.context_templates,
@@ -111,7 +124,13 @@ class KnowledgeNeurons:
         bare: Sequence[Attribution],
         embeddings: torch.Tensor,
     ) -> Edit:
-        """The delta of one request from its scores (prompts × layers × neurons)."""
+        """The edit of one request.
+
+        Args:
+            scores: (prompts × layers × neurons), the bare prompt first.
+            bare: attributions of the bare prompt; with `extend_prompt` one per token of the true object.
+            embeddings: token embeddings (vocabulary × width).
+        """
         chosen = self.neurons(scores)
         prediction = bare[0].prediction
         added = embeddings[list(fact.target)].float().sum(dim=0) * self.target_factor
@@ -136,7 +155,7 @@ class KnowledgeNeurons:
         )
 
     def neurons(self, scores: torch.Tensor) -> torch.Tensor:
-        """Which neurons are edited, (layers × neurons) bool, from scores (prompts × layers × neurons)."""
+        """Choose the neurons to edit: scores (prompts × layers × neurons) → bool (layers × neurons)."""
         highest = scores.amax(dim=(1, 2), keepdim=True)
         prompts = (scores > self.adaptive_threshold * highest).sum(dim=0)
         chosen = prompts > (self.p * len(scores) if self.refine else 0)
@@ -151,7 +170,7 @@ def _embeddings(lm: LanguageModel) -> torch.Tensor:
     """Token embeddings (vocabulary × width).
 
     Raises:
-        ConfigError: they have another width than the MLPs' outputs.
+        ConfigError: their width is not that of the MLPs' outputs.
     """
     weight = lm.parameter(f"{lm.architecture.embedding}.weight").detach()
     rows = weight_in_out(lm, f"{lm.architecture.mlp_out_name(0)}.weight").shape[1]
@@ -161,3 +180,19 @@ def _embeddings(lm: LanguageModel) -> torch.Tensor:
             f"are {weight.shape[1]} wide and its MLPs' outputs {rows}"
         )
     return weight
+
+
+def _check_neurons(lm: LanguageModel) -> None:
+    """Check that the first matrix of an MLP gives one number for each row of the second.
+
+    Raises:
+        ConfigError: it does not, as in Phi-3, where one matrix holds the gate too.
+    """
+    row = lm.architecture
+    given = weight_in_out(lm, f"{row.mlp_in_name(0)}.weight").shape[1]
+    rows = weight_in_out(lm, f"{row.mlp_out_name(0)}.weight").shape[0]
+    if given != rows:
+        raise ConfigError(
+            f"editor {KnowledgeNeurons.__name__} needs one number for each of the {rows} neurons of an MLP, but "
+            f"{row.mlp_in} of {lm.name!r} gives {given}; it may hold the gate too"
+        )

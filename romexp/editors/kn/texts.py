@@ -1,4 +1,4 @@
-"""What a request becomes for Knowledge Neurons: prompts, and the tokens of both objects (docs/method.md §4.2, §1.5)."""
+"""Turns requests into the prompts and object tokens that Knowledge Neurons needs (docs/method.md §4.2, §1.5)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class FactTexts:
     """One request in tokens.
 
     Attributes:
-        prompts: the filled prompt in each context, the bare one first.
-        truth: `target_true`, the ground truth whose probability is attributed.
-        target: `target_new`.
+        prompts: the filled prompt in each context; the first is the bare prompt.
+        truth: tokens of the true object (`target_true`), whose probability is attributed.
+        target: tokens of the new object (`target_new`).
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -41,15 +41,17 @@ def fact_texts(
     leading_space: bool,
     extend_prompt: bool,
 ) -> list[FactTexts | RecordError]:
-    """Tokens of every request; prompts in the order of `templates`.
+    """Tokenize every request.
 
     Args:
-        leading_space: tokens of the objects as they stand after the prompt; off, of the bare words.
-        extend_prompt: whether `attributed_texts` will put tokens behind the prompt, for which there must be room.
+        templates: context templates, in the order of the prompts.
+        leading_space: take the objects' tokens with a space before the word; if false, those of the bare word.
+        extend_prompt: if true, `attributed_texts` will extend the prompts, so that their length is checked with this
+            extension.
 
     Returns:
-        In the place of a request with an object or a prompt without tokens, or a prompt longer than the model's
-        context, its error.
+        For each request its tokens; or a `RecordError` if the prompt or an object has no token, or a prompt is longer
+        than the model's context.
     """
 
     def texts_of(request: EditRequest) -> FactTexts:
@@ -78,36 +80,41 @@ def _object(lm: LanguageModel, request: EditRequest, field: str, *, leading_spac
 
 
 def attributed_texts(lm: LanguageModel, facts: Sequence[FactTexts], *, extend_prompt: bool) -> list[list[list[Text]]]:
-    """By request and prompt, the texts whose scores are averaged.
+    """The texts to attribute, as [requests][prompts][texts]; the scores of the texts of a prompt are averaged.
 
-    One text that scores every token of the ground truth at once; with `extend_prompt` one text a token, each
-    followed by as many of the model's own most likely tokens as it has tokens before it.
+    Each prompt gives one text, in which all tokens of the true object are scored. With `extend_prompt` it gives one
+    text for each of these tokens instead: for token i the prompt is extended by the i most likely tokens of the model.
     """
     if not extend_prompt:
         return [[[Text(ids=prompt, targets=fact.truth)] for prompt in fact.prompts] for fact in facts]
     greedy = iter(_continued(lm, [(prompt, len(fact.truth) - 1) for fact in facts for prompt in fact.prompts]))
     return [
-        [_one_a_token(prompt=prompt, whole=next(greedy), truth=fact.truth) for prompt in fact.prompts] for fact in facts
+        [_one_text_per_token(prompt=prompt, extended=next(greedy), truth=fact.truth) for prompt in fact.prompts]
+        for fact in facts
     ]
 
 
-def _one_a_token(*, prompt: tuple[int, ...], whole: tuple[int, ...], truth: tuple[int, ...]) -> list[Text]:
-    return [Text(ids=whole[: len(prompt) + i], targets=(token,)) for i, token in enumerate(truth)]
+def _one_text_per_token(*, prompt: tuple[int, ...], extended: tuple[int, ...], truth: tuple[int, ...]) -> list[Text]:
+    return [Text(ids=extended[: len(prompt) + i], targets=(token,)) for i, token in enumerate(truth)]
 
 
 @torch.no_grad()
 def _continued(lm: LanguageModel, prompts: Sequence[tuple[tuple[int, ...], int]]) -> list[tuple[int, ...]]:
-    """Each prompt with so many of the model's most likely tokens behind it."""
+    """Extend prompts greedily by the model's most likely tokens.
+
+    Args:
+        prompts: pairs (token ids, number of tokens to add).
+    """
     texts = [list(prompt) for prompt, _ in prompts]
     for step in range(max((count for _, count in prompts), default=0)):
-        going = [i for i, (_, count) in enumerate(prompts) if step < count]
+        unfinished = [i for i, (_, count) in enumerate(prompts) if step < count]
         following = batched(
             partial(_next_tokens, lm),
-            [tuple(texts[i]) for i in going],
-            [len(texts[i]) for i in going],
+            [tuple(texts[i]) for i in unfinished],
+            [len(texts[i]) for i in unfinished],
             max_tokens=batch_tokens(lm),
         )
-        for i, token in zip(going, following, strict=True):
+        for i, token in zip(unfinished, following, strict=True):
             texts[i].append(token)
     return [tuple(text) for text in texts]
 

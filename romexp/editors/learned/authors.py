@@ -1,4 +1,4 @@
-"""The authors' checkpoints (docs/method.md §4.7): what is in them, under which names, and how it is called here."""
+"""Reads the authors' checkpoints of MEND and KE and renames their tensors (docs/method.md §4.7)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _KE_KEY = re.compile(r"editor\.conditioners\.(.+)_conditioner\.conditioners\.([0
 _KE_CONDITION = "editor.condition."
 _KE_NAMES = {"weight_g": "scale", "weight_v": "direction", "bias": "bias"}
 _STATISTICS = {"u_mean": "x_mean", "v_mean": "delta_mean", "u_s": "x_squares", "v_s": "delta_squares", "k": "count"}
-_DERIVED = {"u_std", "v_std"}  # from the sums of squares and the count
+_DERIVED = {"u_std", "v_std"}  # They are computed again from the sums of squares and the count.
 
 
 class _Ignored:
-    """In place of the model's configuration, which the authors pickled with the weights."""
+    """Replaces the model's configuration, which the authors pickled with the weights and which is not needed."""
 
 
 _STAND_INS = [
@@ -35,10 +35,13 @@ _STAND_INS = [
 
 
 def read_published(path: Path, lm: LanguageModel) -> tuple[dict[str, Any], Tensors]:
-    """A network's configuration and its weights under our names.
+    """Read a checkpoint of the authors.
+
+    Returns:
+        The configuration of the network (`EditNetwork.config`), and its tensors under the names used here.
 
     Raises:
-        DataError: torn, of another layout, or for a model of other widths.
+        DataError: the file is damaged, has another layout, or was made for a model of other widths.
     """
     state = _state(path)
     try:
@@ -54,11 +57,11 @@ def read_published(path: Path, lm: LanguageModel) -> tuple[dict[str, Any], Tenso
 
 
 def _state(path: Path) -> Tensors:
-    """The tensors of the file's `model`."""
+    """The tensors of the entry `model` of the file."""
     try:
         with torch.serialization.safe_globals(_STAND_INS):  # type: ignore[arg-type]
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is none makes its reader fail in any way: KeyError, struct.error, …
+    except Exception as error:  # On a file of another kind torch raises many types of errors: KeyError, struct.error, …
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise DataError(f"{path}: torch cannot read it as plain weights ({reason})") from error
     model = content.get("model", content) if isinstance(content, Mapping) else None
@@ -105,14 +108,14 @@ def _layer_number(key: str) -> str | None:
 def _ke(state: Tensors, lm: LanguageModel) -> tuple[dict[str, Any], Tensors]:
     by_flat_name = {name.replace(".", "_"): name for name, _ in lm.model.named_parameters()}
     matched = {key: match for key in state if (match := _KE_KEY.fullmatch(key))}
-    flat = list(dict.fromkeys(match[1] for match in matched.values()))
-    if unknown := [name for name in flat if name not in by_flat_name]:
+    flat_names = list(dict.fromkeys(match[1] for match in matched.values()))
+    if unknown := [name for name in flat_names if name not in by_flat_name]:
         raise DataError(f"made for a model with {unknown[0]}, which {lm.name!r} lacks")
-    shapes = {by_flat_name[name]: tuple(weight_in_out(lm, by_flat_name[name]).shape) for name in flat}
+    shapes = {by_flat_name[name]: tuple(weight_in_out(lm, by_flat_name[name]).shape) for name in flat_names}
     tensors: Tensors = {}
     for key, match in matched.items():
         layer = {"0": "hidden", "2": "output"}[match[2]]
-        tensors[f"conditioners.{flat.index(match[1])}.{layer}.{_KE_NAMES[match[3]]}"] = state[key].float()
+        tensors[f"conditioners.{flat_names.index(match[1])}.{layer}.{_KE_NAMES[match[3]]}"] = state[key].float()
     for name, shape in shapes.items():
         width = state[f"editor.conditioners.{name.replace('.', '_')}_conditioner.conditioners.2.bias"].shape[0]
         if width != 2 * sum(shape) + 1:

@@ -1,4 +1,6 @@
-"""What an edit network is: factors of a gradient in, weight deltas out, differentiable in its own parameters."""
+"""The interface of edit networks (MEND, KE): a network turns the factors of gradients into weight deltas, and the
+deltas are differentiable in the network's parameters (docs/method.md §4.3).
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,18 @@ from romexp.lm.model import LanguageModel
 from romexp.lm.weight_delta import WeightDelta
 
 Shapes = Mapping[str, tuple[int, int]]
-"""Edited parameters in order, with their (in, out)."""
+"""The names of the edited parameters, in order, with their shapes (in, out)."""
 
 
 class EditNetwork(nn.Module, ABC):
-    """A trained editor's network (MEND, KE). It holds no part of the language model.
+    """The network of a learned editor. It holds no part of the language model.
 
-    `train()` and `eval()` matter: MEND updates its normalization statistics in training mode.
+    The mode (`train()` or `eval()`) matters, because MEND updates its normalization statistics in training mode.
 
     Attributes:
         kind: `mend` or `ke`.
-        shapes: the edited parameters, in the order of their learned step sizes, with their (in, out).
+        shapes: the names of the edited parameters with their shapes (in, out). MEND's learned step sizes have this
+            order.
     """
 
     kind: ClassVar[str]
@@ -38,17 +41,19 @@ class EditNetwork(nn.Module, ABC):
 
     @property
     def edited(self) -> tuple[str, ...]:
-        """Names of the edited parameters: what `edit_factors` must be asked for."""
+        """Names of the edited parameters, whose factors the network needs (`edit_factors`)."""
         return tuple(self.shapes)
 
     @property
     @abstractmethod
     def sizes(self) -> dict[str, Any]:
-        """Keyword arguments of the constructor besides `shapes`, JSON-ready."""
+        """JSON-ready keyword arguments of the constructor besides `shapes`."""
 
     @property
     def config(self) -> dict[str, Any]:
-        """Everything but the weights: `romexp.editors.learned.checkpoint.build` makes the same network from it."""
+        """JSON-ready configuration, from which `romexp.editors.learned.checkpoint.build` makes an untrained network of
+        the same form.
+        """
         return {
             "kind": self.kind,
             "parameters": {name: list(shape) for name, shape in self.shapes.items()},
@@ -57,24 +62,26 @@ class EditNetwork(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, factors: EditFactors) -> list[WeightDelta]:
-        """One delta a request, each as if it were alone (but for MEND's statistics in training mode).
+        """Compute one delta for each request.
 
-        The terms are low-rank and keep their graph, so that a loss under `romexp.lm.apply_delta.overlay` reaches the
-        network's parameters.
+        The requests do not affect each other, with one exception: MEND in training mode adds each request to its
+        statistics. The terms are low-rank and keep their autograd graph, so that a loss under
+        `romexp.lm.apply_delta.overlay` has gradients in the network's parameters.
         """
 
     def parameter_groups(self, *, lr: float, lr_lr: float) -> list[dict[str, Any]]:
-        """One dict a separate Adam: `{"params": [...], "lr": float}` (docs/method.md §4.6).
+        """Parameter groups, of which each gets its own Adam optimizer: `{"params": [...], "lr": float}`
+        (docs/method.md §4.6).
 
         Args:
-            lr: of everything.
-            lr_lr: of the second Adam, which steps MEND's learned step sizes once more; without meaning for KE.
+            lr: learning rate of all parameters.
+            lr_lr: learning rate of a second Adam on MEND's learned step sizes; KE ignores it.
         """
         return [{"params": list(self.parameters()), "lr": lr}]
 
 
 def shapes_of(lm: LanguageModel, parameters: tuple[str, ...]) -> dict[str, tuple[int, int]]:
-    """(in, out) of weights of a model."""
+    """The shapes (in, out) of weights of a model."""
     shapes: dict[str, tuple[int, int]] = {}
     for name in parameters:
         n_in, n_out = weight_in_out(lm, name).shape
@@ -83,14 +90,14 @@ def shapes_of(lm: LanguageModel, parameters: tuple[str, ...]) -> dict[str, tuple
 
 
 def kept_rows(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(requests × tokens × features) to the rows where the mask is True, in order: (rows × features)."""
+    """The rows where the mask is True, in order: (requests × tokens × features) → (rows × features)."""
     return values[mask]
 
 
 def by_request(rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The other way: (rows × features) to (requests × rank × features), pushed to the front and padded with zeros.
+    """The inverse of `kept_rows`, without the dropped tokens: (rows × features) → (requests × rank × features).
 
-    `rank` is the largest number of kept tokens of a request, so that one batch's terms stack.
+    `rank` is the largest number of kept tokens of a request. Requests with fewer are padded with zeros at the end.
     """
     position = mask.long().cumsum(dim=1) - 1
     rank = max(1, int(mask.sum(dim=1).max()))
@@ -100,14 +107,15 @@ def by_request(rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 N_LAYERS = 3
-"""The authors' choice, for every model."""
+"""Number of edited layers that the authors use for all models."""
 
 
 def default_parameters(lm: LanguageModel, n_layers: int = N_LAYERS) -> tuple[str, ...]:
-    """Weights of both linear maps of the MLP (for gated ones the up- and the down-projection), last `n_layers` layers.
+    """Names of the weights to edit: both linear maps of the MLP in the last `n_layers` layers (docs/method.md §4.3).
 
-    Layers ascend. Within a layer the order is that of the authors' configurations, which their step sizes follow:
-    second map first where weights are stored (in, out), GPT-2, else first map first, GPT-J.
+    Of a gated MLP these are the up- and the down-projection. Layers are in ascending order. Within a layer the order is
+    that of the authors' configurations, which their step sizes follow: the second map comes first if weights are stored
+    as (in, out), as in GPT-2; else the first map comes first, as in GPT-J.
 
     Raises:
         ConfigError: the model has fewer layers.

@@ -1,4 +1,4 @@
-"""Trained networks on disk: safetensors with the network's configuration as JSON in the file's metadata."""
+"""Saves and loads trained edit networks: safetensors, with the network's configuration as JSON in the metadata."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from romexp.lm.tensor_files import read_tensors, write_tensors
 _log = logging.getLogger(__name__)
 
 FORMAT = "romexp_edit_network"
-"""The metadata's key."""
+"""Key of the metadata."""
 AUTHORS = ".pt"
 """Suffix of the authors' files."""
 KINDS: Mapping[str, type[EditNetwork]] = {"mend": MendNetwork, "ke": KeNetwork}
 
 
 def build(config: Mapping[str, Any]) -> EditNetwork:
-    """The network that `EditNetwork.config` describes, with the weights of birth.
+    """Make a network with initial weights from an `EditNetwork.config`.
 
     Raises:
-        DataError: it describes none.
+        DataError: it is not the configuration of an edit network.
     """
     try:
         shapes = {name: (int(n_in), int(n_out)) for name, (n_in, n_out) in config["parameters"].items()}
@@ -45,20 +45,23 @@ def build(config: Mapping[str, Any]) -> EditNetwork:
 
 
 def save(network: EditNetwork, path: Path, *, metadata: Mapping[str, Any] | None = None) -> None:
-    """Write weights, statistics and configuration; atomic.
+    """Write weights, statistics and configuration of a network to a file, atomically.
 
     Args:
-        metadata: JSON-ready facts about the training, kept beside the configuration.
+        metadata: JSON-ready facts about the training, which are stored too.
     """
     description = {"config": network.config, "training": dict(metadata or {})}
     write_tensors(path, network.state_dict(), {FORMAT: json.dumps(description)})
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """What `save` wrote: `config` and `training`, and the tensors.
+    """Read a file that `save` wrote.
+
+    Returns:
+        A dictionary with `config` and `training`, and the tensors by name.
 
     Raises:
-        DataError: the file is missing, torn, or something else.
+        DataError: the file is missing or damaged, or holds no edit network.
     """
     if not Path(path).is_file():
         raise DataError(f"no checkpoint {path}")
@@ -77,35 +80,36 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
 
 def digest(path: Path) -> str:
-    """16 hexadecimal digits that name what a checkpoint does: its configuration and weights, or an authors' whole file.
+    """A hash (16 hexadecimal digits) over what affects the edits of a checkpoint.
 
-    Neither where it lies nor what it says about its training counts.
+    It covers configuration and weights, but neither the path nor the facts about the training. For a file of the
+    authors it covers the whole file.
 
     Raises:
-        DataError: the file is missing, torn, or something else.
+        DataError: the file is missing or damaged, or holds no edit network.
     """
     path = Path(path)
     if path.suffix == AUTHORS and path.is_file():
         return file_sha256(path)[:16]
     description, tensors = read(path)
-    found = hashlib.sha256(json.dumps(description["config"], sort_keys=True).encode())
+    content_hash = hashlib.sha256(json.dumps(description["config"], sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]
+        content_hash.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        content_hash.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return content_hash.hexdigest()[:16]
 
 
 def load(path: Path, lm: LanguageModel | None = None) -> EditNetwork:
-    """A network from our safetensors, or from a file of the authors (`.pt`), on the model's device, in evaluation mode.
+    """Load a network, in evaluation mode, from a safetensors file of ours or from a file of the authors (`.pt`).
 
-    One that was trained for a model of the same widths and other weights is loaded with a warning.
+    A warning is logged if the network was trained for a model of the same widths but with other weights.
 
     Args:
-        lm: the model that it is for; the edited parameters must exist in it and be of the right shape. Needed for a
-            file of the authors, which does not name them.
+        lm: the model to edit, on whose device the network is put. Its parameters must have the names and shapes of the
+            edited parameters. It is needed for a file of the authors, which does not name these parameters.
 
     Raises:
-        DataError: the file is missing, torn, something else, or for another model.
+        DataError: the file is missing or damaged, holds no edit network, or does not fit the model.
     """
     path = Path(path)
     if not path.is_file():
@@ -113,7 +117,7 @@ def load(path: Path, lm: LanguageModel | None = None) -> EditNetwork:
     trained_for = None
     if path.suffix == AUTHORS:
         if lm is None:
-            raise DataError(f"{path}: a file of the authors can be read with its model only")
+            raise DataError(f"{path}: to read a file of the authors, the model must be given too")
         config, tensors = read_published(path, lm)
     else:
         description, tensors = read(path)
@@ -132,7 +136,11 @@ def load(path: Path, lm: LanguageModel | None = None) -> EditNetwork:
 
 
 def _check_fits(network: EditNetwork, lm: LanguageModel, path: Path) -> None:
-    """Make sure that a network's parameters are those of a model."""
+    """Check that the edited parameters exist in the model with the same shapes.
+
+    Raises:
+        DataError: they do not, or the model's vocabulary is larger than that of a KE network.
+    """
     for name, shape in network.shapes.items():
         try:
             found = tuple(weight_in_out(lm, name).shape)

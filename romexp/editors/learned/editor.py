@@ -1,5 +1,5 @@
-"""MEND and KE as editors: their settings, new networks, and the variants of using a trained one
-(docs/method.md §4.4, §4.5).
+"""MEND and KE as editors: their settings, untrained networks for training, and the variants of using a trained network
+(docs/method.md §4.4, §4.5; paper App. E).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 import torch
 
+from romexp.bounds import check_bounds
 from romexp.editors.learned.base import EditNetwork, default_parameters, shapes_of
 from romexp.editors.learned.ke import KeNetwork
 from romexp.editors.learned.mend import MendNetwork
@@ -21,20 +22,25 @@ from romexp.lm.weight_delta import LowRank, WeightDelta
 
 @dataclass(frozen=True, kw_only=True)
 class Mend(NetworkEditor):
-    """MEND (docs/method.md §4.4). `rank`, `n_hidden` and `edit_lr` are for training; a checkpoint knows its own.
+    """MEND (docs/method.md §4.4).
+
+    `rank`, `n_hidden`, `edit_lr` and `n_layers` are used only to train a new network.
 
     Attributes:
-        lr_scale: factor of every delta.
-        statistics: `frozen` keeps the checkpoint's normalization statistics, as MEND's own repository evaluates.
-            `training` is what the ROME authors' evaluation does: the first edit forgets them, and every edit adds to
-            them before it is normalized, so that a result depends on the edits before it (in this process: a run that
-            goes on after an interruption begins anew).
-        lr_order: `config` gives each matrix its own learned step size. `named_parameters` is what the ROME authors'
-            evaluation does: step sizes as listed are given to matrices in the model's order, which swaps the two of a
-            GPT-2 layer.
-        rank: of the residual layers, at most their width.
-        n_hidden: residual layers minus one.
-        edit_lr: initial step size.
+        lr_scale: factor of all deltas.
+        statistics: `frozen` keeps the normalization statistics of the checkpoint, as MEND's own repository does.
+            `training` does as the ROME authors' evaluation: the statistics are reset at the first edit, and each edit
+            is added to them before it is normalized. Then a result depends on the edits before it in the same process;
+            a run that is resumed starts with new statistics.
+        lr_order: `config` gives each matrix its own learned step size. `named_parameters` does as the ROME authors'
+            evaluation: the step sizes are assigned in the model's order of parameters, which swaps those of the two
+            matrices of each GPT-2 layer.
+        rank: rank of the residual layers; at most their width is used.
+        n_hidden: number of residual layers minus one.
+        edit_lr: initial value of the learned step sizes.
+
+    Raises:
+        ConfigError: a setting has a value that is not possible.
     """
 
     name: str = "MEND"
@@ -49,8 +55,7 @@ class Mend(NetworkEditor):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.n_hidden < 0:
-            raise ConfigError(f"editor.n_hidden: expected 0 or more, not {self.n_hidden}")
+        check_bounds(self, "editor", from_0=("lr_scale", "n_hidden", "edit_lr"))
         if self.statistics not in ("frozen", "training"):
             raise ConfigError(f"editor.statistics: {self.statistics!r} is none of frozen, training")
         if self.lr_order not in ("config", "named_parameters"):
@@ -71,9 +76,9 @@ class Mend(NetworkEditor):
             raise DataError(f"{path}: a {network.kind} network, expected mend")
         if self.lr_order == "named_parameters":
             in_model = [name for name, _ in lm.model.named_parameters() if name in network.shapes]
-            places = [in_model.index(name) for name in network.edited]
+            model_order = [in_model.index(name) for name in network.edited]
             with torch.no_grad():
-                network.edit_lrs.copy_(network.edit_lrs[places].clone())
+                network.edit_lrs.copy_(network.edit_lrs[model_order].clone())
         if self.statistics == "training":
             network.reset_statistics()
             network.train()
@@ -90,15 +95,18 @@ class Mend(NetworkEditor):
 
 @dataclass(frozen=True, kw_only=True)
 class KE(NetworkEditor):
-    """KE
-    (docs/method.md §4.5), which the authors' code calls EFK. The sizes are for training; a checkpoint knows its own.
+    """KE, which the authors' code calls EFK (docs/method.md §4.5).
 
-    There is no `lr_scale`: the authors' KE has the setting and never applies it.
+    All sizes are used only to train a new network. There is no `lr_scale`, because in the authors' code it has no
+    effect on KE.
 
     Attributes:
-        hidden_size: of the LSTM in each direction, and of each parameter's conditioner.
-        condition_size: of the condition vector.
-        max_scale: bound of the learned factor of the update. The authors' files do not hold it: theirs is 1.
+        hidden_size: width of the LSTM in each direction, and of each parameter's conditioner.
+        condition_size: width of the condition vector.
+        max_scale: bound of the learned factor of an update. The authors' files do not hold it; their code uses 1.
+
+    Raises:
+        ConfigError: a size is not positive.
     """
 
     name: str = "KE"

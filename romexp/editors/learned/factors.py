@@ -1,8 +1,8 @@
-"""The gradient of an edit's loss in factors: one forward and backward pass for a whole batch of requests
+"""The factors of the gradient of an edit's loss, from one forward and backward pass for a batch of requests
 (docs/method.md §4.3).
 
-A linear map y = x W has ∇W = Σ_t x_t δ_tᵀ over the tokens t, with δ_t the gradient at its output. The factors x and δ
-are what MEND transforms, and what lets KE's full-size update travel as a low-rank delta.
+A linear map y = x W has the gradient ∇W = Σ_t x_t δ_tᵀ over the tokens t, where δ_t is the gradient at its output. MEND
+transforms the factors x and δ. For KE they allow its update to be written as a low-rank delta.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from romexp.lm.model import LanguageModel
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EditFactors:
-    """What an edit network is given: N requests, padded on the right to `tokens` columns.
+    """The inputs of an edit network for a batch of requests, right-padded to `tokens` columns.
 
-    A text's last token is only predicted, so it has no column. All tensors are float32 and detached.
+    The last token of a text is not fed to the model, so it has no column. All tensors are float32 and detached.
 
     Attributes:
-        inputs: by parameter, x (requests × tokens × in): the module's input at every token.
-        gradients: by parameter, δ (requests × tokens × out): the gradient of the request's own loss at its output.
+        inputs: by parameter, x (requests × tokens × in), the input of the linear map at each token.
+        gradients: by parameter, δ (requests × tokens × out), the gradient of the request's loss at the map's output.
             `inputs[p][i].T @ gradients[p][i]` is ∇W of request i as (in × out), however the weight is stored.
-        masks: by parameter (requests × tokens), False where x or δ is all zero, as in padding and wherever the loss
-            does not look; both are exactly zero there.
-        ids: the whole text of each request, last token included (what KE's condition reads).
-        losses: (requests) mean NLL over the target's tokens, before the edit.
+        masks: by parameter (requests × tokens) bool, False where x or δ is all zero, as in padding and at tokens that
+            do not affect the loss. There both x and δ are set to zero.
+        ids: all tokens of each request's text, the last one included; KE's condition reads them.
+        losses: mean NLL of each target's tokens before the edit (requests).
     """
 
     inputs: Mapping[str, torch.Tensor]
@@ -48,15 +48,16 @@ class EditFactors:
 
 
 def edit_factors(lm: LanguageModel, texts: Sequence[EditText], parameters: Sequence[str]) -> EditFactors:
-    """Inputs and output gradients of `parameters`, all requests in one pass.
+    """The factors of the gradients of `parameters`, for all texts in one pass (docs/method.md §4.3).
 
-    Blocks below the lowest of them run without a graph, and nothing is kept for what lies before the first module.
+    The autograd graph begins at the output of the first of these modules.
 
     Args:
         parameters: full names of weights of linear maps inside blocks.
 
     Raises:
-        ConfigError: no parameter, or one that is no weight of a linear map in a block.
+        ConfigError: there is no parameter, or one is not the weight of a linear map in a block.
+        ValueError: there is no text.
     """
     _check(lm, parameters)
     if not texts:
@@ -65,15 +66,15 @@ def edit_factors(lm: LanguageModel, texts: Sequence[EditText], parameters: Seque
     start = min(layer_of(lm, name) for name in parameters)
     with torch.no_grad():
         hidden = run_blocks(lm, block_inputs, stop=start) if start > 0 else None
-    with torch.enable_grad(), _watched(lm, parameters) as seen:
+    with torch.enable_grad(), _recorded_modules(lm, parameters) as recorded:
         final = run_blocks(lm, block_inputs, start=start, hidden=hidden)
         losses = read_targets(lm, final, [text.spots for text in texts]).nll()
-        outputs = [seen[name].output for name in parameters]
+        outputs = [recorded[name].output for name in parameters]
         gradients = torch.autograd.grad(losses.sum(), outputs)
     inputs, deltas, masks = {}, {}, {}
     for name, gradient in zip(parameters, gradients, strict=True):
-        # To one place, since the blocks of a large model may lie on several devices.
-        x, delta = (part.detach().to(lm.device, torch.float32) for part in (seen[name].input, gradient))
+        # The blocks of a large model may be on several devices, so all factors are moved to one device.
+        x, delta = (part.detach().to(lm.device, torch.float32) for part in (recorded[name].input, gradient))
         mask = (x != 0).any(dim=-1) & (delta != 0).any(dim=-1)
         inputs[name], deltas[name], masks[name] = x * mask[..., None], delta * mask[..., None], mask
     ids = tuple(text.ids for text in texts)
@@ -94,33 +95,35 @@ def _check(lm: LanguageModel, parameters: Sequence[str]) -> None:
 
 
 @dataclass
-class _Seen:
-    """What went through one module; `output` is the tensor that the rest of the model works with."""
+class _Recorded:
+    """Input and output of one module in a pass; `output` is the very tensor that the next module gets."""
 
     input: torch.Tensor
     output: torch.Tensor
 
 
 @contextmanager
-def _watched(lm: LanguageModel, parameters: Sequence[str]) -> Iterator[dict[str, _Seen]]:
-    """Keep the modules' inputs and outputs; the first outputs become the leaves of the graph."""
-    seen: dict[str, _Seen] = {}
+def _recorded_modules(lm: LanguageModel, parameters: Sequence[str]) -> Iterator[dict[str, _Recorded]]:
+    """Record inputs and outputs of the parameters' modules. An output without a graph becomes a leaf of a new one."""
+    recorded: dict[str, _Recorded] = {}
     handles = []
     try:
         for name in parameters:
             module = lm.module(name.rpartition(".")[0])
-            handles.append(module.register_forward_hook(_watcher(seen, name)))
-        yield seen
+            handles.append(module.register_forward_hook(_recording_hook(recorded, name)))
+        yield recorded
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _watcher(seen: dict[str, _Seen], name: str) -> Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor]:
+def _recording_hook(
+    recorded: dict[str, _Recorded], name: str
+) -> Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor]:
     def hook(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
         if not output.requires_grad:
             output = output.detach().requires_grad_(True)
-        seen[name] = _Seen(input=inputs[0], output=output)
+        recorded[name] = _Recorded(input=inputs[0], output=output)
         return output
 
     return hook

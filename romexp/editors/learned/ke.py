@@ -1,4 +1,6 @@
-"""KE's network (De Cao et al. 2021), "EFK" in the authors' code: the edit's text decides how its gradient is gated."""
+"""The network of KE (De Cao et al. 2021), called EFK in the authors' code. From the text of an edit it computes gates
+for the edit's gradient (docs/method.md §4.5).
+"""
 
 from __future__ import annotations
 
@@ -20,21 +22,21 @@ class NormedLinear(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        bound = n_in**-0.5  # as torch.nn.Linear begins
+        bound = n_in**-0.5  # This is the initialization of torch.nn.Linear.
         self.direction = nn.Parameter(_uniform((n_out, n_in), bound, generator))
         self.scale = nn.Parameter(self.direction.detach().norm(dim=1, keepdim=True))
         self.bias = nn.Parameter(_uniform((n_out,), bound, generator))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(… × in) to (… × out)."""
+        """Apply the map: (… × in) → (… × out)."""
         rows = self.direction / self.direction.norm(dim=1, keepdim=True)
         return functional.linear(x, self.scale * rows, self.bias)
 
 
 class Conditioner(nn.Module):
-    """The condition to one parameter's gate: two column vectors, two row distributions, a scale.
+    """Computes the gate of one parameter from the condition: two column vectors, two row vectors and a scale.
 
-    Rows are inputs and columns outputs, as GPT-2 stores its weights, whatever the model.
+    Rows are the inputs and columns the outputs of the edited map, whatever way the model stores its weights.
     """
 
     def __init__(
@@ -46,13 +48,20 @@ class Conditioner(nn.Module):
         self.output = NormedLinear(hidden_size, sum(self.parts), generator=generator)
 
     def forward(self, condition: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(requests × condition) to col_a, row_a, col_b, row_b (requests × out or in) and scale (requests × 1)."""
+        """The gate of each request, from its condition (requests × condition size).
+
+        Returns:
+            col_a (requests × out), softmax(row_a) (requests × in), col_b, softmax(row_b), and the scale after the
+            sigmoid (requests × 1).
+        """
         col_a, row_a, col_b, row_b, scale = self.output(self.hidden(condition).tanh()).split(self.parts, dim=-1)
         return col_a, row_a.softmax(dim=-1), col_b, row_b.softmax(dim=-1), scale.sigmoid()
 
 
 class Condition(nn.Module):
-    """The edit's text as one vector: embedding, bidirectional LSTM, its last states, a linear map, tanh."""
+    """Computes a condition vector from the tokens of an edit: embedding, bidirectional LSTM, and a linear map with tanh
+    of the LSTM's two last states.
+    """
 
     def __init__(
         self,
@@ -64,7 +73,8 @@ class Condition(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        # As in the authors' code, id 0 counts as padding and is never trained, though texts may contain it.
+        # As in the authors' code, token 0 is treated as padding and its embedding is never trained, although texts may
+        # contain this token.
         self.embedding = nn.Embedding(vocabulary, embedding_size, padding_idx=0)
         self.lstm = nn.LSTM(embedding_size, hidden_size, bidirectional=True, batch_first=True)
         self.linear = nn.Linear(2 * hidden_size, condition_size)
@@ -75,7 +85,7 @@ class Condition(nn.Module):
                     parameter.copy_(_uniform(tuple(parameter.shape), bound, generator))
 
     def forward(self, ids: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Texts of any lengths to (texts × condition)."""
+        """The condition vectors of texts of any lengths (texts × condition size)."""
         device = self.embedding.weight.device
         padded = pad_sequence([torch.tensor(row, device=device) for row in ids], batch_first=True)
         lengths = torch.tensor([len(row) for row in ids])
@@ -86,19 +96,22 @@ class Condition(nn.Module):
 
 
 class KeNetwork(EditNetwork):
-    """ΔW = s · (∇W ⊙ A + B), A = softmax(row_a) col_aᵀ, B = softmax(row_b) col_bᵀ, s = max_scale · sigmoid
-    (docs/method.md §4.5).
+    """The edit network of KE (docs/method.md §4.5).
 
-    ∇W = Σ_t x_t δ_tᵀ, hence ∇W ⊙ A = Σ_t (softmax(row_a) ⊙ x_t) (col_a ⊙ δ_t)ᵀ: the delta has rank tokens + 1 and is
-    never made whole. The sign is the authors': plus, so col_a must learn to be negative.
+    ΔW = s · (∇W ⊙ A + B) with A = softmax(row_a) col_aᵀ, B = softmax(row_b) col_bᵀ and s = max_scale · sigmoid(g).
+
+    Since ∇W = Σ_t x_t δ_tᵀ, ∇W ⊙ A = Σ_t (softmax(row_a) ⊙ x_t) (col_a ⊙ δ_t)ᵀ. So the delta has rank (number of
+    tokens) + 1 and the full matrix is never computed. The sign is plus, as in the authors' code; training must make
+    col_a negative.
 
     Args:
-        shapes: the edited parameters with their (in, out).
-        vocabulary, embedding_size: of the condition's own embedding, which begins as the model's (`adopt_embedding`).
-        hidden_size: of the LSTM in each direction, and of each conditioner.
-        condition_size: of the condition.
+        shapes: the names of the edited parameters with their shapes (in, out).
+        vocabulary: number of rows of the condition's embedding.
+        embedding_size: width of the condition's embedding, which is initialized by `adopt_embedding`.
+        hidden_size: width of the LSTM in each direction, and of each conditioner.
+        condition_size: width of the condition vector.
         max_scale: bound of s.
-        generator: for the initial weights.
+        generator: random generator of the initial weights.
     """
 
     kind: ClassVar[str] = "ke"
@@ -136,11 +149,11 @@ class KeNetwork(EditNetwork):
 
     @torch.no_grad()
     def adopt_embedding(self, weight: torch.Tensor) -> None:
-        """Begin the condition's embedding as a copy of the model's, (vocabulary × embedding_size)."""
+        """Set the condition's embedding to a copy of the model's (vocabulary × embedding size)."""
         self.condition.embedding.weight.copy_(weight)
 
     def forward(self, factors: EditFactors) -> list[WeightDelta]:
-        """One delta a request."""
+        """Compute one delta for each request, of rank (number of kept tokens) + 1."""
         condition = self.condition(factors.ids)
         terms: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         for name, conditioner in zip(self.edited, self.conditioners, strict=True):

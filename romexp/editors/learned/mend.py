@@ -1,4 +1,6 @@
-"""MEND's network (Mitchell et al. 2022): gradient factors, normalized and transformed, times learned step sizes."""
+"""The network of MEND (Mitchell et al. 2022). It normalizes and transforms the factors of a gradient, and multiplies
+them by learned step sizes (docs/method.md §4.4).
+"""
 
 from __future__ import annotations
 
@@ -15,21 +17,23 @@ from romexp.lm.weight_delta import LowRank, WeightDelta
 
 
 class MendNetwork(EditNetwork):
-    """ΔW_p = α_p Σ_t x̃_t δ̃_tᵀ, with (x̃, δ̃) = g(normalized (x, δ)); rank = number of tokens with a gradient
-    (docs/method.md §4.4).
+    """The edit network of MEND (docs/method.md §4.4).
 
-    At birth g is the identity, so ΔW_p = α_p Σ_t x̂_t δ̂_tᵀ of the normalized factors: no gradient step, since
-    normalization shifts each factor, and with a plus sign, as the authors have it (training finds the sign).
+    ΔW_p = α_p Σ_t x̃_t δ̃_tᵀ, where (x̃_t, δ̃_t) = g(x̂_t, δ̂_t) and x̂_t, δ̂_t are the normalized factors. The rank is the
+    number of tokens with a gradient. The sign is plus, as in the authors' code; training must find the direction.
 
-    In training mode each request's rows enter the statistics before they are normalized, parameter after parameter,
-    request after request, as if the requests came one by one.
+    With initial weights g is the identity. Even then ΔW_p is not a gradient step, because the normalization subtracts
+    the mean of each factor.
+
+    In training mode each request is added to the statistics before it is normalized, as if the requests came one by
+    one.
 
     Args:
-        shapes: the edited parameters with their (in, out); step sizes are in this order.
-        rank: of the residual layers, at most their width in + out.
-        n_hidden: residual layers minus one.
-        edit_lr: α at birth.
-        generator: for the initial weights.
+        shapes: the names of the edited parameters with their shapes (in, out), in the order of the step sizes.
+        rank: rank of the residual layers; at most their width in + out is used.
+        n_hidden: number of residual layers minus one.
+        edit_lr: initial value of each step size α.
+        generator: random generator of the initial weights.
     """
 
     kind: ClassVar[str] = "mend"
@@ -64,27 +68,25 @@ class MendNetwork(EditNetwork):
         return {"rank": self.rank, "n_hidden": self.n_hidden, "edit_lr": self.edit_lr}
 
     def parameter_groups(self, *, lr: float, lr_lr: float) -> list[dict[str, Any]]:
-        """Two Adams; the step sizes are in both (docs/method.md §4.6)."""
+        """Two groups, for two Adam optimizers. The step sizes are in both groups (docs/method.md §4.6)."""
         return [*super().parameter_groups(lr=lr, lr_lr=lr_lr), {"params": [self.edit_lrs], "lr": lr_lr}]
 
     def transform(self, parameter: str) -> GradientTransform:
-        """The transform of a parameter's shape."""
+        """The transform of a parameter. Parameters of the same shape share one."""
         module = self.transforms[transform_key(self.shapes[parameter])]
         assert isinstance(module, GradientTransform)
         return module
 
     def reset_statistics(self) -> None:
-        """Forget the normalization statistics, as the authors' evaluation does at its first edit
-        (docs/method.md §4.4).
-        """
+        """Reset the normalization statistics, as the authors do at the first edit (docs/method.md §4.4)."""
         for name in self.edited:
             self.transform(name).reset()
 
     def forward(self, factors: EditFactors) -> list[WeightDelta]:
-        """One delta a request.
+        """Compute one delta for each request, whose rank is the number of its kept tokens.
 
         Raises:
-            DataError: in evaluation mode, without statistics.
+            DataError: the network is in evaluation mode and has no statistics.
         """
         normalized = self._normalized(factors)
         terms: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -98,10 +100,10 @@ class MendNetwork(EditNetwork):
         ]
 
     def _normalized(self, factors: EditFactors) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """The kept rows of every parameter, all requests one after another, normalized."""
+        """The normalized kept rows (x̂, δ̂) of all requests, by parameter: (rows × in) and (rows × out)."""
         if not self.training:
-            everything = slice(None)
-            return {name: self.transform(name).normalize(*_rows(factors, name, everything)) for name in self.edited}
+            all_requests = slice(None)
+            return {name: self.transform(name).normalize(*_rows(factors, name, all_requests)) for name in self.edited}
         parts: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in self.edited}
         for i in range(len(factors)):
             for name in self.edited:
@@ -112,7 +114,7 @@ class MendNetwork(EditNetwork):
 
 
 def transform_key(shape: tuple[int, int]) -> str:
-    """The name of a shape's transform among the network's modules."""
+    """The name, among the network's modules, of the transform for a shape."""
     return f"{shape[0]}x{shape[1]}"
 
 
@@ -126,13 +128,13 @@ def _joined(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.T
 
 
 EPSILON = 1e-7
-"""Added to standard deviations."""
+"""Added to the standard deviations by which factors are divided."""
 
 
 class ResidualLayer(nn.Module):
-    """x + max(0, s_m ⊙ (U V x + b) + t_m), with a scale s and a shift t of its own for each mode m.
+    """x + max(0, s_m ⊙ (U V x + b) + t_m). Each mode m has its own scale s_m and shift t_m.
 
-    At birth U = 0, V ~ N(0, 1), b = 0, s = 1 and t = 0, which is the identity.
+    The initial values U = 0, V ~ N(0, 1), b = 0, s = 1 and t = 0 make it the identity.
     """
 
     def __init__(self, width: int, *, rank: int, n_modes: int, generator: torch.Generator | None = None) -> None:
@@ -145,19 +147,22 @@ class ResidualLayer(nn.Module):
         self.mode_shift = nn.Parameter(torch.zeros(n_modes, width))
 
     def forward(self, x: torch.Tensor, mode: int) -> torch.Tensor:
-        """(rows × width) to the same shape."""
+        """Apply the layer to rows (rows × width); the shape stays the same."""
         inner = (x @ self.v.T) @ self.u.T + self.bias
-        # clamp, not relu: its gradient at 0 is 1, without which U = 0 would never move.
+        # This is clamp and not relu, because the gradient of clamp at 0 is 1. With relu, U = 0 would get no gradient.
         return x + (inner * self.mode_scale[mode] + self.mode_shift[mode]).clamp(min=0)
 
 
 class GradientTransform(nn.Module):
-    """Normalizes the factors (x, δ) of a token and sends them, side by side, through residual layers.
+    """Normalizes the factors (x, δ) of each token and passes their concatenation through residual layers.
 
-    One transform serves every parameter of a shape; each has a mode of its own. Means and standard deviations run over
-    all rows ever seen in training mode (Welford); in evaluation mode they stay as they are.
+    All parameters of one shape share a transform, but each has its own mode. Means and standard deviations are taken
+    over all rows seen in training mode, by Welford's algorithm. In evaluation mode they do not change.
 
-    Buffers: `count`, and for x and δ the mean and the sum of squared deviations from it.
+    Attributes:
+        count: number of rows seen.
+        x_mean, delta_mean: means of x (in) and δ (out).
+        x_squares, delta_squares: sums of squared deviations from these means.
     """
 
     count: torch.Tensor
@@ -181,29 +186,29 @@ class GradientTransform(nn.Module):
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Forget the statistics."""
+        """Reset the statistics to those of no rows."""
         for buffer in self.buffers():
             buffer.zero_()
 
     @torch.no_grad()
     def observe(self, x: torch.Tensor, delta: torch.Tensor) -> None:
-        """Take rows (rows × in) and (rows × out) into the statistics; the same as one row after another."""
+        """Add rows x (rows × in) and δ (rows × out) to the statistics. The result is that of adding them one by one."""
         n = len(x)
         if n == 0:
             return
         total = self.count + n
         for rows, mean, squares in ((x, self.x_mean, self.x_squares), (delta, self.delta_mean, self.delta_squares)):
-            own = rows.mean(dim=0)
-            shift = own - mean
-            squares += (rows - own).square().sum(dim=0) + shift.square() * (self.count * n / total)
+            mean_of_rows = rows.mean(dim=0)
+            shift = mean_of_rows - mean
+            squares += (rows - mean_of_rows).square().sum(dim=0) + shift.square() * (self.count * n / total)
             mean += shift * (n / total)
         self.count += n
 
     def normalize(self, x: torch.Tensor, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Subtract means, divide by standard deviations + 1e-7.
+        """Subtract the means from x (rows × in) and δ (rows × out), and divide by the standard deviations + 1e-7.
 
         Raises:
-            DataError: nothing was ever observed.
+            DataError: the statistics are empty.
         """
         if len(x) and not self.count:
             raise DataError("this MEND network has no normalization statistics: it was never run in training mode")
@@ -212,7 +217,7 @@ class GradientTransform(nn.Module):
         return (x - self.x_mean) / (x_std + EPSILON), (delta - self.delta_mean) / (delta_std + EPSILON)
 
     def forward(self, x: torch.Tensor, delta: torch.Tensor, mode: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalized rows through the layers: (rows × in) and (rows × out), still in normalized scale."""
+        """Pass normalized rows through the residual layers: (x̂, δ̂) → (x̃, δ̃), (rows × in) and (rows × out)."""
         both = torch.cat([x, delta], dim=-1)
         for layer in self.layers:
             both = layer(both, mode)

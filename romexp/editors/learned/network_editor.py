@@ -1,5 +1,5 @@
-"""An editor over a trained network: where the network comes from, and one pass of it for all requests
-(docs/method.md §4.3).
+"""The common part of the editors MEND and KE: finding and loading the trained network, and applying it to requests
+(docs/method.md §4.3, §4.7).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from romexp.bounds import check_bounds
 from romexp.editors.base import Edit, Resources
 from romexp.editors.learned.base import EditNetwork
 from romexp.editors.learned.checkpoint import digest, load
@@ -27,7 +28,10 @@ from romexp.lm.weight_delta import WeightDelta
 
 @dataclass
 class _Held:
-    """The network of the latest call, read once; in the training-mode variant its statistics go on changing."""
+    """The loaded network and the (path, model digest) that it was loaded for.
+
+    It is loaded only once. MEND with `statistics=training` needs this, because its statistics change with each edit.
+    """
 
     network: EditNetwork | None = None
     source: tuple[Path, str] | None = None
@@ -35,24 +39,23 @@ class _Held:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkEditor(ABC):
-    """What MEND and KE share: where the trained network comes from. First that is set: `checkpoint`, `shipped`,
-    `published`. Subclasses name the fields that are sizes of a new network (`_sizes`) and those that say how a trained
-    one is used (`_uses`).
+    """Base class of MEND and KE. The network comes from the first that is set: `checkpoint`, `shipped`, `published`.
 
-    The authors add a `[PAD]` token to the model and make its embedding, the last row, the mean of all rows, so their
-    "pre" metrics are those of the resized model (docs/method.md §4.3). Here the model stays as it is: our numbers
-    leave that out.
+    Subclasses define `_sizes`, the names of fields that are sizes of a new network, and `_uses`, the names of fields
+    that decide how a trained network is used.
 
-    The network is read at the first call and held (`_held`), so that no edit reads it again.
+    Unlike the authors' code, no `[PAD]` token is added to the model (docs/method.md §4.3).
 
     Attributes:
-        name: row label in tables.
-        checkpoint: a network of `task=train` (.safetensors) or a file of the authors (.pt).
-        shipped: the network that comes with this model.
+        name: label in tables.
+        checkpoint: path of a network of `task=train` (.safetensors) or of a file of the authors (.pt).
+        shipped: path of a network that ships with this model.
         published: name of a file of the authors for this model.
-        networks: their server; needed for `published`.
-        n_layers: how many of the last layers are edited, both MLP matrices each. For training; a checkpoint knows its
-            own.
+        networks: the authors' server; needed for `published`.
+        n_layers: number of last layers in which both MLP matrices are edited; used only to train a new network.
+
+    Raises:
+        ConfigError: a size is not positive.
     """
 
     name: str
@@ -69,15 +72,18 @@ class NetworkEditor(ABC):
         for size in self._sizes:
             if not getattr(self, size) > 0:
                 raise ConfigError(f"editor.{size}: expected a positive number, not {getattr(self, size)}")
+        check_bounds(self, "editor", finite=self._sizes)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What decides the edits, by which runs are told apart: the network's content and how it is used.
+        """The part of a run's identity that this editor decides: the network's content and how it is used
+        (docs/method.md §11.4).
 
-        Neither where its file lies nor the sizes that a new one would have. A published network is its file's name.
+        A published network is identified by its file name, other networks by `digest`. Paths and the sizes of new
+        networks do not count.
 
         Raises:
-            DataError: the file is missing, torn, or something else.
+            DataError: the file is missing or damaged, or holds no edit network.
         """
         given = self.checkpoint or self.shipped
         network = digest(Path(given).expanduser()) if given else self.published
@@ -85,7 +91,10 @@ class NetworkEditor(ABC):
 
     @abstractmethod
     def new_network(self, lm: LanguageModel, *, seed: int) -> EditNetwork:
-        """An untrained network for a model, on its device, in training mode; the seed decides its weights.
+        """Make an untrained network for a model, on the model's device and in training mode.
+
+        Args:
+            seed: decides the initial weights.
 
         Raises:
             ConfigError: the model has fewer than `n_layers` layers.
@@ -93,24 +102,33 @@ class NetworkEditor(ABC):
 
     @abstractmethod
     def _prepared(self, network: EditNetwork, lm: LanguageModel, path: Path) -> EditNetwork:
-        """The network of a checkpoint as this editor's variants want it."""
+        """Check the kind of a loaded network and set it up as this editor's settings say.
+
+        Args:
+            path: the network's file, for error messages.
+
+        Raises:
+            DataError: the network is of another kind.
+        """
 
     @abstractmethod
-    def _scaled(self, delta: WeightDelta) -> WeightDelta: ...
+    def _scaled(self, delta: WeightDelta) -> WeightDelta:
+        """The delta times the editor's scale, if it has one."""
 
     def __call__(
         self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources
     ) -> list[Edit | RecordError]:
-        """Edit every request on its own, all in one forward and one backward pass.
+        """Compute an edit for each request. All requests share one forward and one backward pass.
 
         Returns:
-            In the place of a request with a prompt or target without tokens, or too long for the model, its error.
+            For each request its edit; or a `RecordError` if its prompt or target has no token, or the text is too long
+            for the model.
 
         Raises:
-            ConfigError: no trained network for this model.
-            DataError: a checkpoint that is torn, of another layout, or for another model.
+            ConfigError: there is no trained network for this model.
+            DataError: the checkpoint is damaged, has another layout, or is for another model.
         """
-        # All texts before any edit: a bad request must not leave its mark on MEND's statistics.
+        # Bad requests are sorted out before any edit, so that they do not change MEND's statistics.
         texts = [result_or_error(partial(edit_text, lm, request.text, request.target_new)) for request in requests]
         good = without_errors(texts)
         if not good:
@@ -129,7 +147,8 @@ class NetworkEditor(ABC):
         """The trained network, ready to edit `lm`.
 
         Raises:
-            ConfigError, DataError: as for a call.
+            ConfigError: there is no trained network for this model.
+            DataError: the checkpoint is damaged, has another layout, or is for another model.
         """
         source = (self._locate(lm), lm.digest)
         if self._held.network is None or self._held.source != source:

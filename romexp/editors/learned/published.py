@@ -1,4 +1,4 @@
-"""The networks that the ROME authors publish, as a config object that fetches them (docs/method.md §4.7)."""
+"""Downloads the trained networks that the ROME authors publish (docs/method.md §4.7)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ ROOT_URL = "https://rome.baulab.info/data/weights"
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedNetworks:
-    """Files on the authors' server: `mend-10tok-gpt2-xl.pt`, `efk-1tok-gpt2-xl.pt` and others.
+    """The files on the authors' server: `mend-10tok-gpt2-xl.pt`, `efk-1tok-gpt2-xl.pt` and others.
 
     Attributes:
-        fetch: given a URL, the file on this machine, downloaded if need be (`romexp.data.download.Fetcher`).
-        root_url: where the files are; a mirror serves as well.
+        fetch: downloads the file of a URL, unless it is already on this machine, and returns its path
+            (`romexp.data.download.Fetcher`).
+        root_url: address of the folder with the files, on the authors' server or on a mirror.
     """
 
     fetch: Callable[[str], Path]
     root_url: str = ROOT_URL
 
     def locate(self, name: str) -> Path:
-        """The file of this name on this machine.
+        """The path of the file of this name on this machine, downloaded if necessary.
 
         Raises:
-            DataError: whatever `fetch` says of a failed download.
+            DataError: the download failed.
         """
         return self.fetch(f"{self.root_url.rstrip('/')}/{name}")

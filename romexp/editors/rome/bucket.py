@@ -1,8 +1,8 @@
-"""Texts cut at the edited token: what lies left of it or below the edited layer is computed once (docs/method.md §9.3).
+"""Texts cut at the edited token, so that a step of the optimization computes only what δ changes (docs/method.md §9.3).
 
-δ is added to the MLP output of layer l at one token. Nothing left of that token changes, and nothing up to layer l but
-that token's own state; so a step of the optimization runs only the tokens from there on, through the blocks above l,
-over cached keys and values.
+δ is added to the MLP's output in layer l at one token. The tokens before it do not change. The tokens after it do not
+change up to layer l. So a step runs only the tokens from the edited one on, through the blocks above l, and attends to
+cached keys and values of the tokens before.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from romexp.lm.model import LanguageModel
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bucket:
-    """Texts whose parts from the lookup on are about equally long.
+    """A batch of texts whose suffixes, the tokens from the edited one (`lookup`) on, have about the same length.
 
     Attributes:
-        texts: one a row.
-        block_inputs: pass over the suffixes (rows × suffix), looking back at the prefix.
-        hidden: output of block l at the suffixes (rows × suffix × hidden size), unedited.
-        prefix: by layer above l, keys and values (rows × heads × prefix × head size).
-        keys: input of the edited matrix at the lookup (rows × D).
-        outputs: its output there (rows × d).
-        mlp: output of the whole MLP there (rows × d).
+        texts: the texts, one per row.
+        block_inputs: inputs of a pass over the suffixes (rows × suffix) that attends to the prefix.
+        hidden: output of block l of the unedited model at the suffixes (rows × suffix × hidden size).
+        prefix: keys and values of the tokens before the suffixes, by layer above l (rows × heads × prefix × head size).
+        keys: input of the edited matrix at the lookup token (rows × D).
+        outputs: output of the edited matrix at the lookup token (rows × d).
+        mlp: output of the whole MLP at the lookup token (rows × d).
     """
 
     texts: tuple[EditText, ...]
@@ -41,7 +41,7 @@ class Bucket:
     mlp: torch.Tensor
 
     def select(self, rows: Sequence[int]) -> Bucket:
-        """The bucket with these rows only."""
+        """The bucket with only these rows."""
         index = torch.tensor(list(rows), device=self.hidden.device)
         return Bucket(
             texts=tuple(self.texts[i] for i in rows),
@@ -54,7 +54,11 @@ class Bucket:
         )
 
     def final_states(self, lm: LanguageModel, delta: torch.Tensor, layer: int) -> torch.Tensor:
-        """Normed final states (rows × suffix × hidden size) with `delta` (rows × d) added at each row's lookup."""
+        """Run the suffixes with `delta` (rows × d) added to block `layer`'s output at the lookup tokens.
+
+        Returns:
+            States after the final norm (rows × suffix × hidden size).
+        """
         first = self.hidden[:, :1] + delta[:, None].to(self.hidden.dtype)
         hidden = torch.cat([first, self.hidden[:, 1:]], dim=1)
         return run_blocks(
@@ -63,7 +67,11 @@ class Bucket:
 
 
 def make_buckets(lm: LanguageModel, texts: Sequence[EditText], *, layer: int) -> list[Bucket]:
-    """Group texts by suffix length (in steps of about a third) and run the parts that do not change."""
+    """Group texts by their rounded suffix length, and compute what δ does not change.
+
+    Args:
+        layer: l, the edited layer.
+    """
     groups: dict[int, list[EditText]] = {}
     for text in texts:
         groups.setdefault(_rounded(len(text.row) - text.lookup), []).append(text)
@@ -71,7 +79,7 @@ def make_buckets(lm: LanguageModel, texts: Sequence[EditText], *, layer: int) ->
 
 
 def _rounded(length: int) -> int:
-    """The next of 1, 2, 3, 4, 6, 8, 12, 16, …: at most a third of a row is padding, and buckets stay few."""
+    """Round up to one of 1, 2, 3, 4, 6, 8, 12, 16, …: buckets are few, and at most a third of a row is padding."""
     size = 1
     while size < length:
         size = size + 1 if size < 4 else (size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3)
@@ -104,11 +112,11 @@ def _bucket(lm: LanguageModel, texts: Sequence[EditText], *, layer: int) -> Buck
 def _prefix(
     lm: LanguageModel, rows: Sequence[Row], starts: Sequence[int], hidden: torch.Tensor, *, layer: int
 ) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
-    """Keys and values of the tokens left of each start, in the blocks above `layer`."""
+    """Keys and values of the tokens before each start, by layer above `layer`."""
     width = max(starts)
     if width == 0 or layer + 1 >= lm.n_layers:
         return {}
-    heads = [Row(ids=r.ids[:s], positions=r.positions[:s], segments=r.segments[:s]) for r, s in zip(rows, starts)]
+    prefix_rows = [Row(ids=r.ids[:s], positions=r.positions[:s], segments=r.segments[:s]) for r, s in zip(rows, starts)]
     recorder = KeysAndValues(record=True)
-    run_blocks(lm, make_inputs(lm, heads), start=layer + 1, hidden=hidden[:, :width], cache=recorder)
+    run_blocks(lm, make_inputs(lm, prefix_rows), start=layer + 1, hidden=hidden[:, :width], cache=recorder)
     return recorder.stored

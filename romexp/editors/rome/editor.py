@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from romexp.bounds import check_bounds
 from romexp.editors.base import Edit, Resources, pick_layer
 from romexp.editors.contexts import context_templates
 from romexp.editors.rome.bucket import Bucket, make_buckets
@@ -24,25 +25,31 @@ Keys = Literal["mixed", "averaged", "prompt"]
 
 @dataclass(frozen=True, kw_only=True)
 class Rome:
-    """ROME's hyper-parameters, under the names of the authors' files (docs/method.md §3.1).
+    """ROME. Hyper-parameters have the names of the authors' files (docs/method.md §3.1).
 
     Attributes:
-        layer: the edited layer, 0-based; None takes `layer_fraction` of the depth; `traced` the layer that the newest
-            `task=trace` of the model suggests.
-        layer_fraction: layer = round(fraction × number of layers); the paper's choices lie between 0.18 and 0.35.
-        fact_token: the token whose state holds the fact (docs/method.md §3.4).
-        v_num_grad_steps: passes of the optimization; one update less, since the last pass only measures.
-        v_lr: Adam's step size for δ.
-        v_weight_decay: factor of ‖δ‖ / ‖v_0‖².
-        kl_factor: factor of KL(P_δ ‖ P_0) at the subject in "{subject} is a".
-        clamp_norm_factor: ‖δ‖ never exceeds this multiple of ‖v_0‖.
-        v_loss_threshold: a request stops once its loss is below this.
-        mom2_adjustment: u = C⁻¹k* / ‖C⁻¹k*‖; off: u = k* / ‖k*‖, and no second moment is needed.
-        keys: `mixed` is the published code: u from the mean over contexts, the residual from the bare prompt.
-            `averaged` (r-ROME) takes the means in both, `prompt` (p-ROME) the bare prompt in both
-            (docs/method.md §3.9).
-        context_template_length_params: pairs (total tokens with the end-of-text token, count) of sampled contexts.
-        context_templates: the contexts themselves, or a JSON file with a list of them; None samples them.
+        name: label in tables.
+        layer: the edited layer, counted from 0. None: round(`layer_fraction` · number of layers). `traced`: the layer
+            that the newest `task=trace` of the model suggests (docs/method.md §2.7).
+        layer_fraction: used if `layer` is None; the paper's layers correspond to values between 0.18 and 0.35.
+        fact_token: the token at which the key is read and the value is changed (docs/method.md §3.4).
+        v_num_grad_steps: the largest number of passes. There is one update less, because the last pass only measures
+            the loss.
+        v_lr: step size of Adam for δ.
+        v_weight_decay: factor λ_wd of ‖δ‖ / ‖v_0‖².
+        kl_factor: factor λ_KL of KL(P_δ ‖ P_0) at the subject in "{subject} is a".
+        clamp_norm_factor: c; ‖δ‖ is limited to c ‖v_0‖.
+        v_loss_threshold: the optimization of a request ends when its loss is below this.
+        mom2_adjustment: if true, u = C⁻¹k* / ‖C⁻¹k*‖. If false, u = k* / ‖k*‖ and C is not needed.
+        keys: which keys the update uses (docs/method.md §3.9). `mixed`: u from the mean over contexts, Λ from the bare
+            prompt, as in the authors' code. `averaged` (r-ROME): both from the means. `prompt` (p-ROME): both from the
+            bare prompt.
+        context_template_length_params: pairs (total tokens with the end-of-text token, count) of contexts to sample
+            (docs/method.md §3.2).
+        context_templates: the context templates, or a JSON file with a list of them; None samples them.
+
+    Raises:
+        ConfigError: a setting has a value that is not possible.
     """
 
     name: str = "ROME"
@@ -57,7 +64,7 @@ class Rome:
     v_loss_threshold: float = 0.05
     mom2_adjustment: bool = True
     keys: Keys = "mixed"
-    context_template_length_params: Sequence[Sequence[int]] = ((5, 10), (10, 10))
+    context_template_length_params: Sequence[tuple[int, int]] = ((5, 10), (10, 10))
     context_templates: Any = None
 
     def __post_init__(self) -> None:
@@ -68,16 +75,22 @@ class Rome:
                 f"editor.fact_token: {self.fact_token!r} is none of subject_first, subject_last, "
                 "subject_first_after_last, last"
             )
-        if self.v_num_grad_steps < 1:
-            raise ConfigError(f"editor.v_num_grad_steps must be at least 1, got {self.v_num_grad_steps}")
+        check_bounds(
+            self,
+            "editor",
+            finite=("v_loss_threshold",),
+            from_0=("v_lr", "v_weight_decay", "kl_factor", "clamp_norm_factor"),
+            from_1=("v_num_grad_steps",),
+            shares=("layer_fraction",),
+        )
 
     def __call__(
         self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources
     ) -> list[Edit | RecordError]:
-        """One rank-one delta a request, each computed as if it were alone.
+        """Compute a rank-one delta for each request, independently of the other requests (docs/method.md §3.5 to §3.7).
 
         Returns:
-            In the place of a request that `edit_texts` refuses, its error.
+            For each request its edit; or the `RecordError` with which `edit_texts` refuses it.
         """
         templates = context_templates(
             lm,
@@ -91,7 +104,7 @@ class Rome:
         return with_errors_in_place(texts, self._edits(lm, good, resources) if good else [])
 
     def _edits(self, lm: LanguageModel, texts: Sequence[Sequence[EditText]], resources: Resources) -> list[Edit]:
-        """The edits of requests, each given by its rewriting texts and its KL text."""
+        """The edits of requests. Each request is given by its rewriting texts, one per template, and its KL text."""
         layer = pick_layer(lm, layer=self.layer, fraction=self.layer_fraction)
         numbered = [replace(text, request=i) for i, row in enumerate(texts) for text in row]
         buckets = make_buckets(lm, numbered, layer=layer)
@@ -100,24 +113,24 @@ class Rome:
         left, residual_key = self._directions(keys, layer, resources)
         base_output = outputs.mean(dim=1) if self.keys == "averaged" else outputs[:, 0]
         residual = initial + delta - base_output
-        product = (residual_key * left).sum(dim=-1)
-        right = residual / product[:, None]
+        key_u = (residual_key * left).sum(dim=-1)
+        right = residual / key_u[:, None]
         parameter = lm.architecture.mlp_out_name(layer) + ".weight"
         return [
             Edit(
                 delta=WeightDelta(terms={parameter: LowRank(left=left[i, :, None], right=right[i, :, None])}),
-                diagnostics=_diagnostics(trajectories[i], layer, texts[i][0].lookup, delta[i], initial[i], product[i]),
+                diagnostics=_diagnostics(trajectories[i], layer, texts[i][0].lookup, delta[i], initial[i], key_u[i]),
             )
             for i in range(len(texts))
         ]
 
     def _directions(self, keys: torch.Tensor, layer: int, resources: Resources) -> tuple[torch.Tensor, torch.Tensor]:
-        """u (requests × D), unit length, and the key k of the residual's denominator k·u (requests × D)."""
-        mean, own = keys.mean(dim=1), keys[:, 0]
-        key = own if self.keys == "prompt" else mean
+        """The direction u, of unit length, and the key k in Λ's denominator kᵀu; both (requests × D)."""
+        mean, bare = keys.mean(dim=1), keys[:, 0]
+        key = bare if self.keys == "prompt" else mean
         u = resources.second_moment(layer).solve(key) if self.mom2_adjustment else key
         u = u.to(device=keys.device, dtype=torch.float32)
-        return u / u.norm(dim=-1, keepdim=True), mean if self.keys == "averaged" else own
+        return u / u.norm(dim=-1, keepdim=True), mean if self.keys == "averaged" else bare
 
     def _settings(self) -> ValueSettings:
         return ValueSettings(
@@ -133,7 +146,12 @@ class Rome:
 def _at_lookups(
     buckets: Sequence[Bucket], n_requests: int, n_templates: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Keys (requests × templates × D), outputs (requests × templates × d) and v_0 (requests × d), in float32."""
+    """What the buckets hold at the lookup tokens, ordered by request and template, in float32.
+
+    Returns:
+        The keys (requests × templates × D), the outputs w of the edited matrix (requests × templates × d), and v_0, the
+        MLP's output in the bare prompt (requests × d).
+    """
     first = buckets[0]
     keys = first.keys.new_empty((n_requests, n_templates, first.keys.shape[1]), dtype=torch.float32)
     outputs = first.outputs.new_empty((n_requests, n_templates, first.outputs.shape[1]), dtype=torch.float32)
@@ -155,9 +173,9 @@ def _diagnostics(
     lookup: int,
     delta: torch.Tensor,
     initial: torch.Tensor,
-    product: torch.Tensor,
+    key_dot_u: torch.Tensor,
 ) -> dict[str, Any]:
-    """What is worth keeping of one edit: the loss terms by pass, and the norms that bound it."""
+    """The diagnostics of one edit: its layer and token, the loss terms by pass, and the norms of δ and v_0."""
     return {
         "layer": layer,
         "lookup_index": lookup,
@@ -167,5 +185,5 @@ def _diagnostics(
         "weight_decay": trajectory.weight_decay,
         "delta_norm": float(delta.norm()),
         "initial_norm": float(initial.norm()),
-        "key_dot_u": float(product),
+        "key_dot_u": float(key_dot_u),
     }

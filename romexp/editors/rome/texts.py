@@ -1,4 +1,6 @@
-"""The texts that one ROME edit looks at, tokenized, with the positions that matter (docs/method.md §3.4, §3.6)."""
+"""The tokenized texts of a ROME edit, with the positions of the edited token and of the target (docs/method.md §3.4,
+§3.6).
+"""
 
 from __future__ import annotations
 
@@ -19,15 +21,16 @@ KL_TEMPLATE = "{} is a"
 
 @dataclass(frozen=True, kw_only=True)
 class EditText:
-    """One text of one request.
+    """One text of one request: a rewriting text (prompt and target in one context), or the KL text.
 
     Attributes:
-        request: the request's position among those that are edited together.
-        template: the context template's position, None for the KL text.
-        row: tokens; for a rewriting text the prompt and all target tokens but the last.
-        lookup: the token whose MLP output is edited (`fact_token`).
-        targets: target tokens; none for the KL text.
-        first_read: column that predicts `targets[0]`; for the KL text the column whose prediction is held.
+        request: index of the request in its batch.
+        template: index of the context template; None for the KL text.
+        row: the tokens to run: for a rewriting text the prompt and all target tokens but the last.
+        lookup: position of the token at which the MLP's output is changed (`fact_token`).
+        targets: target tokens; empty for the KL text.
+        first_read: position at which `targets[0]` is predicted; for the KL text, position of the distribution that
+            enters the KL divergence.
     """
 
     request: int
@@ -41,10 +44,11 @@ class EditText:
 def edit_texts(
     lm: LanguageModel, requests: Sequence[EditRequest], templates: Sequence[str], *, fact_token: FactToken
 ) -> list[list[EditText] | RecordError]:
-    """For each request: one rewriting text a template, in order, then the KL text.
+    """Tokenize the texts of each request (docs/method.md §3.6).
 
-    In the place of a request with a prompt without `{}`, a subject or target without tokens, or a text longer than the
-    model's context, its error.
+    Returns:
+        For each request its rewriting texts, one per template in order, and after them the KL text; or a `RecordError`
+        if the prompt has no `{}`, the subject or the target has no token, or a text is longer than the model's context.
     """
     prompts = [[template.replace("{}", request.prompt, 1) for template in templates] for request in requests]
     full = [
@@ -52,10 +56,10 @@ def edit_texts(
         for r, row in zip(requests, prompts, strict=True)
     ]
     encodings = iter(encode(lm.tokenizer, [text for row in full for text in row]))
-    own = [list(islice(encodings, len(row))) for row in full]
+    encodings_by_request = [list(islice(encodings, len(row))) for row in full]
 
     def texts_of(index: int) -> list[EditText]:
-        request, (*rewriting, kl) = requests[index], own[index]
+        request, (*rewriting, kl) = requests[index], encodings_by_request[index]
         texts = [
             _rewriting(encoding, index, j, prompt, request, fact_token)
             for j, (encoding, prompt) in enumerate(zip(rewriting, prompts[index], strict=True))
@@ -88,7 +92,7 @@ def _rewriting(
 
 def _kl(encoding: Encoding, index: int, request: EditRequest, fact_token: FactToken) -> EditText:
     lookup = lookup_index(encoding, KL_TEMPLATE, request.subject, fact_token=fact_token, prompt_end=len(encoding.text))
-    # Nothing after the lookup is read: what follows the subject is held, not what follows "is a" (docs/method.md §3.6).
+    # The KL divergence is taken at the lookup token, not after "is a" (docs/method.md §3.6), so the rest is cut off.
     return EditText(
         request=index,
         template=None,

@@ -1,8 +1,8 @@
-"""v*: the MLP output that makes the model say the new target, found by gradient descent on δ
+"""Finds v* = v_0 + δ, the MLP output with which the model says the new target, by gradient descent on δ
 (docs/method.md §3.6, paper §3.1).
 
-All requests of a batch are optimized side by side. Each has its own δ, loss and stopping point, exactly as if it were
-alone: the losses are summed, so the gradient of one δ does not see the others, and Adam works elementwise.
+All requests of a batch are optimized together, but each has its own δ, loss and end. They do not affect each other:
+the losses are summed, so each δ gets the gradient of its own loss only, and Adam works elementwise.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from romexp.lm.model import LanguageModel
 
 @dataclass(frozen=True, kw_only=True)
 class ValueSettings:
-    """Hyper-parameters of the optimization, under the names of the editor's fields."""
+    """Hyper-parameters of the optimization. They correspond to the fields of `romexp.editors.rome.editor.Rome`."""
 
     n_steps: int
     lr: float
@@ -32,7 +32,7 @@ class ValueSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Trajectory:
-    """Losses of one request by pass; `loss` is the sum of the three terms."""
+    """The losses of one request, one per pass. The terms include their factors, and `loss` is their sum."""
 
     loss: list[float] = field(default_factory=list)
     nll: list[float] = field(default_factory=list)
@@ -43,13 +43,15 @@ class Trajectory:
 def optimize_values(
     lm: LanguageModel, buckets: Sequence[Bucket], initial: torch.Tensor, *, layer: int, settings: ValueSettings
 ) -> tuple[torch.Tensor, list[Trajectory]]:
-    """Find δ for every request.
+    """Find δ for each request (docs/method.md §3.6).
 
     Args:
-        initial: v_0, the clean MLP output of each request's own prompt at the lookup (requests × d), float32.
+        buckets: the texts of all requests.
+        initial: v_0, the MLP's output at the lookup token of the bare prompt (requests × d), float32.
+        layer: the edited layer.
 
     Returns:
-        δ (requests × d), v* = v_0 + δ, and the losses by pass.
+        δ (requests × d), and the losses of each request.
     """
     n = len(initial)
     trajectories = [Trajectory() for _ in range(n)]
@@ -64,7 +66,7 @@ def optimize_values(
             nll, kl = _losses(lm, buckets, delta, log_p0, layer=layer)
             decay = settings.weight_decay * delta.norm(dim=-1) / norms**2
             loss = nll + settings.kl_factor * kl + decay
-        _log(trajectories, active, loss=loss, nll=nll, kl=settings.kl_factor * kl, weight_decay=decay)
+        _append_losses(trajectories, active, loss=loss, nll=nll, kl=settings.kl_factor * kl, weight_decay=decay)
         finished = {i for i in active if trajectories[i].loss[-1] < settings.loss_threshold}
         last = step == settings.n_steps - 1
         for i in active if last else finished:
@@ -73,12 +75,12 @@ def optimize_values(
         if last or not active:
             break
         optimizer.zero_grad()
-        # Finished rows have no text in the buckets any more; their δ was kept above and may drift.
+        # The δ of a finished request was saved above. Adam may still move its row here, which has no effect.
         loss[active].sum().backward()
         optimizer.step()
         _clamp(delta, norms * settings.clamp_norm_factor)
         if finished:
-            buckets, log_p0 = _without(buckets, log_p0, set(active))
+            buckets, log_p0 = _drop_finished(buckets, log_p0, set(active))
     return best_delta, trajectories
 
 
@@ -90,14 +92,17 @@ def _losses(
     *,
     layer: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """NLL, averaged over the target's tokens and then over texts, and KL(P_δ ‖ P_0), per request (requests).
+    """The NLL and KL(P_δ ‖ P_0) of each request, without factors; both (requests).
 
-    The first call, at δ = 0, fills `log_p0` with log P_0 (texts × vocabulary) of each bucket's KL texts.
+    The NLL is a mean over the target's tokens and then over texts. A finished request has neither.
+
+    Args:
+        log_p0: for each bucket log P_0 of its KL texts (KL texts × vocabulary). The first call, with δ = 0, fills it.
     """
     n = len(delta)
     nll = delta.new_zeros(n)
     kl = delta.new_zeros(n)
-    texts_of = delta.new_zeros(n)
+    n_texts = delta.new_zeros(n)
     for b, bucket in enumerate(buckets):
         request = torch.tensor([t.request for t in bucket.texts], device=delta.device)
         final = bucket.final_states(lm, delta[request], layer)
@@ -105,26 +110,26 @@ def _losses(
         if rewriting:
             spots = [tuple(enumerate(t.targets, start=t.first_read - t.lookup)) for t in bucket.texts]
             nll = nll.index_add(0, request, read_targets(lm, final, spots).nll())
-            texts_of = texts_of.index_add(0, request[rewriting], delta.new_ones(len(rewriting)))
-        others = [i for i, t in enumerate(bucket.texts) if not t.targets]
-        if others:
-            log_p = logits(lm, final[others, 0]).log_softmax(dim=-1)
+            n_texts = n_texts.index_add(0, request[rewriting], delta.new_ones(len(rewriting)))
+        kl_texts = [i for i, t in enumerate(bucket.texts) if not t.targets]
+        if kl_texts:
+            log_p = logits(lm, final[kl_texts, 0]).log_softmax(dim=-1)
             before = log_p0[b]
             if before is None:
                 before = log_p0[b] = log_p.detach()
             divergence = (log_p.exp() * (log_p - before)).sum(dim=-1)
-            kl = kl.index_add(0, request[others], divergence)
-    return nll / texts_of.clamp(min=1), kl
+            kl = kl.index_add(0, request[kl_texts], divergence)
+    return nll / n_texts.clamp(min=1), kl
 
 
 @torch.no_grad()
 def _clamp(delta: torch.Tensor, bound: torch.Tensor) -> None:
-    """Rescale each δ to its bound where it is longer."""
+    """Scale each δ (requests × d) whose norm exceeds its bound (requests) down to that norm, in place."""
     norm = delta.norm(dim=-1)
     delta.mul_(torch.where(norm > bound, bound / norm.clamp(min=1e-12), torch.ones_like(norm))[:, None])
 
 
-def _log(
+def _append_losses(
     trajectories: Sequence[Trajectory],
     active: Sequence[int],
     *,
@@ -133,7 +138,7 @@ def _log(
     kl: torch.Tensor,
     weight_decay: torch.Tensor,
 ) -> None:
-    """Append the terms of the requests still at work; one copy from the device for all of them."""
+    """Append the loss terms of the active requests. All are copied from the device in one step."""
     table = torch.stack([loss, nll, kl, weight_decay]).tolist()
     for i in active:
         t = trajectories[i]
@@ -141,17 +146,17 @@ def _log(
             series.append(values[i])
 
 
-def _without(
+def _drop_finished(
     buckets: Sequence[Bucket], log_p0: Sequence[torch.Tensor | None], active: set[int]
 ) -> tuple[list[Bucket], list[torch.Tensor | None]]:
-    """Drop the texts of requests that have finished."""
+    """Drop the texts of finished requests from the buckets and from `log_p0`."""
     kept, kept_log_p0 = [], []
     for bucket, log_p in zip(buckets, log_p0, strict=True):
         rows = [i for i, text in enumerate(bucket.texts) if text.request in active]
         if not rows:
             continue
         kl_rows = [i for i, text in enumerate(bucket.texts) if not text.targets]
-        mine = [place for place, i in enumerate(kl_rows) if bucket.texts[i].request in active]
+        kept_kl = [place for place, i in enumerate(kl_rows) if bucket.texts[i].request in active]
         kept.append(bucket if len(rows) == len(bucket.texts) else bucket.select(rows))
-        kept_log_p0.append(log_p[mine] if log_p is not None else None)
+        kept_log_p0.append(log_p[kept_kl] if log_p is not None else None)
     return kept, kept_log_p0

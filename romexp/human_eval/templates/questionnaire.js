@@ -7,9 +7,9 @@
   const last = `human-evaluation-${data.questionnaire}`;
 
   let state = null; // {participant, at, rankings: {id: {consistency: [rank or null], fluency: […]}}}
-  const warn = (event) => event.preventDefault(); // where the browser keeps nothing, leaving would lose the answers
+  const warn = (event) => event.preventDefault(); // Asks before the page is left, for a browser that stores no answers.
 
-  const remember = (key, value) => { try { localStorage.setItem(key, value); } catch { /* private window: the file is kept */ } };
+  const remember = (key, value) => { try { localStorage.setItem(key, value); } catch { /* A private window stores nothing; answers can still be saved to a file. */ } };
   const recall = (key) => { try { return localStorage.getItem(key); } catch { return null; } };
   const say = (text) => { $("status").textContent = text; };
   const asked = () => data.plan[(state.participant - 1) % data.plan.length];
@@ -75,7 +75,8 @@
     return set;
   }
 
-  // Every rank once: a text that had this rank takes the one that is given up; with two texts ranked the last is clear.
+  // Each rank is given only once: if another text has this rank, it gets the previous rank of the chosen text. If only
+  // one text has no rank yet, it gets the rank that is left.
   function choose(id, index, name, rank) {
     const ranks = ranksOf(id)[name];
     const other = ranks.indexOf(rank);
@@ -143,7 +144,7 @@
     event.preventDefault();
     const number = Number($("participant").value);
     let saved = null;
-    try { saved = JSON.parse(recall(store(number)) ?? "null"); } catch { /* as if there were none */ }
+    try { saved = JSON.parse(recall(store(number)) ?? "null"); } catch { /* Stored answers that cannot be read are ignored. */ }
     begin(number, saved);
   });
   $("file").addEventListener("change", (event) => { if (event.target.files.length) load(event.target.files[0]); });

@@ -1,4 +1,4 @@
-"""Every figure that studies allow (docs/method.md §6): sweeps, editors side by side, boxes. PDF and PNG."""
+"""Draws all figures of a report as PDF and PNG: sweeps, comparisons of editors, box plots (docs/method.md §6)."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ from romexp.reporting.figures.sweeps import sweep_figure
 from romexp.results.settings import free_name
 
 MOST_BARS = 16
-"""Entries in one chart; an editor's sweep has a figure of its own."""
+"""Most entries in one chart. If there are more, swept editors are left out, since they have figures of their own."""
 
 Drawing = tuple[str, str, Figure]
-"""What a figure shows (`sweep_rome`), a sentence about it, and the figure."""
+"""Name of a figure, such as `sweep_rome`, its caption, and the figure."""
 
 
 def draw_all(studies: Sequence[Study], folder: Path, *, x: str | None = None) -> list[Path]:
-    """Draw and write every figure: `<folder>/<model>_<dataset>_<what>.pdf` and `.png`, byte-identical when repeated.
+    """Draw every figure and write it to `<folder>/<model>_<dataset>_<name>.pdf` and `.png`.
 
-    The sentence about a figure travels in its PNG as `Description`.
+    Equal input gives byte-identical files. The caption is stored in the PNG as `Description`.
 
     Args:
-        x: dotted name of the setting that sweeps run over; None leaves the choice to `sweep_axis`.
+        x: dotted name of the setting on the x axis of sweeps; None lets `sweep_axis` choose it.
+
+    Returns:
+        The files.
     """
     paths: list[Path] = []
     taken: set[str] = set()
@@ -40,7 +43,7 @@ def draw_all(studies: Sequence[Study], folder: Path, *, x: str | None = None) ->
 
 
 def drawings(study: Study, *, x: str | None = None) -> Iterator[Drawing]:
-    """A study's figures, most general first. `editor=none` beside others is left out: the unedited model is there."""
+    """A study's figures, most general first. `editor=none` is left out beside others: it equals the unedited model."""
     swept = {editor: entries for editor, entries in study.by_editor.items() if _axis(entries, x) is not None}
     compared = [entry for entry in study.entries if entry.edits] or list(study.entries)
     if len(compared) > MOST_BARS:

@@ -1,4 +1,4 @@
-"""Editors side by side: means with whiskers (Table 4 as a picture), cases as boxes (paper Fig. 24)."""
+"""Compares editors: bars of means with intervals (the values of Table 4), and box plots over cases (paper Fig. 24)."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from romexp.reporting.figures.style import (
 )
 
 PER_CASE = ("EM", "PM", "NM", "GE", "RS", "Efficacy", "Paraphrase", "Specificity")
-"""Metrics whose distribution over cases has more than a handful of values, or is all there is (zsRE)."""
+"""Metrics with box plots: those that take many values over cases, and all metrics of zsRE."""
 
 CHARACTER = 0.09
-"""Width of a letter of a label, in inches."""
+"""Width of a character of a label, in inches."""
 
 
 def editor_bars(after: Mapping[str, Side], *, before: Side | None, colors: Mapping[str, str], title: str) -> Figure:
-    """A panel a metric, a bar an editor with its 95 % interval and its mean in figures; the unedited model on top.
+    """One panel for each metric, with one bar for each editor, its 95 % interval and its mean as a number.
 
     Args:
-        after: by the editor's label.
-        before: of the unedited model.
-        colors: by the editor's label.
+        after: statistics after the edit, by the editor's label.
+        before: statistics of the unedited model, whose bar is the first.
+        colors: colours by the editor's label.
     """
     sides = {**({UNEDITED: before} if before else {}), **after}
     panels = panel_rows(list(sides.values()), spare=False)
@@ -59,7 +59,7 @@ def editor_bars(after: Mapping[str, Side], *, before: Side | None, colors: Mappi
 
 
 def _labels(row: Sequence[Axes], names: Sequence[str], labels: Sequence[str]) -> None:
-    """Beside the first panel of a row: in the empty place before it where there is one, else left of the axis."""
+    """Write labels beside the first panel of a row: in the empty place before it if there is one, else at its axis."""
     first = next(number for number, metric in enumerate(names) if metric)
     if first == 0:
         row[0].set_yticks(range(len(labels)), [plain(label) for label in labels], fontsize=9)
@@ -82,11 +82,11 @@ def _bars(axes: Axes, sides: Mapping[str, Side], metric: str, colors: Mapping[st
     style_axes(axes, metric, values="x")
     axes.axvline(0, color="black", linewidth=0.8)
     span = max(ends) - min(ends) or 1.0
-    # Room for the figures beside the bars.
+    # Room for the numbers beside the bars.
     axes.set_xlim(min(ends) - (0.3 * span if min(ends) < 0 else 0), max(ends) + (0.3 * span if max(ends) > 0 else 0))
     if metric in BOUNDED:
         axes.set_xlim(0, 132)
-    if UNITS.get(metric) in PERCENTAGES:  # no ticks where no value can be
+    if UNITS.get(metric) in PERCENTAGES:  # a percentage cannot be beyond ±100, so there are no ticks there
         low, high = axes.get_xlim()
         axes.set_xticks([tick for tick in axes.get_xticks() if max(low, -100) <= tick <= min(high, 100)])
     axes.set_ylim(len(sides) - 0.4, -0.6)
@@ -94,7 +94,11 @@ def _bars(axes: Axes, sides: Mapping[str, Side], metric: str, colors: Mapping[st
 
 
 def _bar(axes: Axes, place: int, mean: float, ends: tuple[float, float], shade: str) -> list[float]:
-    """One bar with its whisker, and its mean beside them on the far side from zero; returns how far they reach."""
+    """Draw one bar with its interval, and its mean as a number at the end away from zero.
+
+    Returns:
+        The mean and both ends of the interval.
+    """
     axes.barh(place, mean, height=0.68, color=shade)
     low, high = (end if math.isfinite(end) else mean for end in ends)
     if low < high:
@@ -102,7 +106,7 @@ def _bar(axes: Axes, place: int, mean: float, ends: tuple[float, float], shade: 
         axes.errorbar(mean, place, xerr=reach, color="black", elinewidth=0.9, capsize=2)
     right = mean >= 0
     axes.annotate(
-        f"{round(mean, 1) + 0.0:.1f}".replace("-", "−"),  # + 0.0: never −0.0
+        f"{round(mean, 1) + 0.0:.1f}".replace("-", "−"),  # + 0.0 turns −0.0 into 0.0
         (max(mean, high) if right else min(mean, low), place),
         xytext=(3 if right else -3, 0),
         textcoords="offset points",
@@ -114,16 +118,17 @@ def _bar(axes: Axes, place: int, mean: float, ends: tuple[float, float], shade: 
 
 
 def case_boxes(frames: Mapping[str, pd.DataFrame], *, colors: Mapping[str, str], title: str) -> Figure | None:
-    """Fig. 24: distribution over the cases after the edit, a box an editor, a panel a metric; dots are means.
+    """Fig. 24: distribution over cases after the edit, in one panel for each metric with one box for each editor.
 
-    Boxes are quartiles with the median, whiskers reach 1.5 times the box, points lie beyond.
+    Boxes show the quartiles and the median, white dots the mean. Whiskers reach at most 1.5 times the length of the box
+    beyond it; cases that are further away are points.
 
     Args:
         frames: metrics by case (`analysis.summary.case_frame`), by the editor's label.
-        colors: likewise.
+        colors: colours by the editor's label.
 
     Returns:
-        None where no case has a metric.
+        None if no case has any of these metrics.
     """
     panels = [name for name in PER_CASE if any(f"post/{name}" in frame for frame in frames.values())]
     if not panels:

@@ -1,4 +1,4 @@
-"""What all figures of results share: an editor's colour, the paper's metric names and their units, panels, files."""
+"""What all figures share: colours of editors, names and units of metrics, the order of panels, writing of files."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from romexp.analysis.summary import interval_of
 
 Side = Mapping[str, Mapping[str, Any]]
-"""Statistics by metric: one side of a summary."""
+"""Statistics by metric: the part `pre` or `post` of a summary."""
 
 UNEDITED_COLOR = "#777777"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#000000")
-"""Of lines that are no editors: Okabe and Ito's palette without yellow, which white paper swallows, with brown in its
-place."""
+"""Colours of lines that stand for no editor: Okabe and Ito's palette, with brown in place of yellow, which is hard to
+see on white."""
 
 EDITORS: Mapping[str, str] = {
     "none": UNEDITED_COLOR,
@@ -38,9 +38,9 @@ EDITORS: Mapping[str, str] = {
     "mend_cf": "#8A3F68",
     "rome": "#D1495B",
 }
-"""One colour an editor, by option name, in all figures; those trained on other data are shades of one."""
+"""Colour of each editor by option name. Networks of one editor that differ in their training data are shades of it."""
 OTHER_EDITORS = ("#6A4C93", "#4D4D4D", "#A6761D", "#1B4965")
-"""Of editors that the paper does not have."""
+"""Colours of editors that are not in the paper."""
 
 TITLES: Mapping[str, str] = {
     "S": "Score (S)",
@@ -53,7 +53,7 @@ TITLES: Mapping[str, str] = {
     "GE": "Generation entropy (GE)",
     "RS": "Reference score (RS)",
 }
-"""Metrics as the paper writes them out; one that is not here is its own title."""
+"""The paper's full names of metrics. A metric without an entry is shown by its own name."""
 
 BOUNDED = ("S", "ES", "PS", "NS", "Efficacy", "Paraphrase", "Specificity")
 """Metrics between 0 and 100, whose panels show that whole range."""
@@ -73,22 +73,22 @@ PANELS: Sequence[Sequence[str]] = (
     ("", "EM", "PM", "NM", "RS"),
     ("S", "Efficacy", "Paraphrase", "Specificity"),
 )
-"""Where each metric's panel stands: magnitudes below the scores they belong to."""
+"""Rows of panels; each magnitude is below the score that it belongs to."""
 
 
 def color(number: int) -> str:
-    """The colour of the n-th line; they come again after the eighth."""
+    """The colour of a line by its number, from 0. Colours repeat after eight lines."""
     return COLORS[number % len(COLORS)]
 
 
 def editor_color(editor: str) -> str:
-    """The colour of an editor, by its option name: the same in every figure, whatever others it stands beside."""
+    """The colour of an editor by its option name; it is the same in every figure."""
     number = hashlib.sha256(editor.encode()).digest()[0]
     return EDITORS.get(editor) or OTHER_EDITORS[number % len(OTHER_EDITORS)]
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib sets as it is, on one line: nothing is taken for mathematics, no glyph is missing.
+    """The text on one line, escaped so that matplotlib does not take parts of it for mathematics.
 
     Characters that the font lacks become `□`.
     """
@@ -99,7 +99,7 @@ def plain(text: str) -> str:
 
 @cache
 def _glyphs() -> frozenset[int]:
-    """Code points of the font that figures are set in."""
+    """Code points of the characters in the figures' font."""
     return frozenset(get_font(findfont(FontProperties())).get_charmap())
 
 
@@ -109,10 +109,11 @@ def mean_of(side: Side, metric: str) -> float | None:
 
 
 def interval(entry: Mapping[str, Any], metric: str = "") -> tuple[float, float]:
-    """Both ends of the 95 % interval: mean ± half-width, or the bootstrap's for S; NaN where there is none.
+    """Both ends of the 95 % interval (mean ± half-width, for S from the bootstrap); NaN if there is none.
 
     Args:
-        metric: with it, cut to the values that it can have: with few cases the half-width reaches beyond.
+        metric: if given, the interval is cut to the values that this metric can have. With few cases the half-width
+            may reach beyond them.
     """
     low, high = interval_of(entry)
     if low is None or high is None:
@@ -123,15 +124,15 @@ def interval(entry: Mapping[str, Any], metric: str = "") -> tuple[float, float]:
 
 
 def panel_rows(sides: Sequence[Side], *, spare: bool) -> list[list[str]]:
-    """Metrics that at least one side has, as rows of panels; an empty name is a place without one.
+    """Metrics that at least one side has, as rows of panels. An empty name stands for a place without a panel.
 
     Args:
-        spare: whether there must be such a place, for a legend.
+        spare: whether there must be a place without a panel, for a legend.
     """
     rows = []
     for names in PANELS:
         row = [name for name in names if not name or any(mean_of(side, name) is not None for side in sides)]
-        # Every kind of data set has S: it alone does not make a row.
+        # S belongs to every kind of data set, so it does not tell which rows are needed.
         if any(name not in ("", "S") for name in row):
             rows.append(row)
     if spare and not any("" in row for row in rows):
@@ -141,7 +142,7 @@ def panel_rows(sides: Sequence[Side], *, spare: bool) -> list[list[str]]:
 
 
 def style_axes(axes: Axes, metric: str, *, values: str) -> None:
-    """Panel title, unit and tick size; a frame only where the numbers stand.
+    """Set a panel's title, unit and tick size, and hide its top and right edges.
 
     Args:
         values: the axis of the metric's values, `x` or `y`.
@@ -154,7 +155,12 @@ def style_axes(axes: Axes, metric: str, *, values: str) -> None:
 
 
 def named_ticks(axes: Axes, places: Sequence[int], names: Sequence[str], *, turned: bool) -> None:
-    """Names below the axis, turned where side by side they would not fit; faint lines at the values."""
+    """Show names below the x axis, and faint horizontal lines at the ticks of the y axis.
+
+    Args:
+        places: positions of the names.
+        turned: whether the names are rotated, for lack of room.
+    """
     axes.set_xticks(
         places,
         names,
@@ -168,20 +174,20 @@ def named_ticks(axes: Axes, places: Sequence[int], names: Sequence[str], *, turn
 
 
 def whole_range(axes: Axes, metric: str) -> None:
-    """From 0 to 100 where the metric cannot leave it, with room for a line at either end."""
+    """Let a metric that is between 0 and 100 have an axis from 0 to 100, with some room at both ends."""
     if metric in BOUNDED:
         axes.set_ylim(-4, 104)
         axes.set_yticks([0, 25, 50, 75, 100])
 
 
 def add_title(figure: Figure, title: str) -> Figure:
-    """The figure with its title, on as many lines as its width asks for."""
+    """Give the figure a title, broken into lines of its width; return the figure."""
     figure.suptitle("\n".join(map(plain, textwrap.wrap(title, int(12.5 * figure.get_figwidth())))), fontsize=10)
     return figure
 
 
 def write_figure(figure: Figure, stem: Path, *, caption: str) -> list[Path]:
-    """Write `stem`.pdf and `stem`.png, byte-identical when repeated, with the caption in their metadata."""
+    """Write `stem`.pdf and `stem`.png with the caption in their metadata. Equal figures give byte-identical files."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_name(f"{stem.name}.pdf"), stem.with_name(f"{stem.name}.png")]
     figure.savefig(paths[0], dpi=300, metadata={"CreationDate": None, "Title": caption}, bbox_inches="tight")

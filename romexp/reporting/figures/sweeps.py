@@ -35,22 +35,22 @@ DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 MANY_VALUES = 12
 """If there are more values than this, not every value has a tick with a label."""
 CHARACTERS = 30
-"""As many characters of tick labels have room side by side below a panel."""
+"""Number of characters of tick labels that fit side by side below a panel."""
 TURNED_ROOM = 0.085
-"""What a turned tick label needs of the width of a panel."""
+"""Part of a panel's width that a rotated tick label needs."""
 LONGEST_LABEL = 24
-"""Longer tick labels are cut in the middle; the table of the sweep has all of the text."""
+"""Longer tick labels are cut in the middle; the table of the sweep shows the whole text."""
 SHORT_LABEL = 6
-"""Turned tick labels of up to this many characters fit into the usual height of a panel."""
+"""Rotated tick labels of up to this many characters fit into the usual height of a panel."""
 CHARACTER_HEIGHT = 0.055
 """Inches by which a panel is higher for each character beyond `SHORT_LABEL`."""
 DODGE = {"linear": 0.06, "log": 0.06, "names": 0.12}
-"""Distance between the points of two lines at one value, as a part of the least distance of two values. So points with
-the same mean can be seen beside each other. Names have no line, but an upright interval, which needs more room."""
+"""Distance between the points of two lines at one value, as a part of the least distance of two values. With it, points
+with equal means are seen beside each other. Points at names have a vertical interval, which needs more room."""
 APART = 1.2
-"""Distance of null from the last number, in mean distances of two numbers."""
+"""Distance of null from the last number, in units of the mean distance of two numbers."""
 MARGIN = 0.4
-"""Between the first or last value and the end of the axis, in mean distances of two values."""
+"""Distance between the first or last value and the end of the axis, in units of the mean distance of two values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +58,10 @@ class _Layout:
     """Where the values stand, and their tick labels. Places are logarithms to base 10 on a logarithmic axis.
 
     Attributes:
-        places: of each value, in order.
+        places: place of each value, in order.
         step: mean distance of two values that have a place on the scale.
-        labels: by position in `places`; not every value has one.
-        turned: whether the labels are too long to stand side by side.
+        labels: tick labels by position in `places`; not every value has one.
+        turned: whether the labels are rotated, because they would not fit side by side.
     """
 
     axis: SweepAxis
@@ -88,13 +88,13 @@ def sweep_figure(
 ) -> Figure:
     """One panel for each metric, with a line and its band for each of the axis's lines; the unedited model is dashed.
 
-    Numbers stand at their size. Null is no number: it stands apart from them, at the right, and no line leads to it.
-    Names stand side by side, and no line joins them.
+    Numbers are placed by their size. Null is not a number: it is placed apart from them, at the right, and no line
+    leads to it. Names are placed side by side, and no line joins them.
 
     Args:
         after: statistics of each entry, in the order of the entries that `axis` was made of.
         before: statistics of the unedited model.
-        single: name and colour of the editor; the line has them if it is the only one.
+        single: name and colour of the editor, for a line that is the only one.
     """
     layout = _layout(axis)
     panels = panel_rows(after, spare=True)
@@ -136,10 +136,10 @@ def _places(axis: SweepAxis) -> tuple[NDArray[np.float64], float]:
 
 
 def _labels(axis: SweepAxis, at: NDArray[np.float64]) -> tuple[dict[int, str], bool]:
-    """Labels by position, without those for which there is no room, and whether they are turned.
+    """Labels by position, without those for which there is no room, and whether they are rotated.
 
     Args:
-        at: where the values stand, in widths of the panel.
+        at: places of the values, in units of the panel's width.
     """
     n, joined = len(axis.values), axis.n_placed or len(axis.values)
     step = 1 if n <= MANY_VALUES else 5 if axis.name == LAYER else math.ceil(n / 10)
@@ -150,7 +150,7 @@ def _labels(axis: SweepAxis, at: NDArray[np.float64]) -> tuple[dict[int, str], b
     )
     kept: list[int] = []
     for place in labels:
-        # Values that stand apart always have a label: their distance is large enough.
+        # Values that are placed apart always have a label, since their distance is large enough.
         if not turned or place >= joined or not kept or at[place] - at[kept[-1]] >= TURNED_ROOM:
             kept.append(place)
     return {place: labels[place] for place in kept}, turned
@@ -187,8 +187,8 @@ def _line(
 ) -> None:
     """Draw one line with its band.
 
-    Both break where an entry is missing and before values that stand apart. A point without neighbours has no band, but
-    an upright line for its interval.
+    Both are interrupted where an entry is missing and before values that are placed apart. A point without neighbours
+    has a vertical line for its interval instead of a band.
     """
     n, joined = len(layout.places), layout.axis.n_placed
     mean, low, high = (np.full(n, np.nan) for _ in range(3))
@@ -197,7 +197,7 @@ def _line(
         if value is not None:
             mean[place] = value
             low[place], high[place] = interval(after[entry][metric], metric)
-    # NaN between two points breaks line and band.
+    # NaN between two points interrupts line and band.
     breaks = range(max(joined, 1), n)
     x, mean, low, high = (np.insert(each, breaks, np.nan) for each in (layout.places + shift, mean, low, high))
     x = layout.on_axis(x)
@@ -205,13 +205,13 @@ def _line(
     axes.plot(x, mean, markersize=3.2 if n <= MANY_VALUES else 2, **shown)
     axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
     known = np.pad(np.isfinite(low), 1)
-    lone = known[1:-1] & ~known[:-2] & ~known[2:]
-    if lone.any():
-        axes.vlines(x[lone], low[lone], high[lone], color=style["color"], alpha=0.45, linewidth=1.3)
+    isolated = known[1:-1] & ~known[:-2] & ~known[2:]
+    if isolated.any():
+        axes.vlines(x[isolated], low[isolated], high[isolated], color=style["color"], alpha=0.45, linewidth=1.3)
 
 
 def _ticks(axes: Axes, layout: _Layout) -> None:
-    """A tick at each value, a faint line before values that stand apart, and where the axis begins and ends."""
+    """Set a tick at each value, a faint vertical line before values that are placed apart, and the ends of the axis."""
     places, n_placed = layout.places, layout.axis.n_placed
     named = list(layout.labels)
     texts = list(map(plain, layout.labels.values()))

@@ -1,4 +1,4 @@
-"""Figures of causal traces in the paper's manner: Figs. 1 and 2 (heat maps), 3 (severed), 7 (lines), 16 (gradients)."""
+"""Figures of causal traces as in the paper: Figs. 1 and 2 (heat maps), 3 (severed), 7 (lines), 16 (gradients)."""
 
 from __future__ import annotations
 
@@ -22,18 +22,21 @@ TITLES = {
     "attn": "attention restored",
 }
 TITLE_LENGTH = 60
-"""Characters of a prompt that a title shows."""
+"""Most characters of a prompt that a title shows."""
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write `stem`.pdf and `stem`.png, byte-identical when repeated, with the title in their metadata."""
+    """Write `stem`.pdf and `stem`.png with the title in their metadata. Equal figures give byte-identical files."""
     return write_figure(figure, stem, caption=" ".join(figure.get_suptitle().split()).replace(r"\$", "$"))
 
 
 def prompt_heatmap(row: Mapping[str, Any], *, window: int, model: str) -> Figure | None:
-    """p(answer) of one prompt, token × layer, a panel a kind; subject tokens starred, colours from the low score up.
+    """p(answer) for one prompt (tokens × layers), in one panel for each kind.
 
-    None without grids.
+    Subject tokens are marked with a star. The colour scale begins at the low score.
+
+    Returns:
+        None if the row has no grids.
     """
     kinds = [kind for kind in KINDS if row.get(kind)]
     if not kinds:
@@ -51,7 +54,8 @@ def prompt_heatmap(row: Mapping[str, Any], *, window: int, model: str) -> Figure
 def prompt_gradients(row: Mapping[str, Any], *, model: str) -> Figure | None:
     """Fig. 16: what integrated gradients attribute to each token, beside the trace of hidden states if there is one.
 
-    None without gradients.
+    Returns:
+        None if the row has no gradients.
     """
     if not row.get("integrated_gradients"):
         return None
@@ -75,7 +79,10 @@ def prompt_gradients(row: Mapping[str, Any], *, model: str) -> Figure | None:
 
 
 def average_heatmaps(summary: Mapping[str, Any], *, window: int, model: str) -> Figure:
-    """Average indirect effect, group × layer, a panel a kind; clipped at 0, all on the hidden states' colour scale."""
+    """Average indirect effect (groups × layers), in one panel for each kind.
+
+    Values are clipped at 0. All panels have the colour scale of the hidden states.
+    """
     groups = summary["groups"]
     kinds = [kind for kind in KINDS if any(kind in cells for cells in groups.values())]
     rows = [group for group in GROUPS if group in groups]
@@ -89,7 +96,7 @@ def average_heatmaps(summary: Mapping[str, Any], *, window: int, model: str) -> 
             cmap=COLORS[kind],
             vmin=0,
             vmax=max(scale, 1e-9),
-            rasterized=True,  # as vectors, viewers show hairlines between cells
+            rasterized=True,  # vector graphics show thin lines between cells in some viewers
         )
         _layers(axes, n_layers)
         axes.set_title(_title(kind, window), fontsize=9)
@@ -105,7 +112,7 @@ def average_heatmaps(summary: Mapping[str, Any], *, window: int, model: str) -> 
 
 
 def average_lines(summary: Mapping[str, Any], *, window: int, model: str) -> Figure:
-    """Average indirect effect by layer with 95 % bands, a line a group, a panel a kind."""
+    """Average indirect effect by layer with 95 % bands: one panel for each kind, one line for each group of tokens."""
     groups = summary["groups"]
     kinds = [kind for kind in KINDS if any(kind in cells for cells in groups.values())]
     figure = Figure(figsize=(max(3.6 * len(kinds), 5.4), 3.2), layout="constrained")
@@ -119,7 +126,7 @@ def average_lines(summary: Mapping[str, Any], *, window: int, model: str) -> Fig
         axes.axhline(0, color="0.7", linewidth=0.6)
         axes.tick_params(axis="y", left=axes is figure.axes[0])
     figure.axes[0].set_ylabel("average indirect effect on p(answer)", fontsize=8)
-    # Not every kind has every group where only some tokens were traced.
+    # If only some tokens were traced, a panel may lack groups that another has.
     shown = {text: line for axes in figure.axes for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     labels = [group for group in GROUPS if group in shown]
     figure.legend(
@@ -130,7 +137,11 @@ def average_lines(summary: Mapping[str, Any], *, window: int, model: str) -> Fig
 
 
 def severed_bars(summary: Mapping[str, Any], *, model: str) -> Figure | None:
-    """Fig. 3: the restored last subject token with nothing, attention or MLPs frozen. None without such rows."""
+    """Fig. 3: effect of the restored last subject token with nothing, attention or MLPs severed.
+
+    Returns:
+        None if no severed paths were traced.
+    """
     curves = summary["severed"]
     if not curves:
         return None
@@ -177,7 +188,7 @@ def _band(axes: Axes, cell: Mapping[str, Any], *, label: str, color: str) -> Non
 
 
 def _layers(axes: Axes, n_layers: int) -> None:
-    """A tick every layer in small models, every fifth in large ones; cells are centred on their tick."""
+    """Set ticks at the centres of cells: for every layer of models of up to 12 layers, else for every fifth layer."""
     step = 1 if n_layers <= 12 else 5
     axes.set_xticks(np.arange(0, n_layers, step) + 0.5, [str(i) for i in range(0, n_layers, step)], fontsize=7)
 
@@ -191,9 +202,9 @@ def _layer_label(kind: str, window: int) -> str:
 
 
 def _grid(figure: Figure, axes: Axes, row: Mapping[str, Any], kind: str) -> None:
-    """One prompt's cells; those not above the low score have the lightest colour, also where none is above it."""
+    """Draw one prompt's cells. Cells that are not above the low score have the lightest colour."""
     grid, low = np.array(row[kind], dtype=float), row["low_score"]
-    top = max(float(np.nanmax(grid)), low + 1e-6)
+    top = max(float(np.nanmax(grid)), low + 1e-6)  # the scale needs a length even if no cell is above the low score
     image = axes.pcolormesh(np.ma.masked_invalid(grid), cmap=COLORS[kind], vmin=low, vmax=top, rasterized=True)
     _layers(axes, grid.shape[1])
     _colorbar(figure, image, axes, _probability(row))
@@ -206,7 +217,7 @@ def _colorbar(figure: Figure, image: Any, axes: Axes, label: str) -> None:
 
 
 def _row_labels(figure: Figure, labels: Sequence[str]) -> None:
-    """Name the rows once, at the first panel, the first row on top."""
+    """Label the rows at the first panel only, with the first row on top."""
     panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
     panels[0].invert_yaxis()
     panels[0].set_yticks(np.arange(len(labels)) + 0.5, labels, fontsize=8)
@@ -215,7 +226,7 @@ def _row_labels(figure: Figure, labels: Sequence[str]) -> None:
 
 
 def _labels(row: Mapping[str, Any]) -> list[str]:
-    """Tokens, those of the subject starred."""
+    """The tokens; those of the subject end in a star."""
     begin, end = row["subject_range"]
     return [f"{_shown(token)}{'*' if begin <= i < end else ''}" for i, token in enumerate(row["tokens"])]
 
@@ -225,7 +236,7 @@ def _probability(row: Mapping[str, Any]) -> str:
 
 
 def _prompt_title(row: Mapping[str, Any], model: str) -> str:
-    """Model, the end of the prompt, what follows it and its probability."""
+    """The model, the end of the prompt, the answer and its probability."""
     prompt = row["prompt"]
     if len(prompt) > TITLE_LENGTH:
         prompt = f"… {prompt[-TITLE_LENGTH:].partition(' ')[2]}"

@@ -1,1 +1,1 @@
-"""The page of results: one HTML file that holds everything."""
+"""The page of results, one self-contained HTML file."""

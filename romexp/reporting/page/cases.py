@@ -1,4 +1,4 @@
-"""Cases of a study as the page's script reads them: probabilities before and after by prompt, generated texts."""
+"""Cases of a study as data for the page's script: probabilities before and after the edit, generated texts."""
 
 from __future__ import annotations
 
@@ -11,17 +11,23 @@ from romexp.results.rows import CaseResult
 
 KINDS = ("rewrite", "paraphrase", "neighborhood", "attribute")
 MOST_SIDES = 4000
-"""Measured sides (cases × editors) that one study may put into a page: a sweep of many entries shows fewer cases."""
+"""Most sides of one study that a page holds; a side is what was measured on one case with one entry. So a sweep with
+many entries shows fewer cases."""
 MOST_TEXTS = 3
-"""Texts a case and model: one for each of the first different prompts."""
+"""Most texts for each case and model; each is of a different prompt."""
 
 
 def case_data(study: Study, *, identifier: str, most_cases: int) -> dict[str, Any]:
-    """JSON-ready: the study's first cases, at most `most_cases`, and how many there are in all.
+    """The study's first cases as JSON-ready values, and the number of all its cases.
 
-    A side is {kind: [[P(o*), P(o^c), sign], …], "texts": […]}, with the sign of P(o*) - P(o^c) before they are rounded;
-    for zsRE {kind: [0 or 1, …]}; null where it was not measured. `prompts` has the same kinds and, for zsRE, the
-    neighbours' `answers`; `text_prompts` stand beside the texts. They are empty where the rows lack them.
+    A side, `pre` or an item of `post`, holds what was measured on one model; it is null if nothing was. It is
+    {kind: [[P(o*), P(o^c), sign], …], "texts": […]}, with the sign of P(o*) - P(o^c) before rounding, and for zsRE
+    {kind: [0 or 1, …]}. `prompts` are the prompts of each kind, `answers` those of zsRE's neighbourhood prompts, and
+    `text_prompts` the prompts of the texts; they are empty where the rows lack them.
+
+    Args:
+        identifier: id of the study in the page.
+        most_cases: upper limit for the number of cases.
     """
     entries = [entry for entry in study.entries if entry.edits]
     by_entry = [{result.case_id: result for result in entry.results} for entry in entries]
@@ -76,10 +82,11 @@ def _side(measured: Mapping[str, Any] | None, indices: Sequence[int]) -> dict[st
 
 
 def different_prompts(texts: Sequence[str], prompts: Sequence[str]) -> list[int]:
-    """Index of the first text of each prompt: prompts are drawn repeatedly.
+    """Index of the first text of each different prompt, since a prompt may occur repeatedly.
 
     Args:
-        prompts: one a text; where they are not known the texts' first words tell, since texts begin with their prompt.
+        prompts: one for each text. If they are not known, a text's first four words stand for its prompt, with which
+            it begins.
     """
     known = prompts if len(prompts) == len(texts) else [" ".join(text.split()[:4]) for text in texts]
     first: dict[str, int] = {}
@@ -89,12 +96,12 @@ def different_prompts(texts: Sequence[str], prompts: Sequence[str]) -> list[int]
 
 
 def _probability(nll: float | None) -> float | None:
-    """Four decimals; a positive one never becomes 0. None where it was not finite."""
+    """exp(-nll) with four decimals, at least 0.0001; None if the NLL is not finite."""
     if nll is None or not math.isfinite(nll):
         return None
     return round(math.exp(-nll), 4) or 0.0001
 
 
 def _sign(new: float | None, true: float | None) -> int:
-    """1 where o* is likelier, -1 where o^c is; 0 for neither, also where an NLL was not finite."""
+    """1 if o* is likelier, -1 if o^c is likelier, 0 if they are equal or an NLL is not finite."""
     return 0 if new is None or true is None else (true > new) - (new > true)

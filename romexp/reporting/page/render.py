@@ -1,4 +1,4 @@
-"""The page of results: one HTML file that holds everything and asks the network for nothing."""
+"""Writes the page of results: one HTML file that holds everything and makes no network requests."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from romexp.results.find import FoundRun
 TEMPLATE = Path(__file__).parent / "templates" / "page.html"
 SCRIPTS = ("page.js", "page_cases.js", "page_start.js")
 MOST_CASES = 100
-"""Cases of one study that a page holds."""
+"""Most cases of one study that a page holds."""
 DPI = 160
-"""Of the figures: they are shown in their size on paper."""
+"""Resolution of the figures, which the page shows in their size on paper."""
 WIDE = 600
-"""Pixels from which a figure is scrolled on a phone instead of shrunk."""
+"""On a phone, figures wider than this many pixels are scrolled instead of shrunk."""
 
 
 def write_page(
@@ -42,16 +42,16 @@ def write_page(
     problems: Sequence[str] = (),
     most_cases: int = MOST_CASES,
 ) -> Path:
-    """Write everything into one file, byte-identical when repeated.
+    """Write the page into one file; equal input gives a byte-identical file.
 
     Args:
         studies: their entries become sortable tables, their cases can be browsed.
         tables: the report's tables, with published values where it has them.
-        figures: files of any kind; those that end in `.png` are embedded, with the caption they carry.
-        path: the page.
-        others: runs of other tasks, as traces: shown with the figures in their folders.
-        problems: a line for everything that could not be read.
-        most_cases: cases of one study that the page holds; it says how many there are.
+        figures: files; those that end in `.png` are embedded, with the caption in their metadata.
+        path: file to write.
+        others: runs of other tasks, such as traces; they are shown with the figures in their folders.
+        problems: one line for each run that could not be used.
+        most_cases: most cases of one study that the page holds; it also shows their number.
 
     Returns:
         `path`.
@@ -68,12 +68,12 @@ def write_page(
         "runs": [describe_run(run, identifier=ids[str(run.path)], label=name, group=of) for run, name, of in origins],
     }
     about = _about([run for run, _, _ in origins]) | {"problems": problems}
-    write_text(path, render(TEMPLATE, SCRIPTS, data=content["cases"], **_fixed(content), **about, **content))
+    write_text(path, render(TEMPLATE, SCRIPTS, data=content["cases"], **_template_values(content), **about, **content))
     return path
 
 
 def _about(runs: Sequence[FoundRun]) -> dict[str, Any]:
-    """What the filters offer, and when the last run was worked on."""
+    """The choices of the filters, and the time at which the last run ended."""
     return {
         "models": distinct([str(run.names.get("model", "")) for run in runs]),
         "datasets": distinct([str(run.names.get("dataset", "")) for run in runs]),
@@ -82,8 +82,8 @@ def _about(runs: Sequence[FoundRun]) -> dict[str, Any]:
     }
 
 
-def _fixed(content: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Names and sizes, and the headings of the parts that there are."""
+def _template_values(content: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Constants of the template, and the sections that have content."""
     names = {"results": "Results", "tables": "Tables", "figures": "Figures", "cases": "Cases", "runs": "Runs"}
     return {
         "title": "romexp results",
@@ -95,23 +95,28 @@ def _fixed(content: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
 
 
 def _figure(path: Path, *, of: FoundRun | None = None) -> dict[str, Any]:
-    """A PNG as a data address, with at most 256 colours: a third of the size, and no difference to see."""
+    """A PNG as a data URL. It is reduced to 256 colours: a third of the size, without a visible difference.
+
+    Args:
+        of: the run that the figure shows, for its caption.
+    """
     with Image.open(path) as image:
-        said = image.info.get("Description")
-        caption = str(said or path.stem.replace("_", " "))
+        description = image.info.get("Description")
+        caption = str(description or path.stem.replace("_", " "))
         width, height = (round(pixels * 96 / DPI) for pixels in image.size)
         colours = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     packed = BytesIO()
     colours.save(packed, "PNG", optimize=True)
     if of is not None:
-        model = "" if said else f"{of.names.get('model', '')}, "  # a caption of its own names it
+        # A caption in the metadata names the model itself.
+        model = "" if description else f"{of.names.get('model', '')}, "
         caption = f"{of.names.get('task', '')} of {model}{of.names.get('dataset', '')}: {caption}"
     data = base64.b64encode(packed.getvalue()).decode("ascii")
     return {"caption": caption, "data": f"data:image/png;base64,{data}", "width": width, "height": height}
 
 
 def _origins(studies: Sequence[Study], others: Sequence[FoundRun]) -> list[tuple[FoundRun, str, str]]:
-    """Every run once, with the row and the study it belongs to."""
+    """Every run once, with the labels of its row and its study."""
     origins = [(run, entry.label, study.label) for study in studies for entry in study.entries for run in entry.runs]
     for run in others:
         names = ", ".join(str(run.names[key]) for key in ("model", "dataset") if run.names.get(key))
@@ -120,6 +125,6 @@ def _origins(studies: Sequence[Study], others: Sequence[FoundRun]) -> list[tuple
 
 
 def _digest(study: Study) -> str:
-    """A short name that stays when other studies come: addresses of views hold it."""
+    """A short id for addresses of views; it does not depend on the other studies of the page."""
     what = json.dumps([study.model, study.dataset, study.identity], sort_keys=True, default=str)
     return hashlib.sha256(what.encode()).hexdigest()[:8]

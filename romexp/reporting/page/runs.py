@@ -1,4 +1,4 @@
-"""Where the page's numbers come from: each run's manifest in words (docs/method.md §11)."""
+"""Describes the runs behind the page's numbers, from their manifests (docs/method.md §11)."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from romexp.results.find import FoundRun
 from romexp.results.settings import free_name
 
 MOST_ASIDE = 50
-"""Records set aside that are named one by one."""
+"""Most records set aside that the page lists for one run."""
 
 
 def run_ids(runs: Sequence[FoundRun]) -> dict[str, str]:
-    """An element's id for each run, by its folder: made of its hash, so that links outlive a new page."""
+    """The id of each run's HTML element, by the run's folder. It is made of the hash, so that links stay valid."""
     taken: set[str] = set()
     return {str(run.path): free_name(f"run-{run.manifest.get('hash') or run.path.name}", taken, "-") for run in runs}
 
 
 def describe_run(run: FoundRun, *, identifier: str, label: str, group: str) -> dict[str, Any]:
-    """A run for the template: a line that sums it up, facts by name, and what was set aside with the reason.
+    """Values of one run for the template: its labels, facts by name, and the records set aside with their reasons.
 
     Args:
-        identifier: of its element.
-        label: the row it belongs to.
-        group: the study of that row.
+        identifier: id of the run's HTML element.
+        label: label of the row that the run belongs to.
+        group: label of that row's study.
     """
-    aside = [*_aside(run.set_aside, "set aside by the editor"), *_aside(run.rejected, "not loaded")]
-    expected = f"{run.expected} cases" if run.expected is not None else "cases not counted"
+    why, what = ("not traced", "facts") if run.task == "trace" else ("set aside by the editor", "cases")
+    aside = [*_aside(run.set_aside, why), *_aside(run.rejected, "not loaded")]
+    expected = f"{run.expected} {what}" if run.expected is not None else f"{what} not counted"
     return {
         "id": identifier,
         "label": label,

@@ -1,4 +1,4 @@
-"""Tables of the page: what was measured, with links to the runs behind each row; and the report's own tables."""
+"""Tables of the page: measured values with links to the runs of each row, and the tables of the report."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from romexp.analysis.summary import UNEDITED, Statistics
 from romexp.reporting.tables.model import Cell, ReportTable, statistic_cell, with_failures
 
 MARKS = {"failure": "clear failure", "best": "highest", "strong": "interval excludes 0"}
-"""What the colours and weights of cells mean, for those who hear the page."""
+"""The meaning of a cell's colour or bold type, as text for screen readers."""
 
 
 def study_table(study: Study, *, identifier: str, run_ids: Mapping[str, str]) -> dict[str, Any]:
-    """A study for the template: a row for the unedited model, then one an entry.
+    """Values of a study for the template: a row for the unedited model, then one for each entry.
 
     Args:
-        run_ids: the element that shows a run, by its folder.
+        identifier: id of the table's HTML element.
+        run_ids: id of each run's HTML element, by the run's folder.
     """
     n_cases = len(study.unedited_results)
     return {
@@ -33,10 +34,11 @@ def study_table(study: Study, *, identifier: str, run_ids: Mapping[str, str]) ->
 
 
 def paper_table(table: ReportTable, *, identifier: str, unfolded: bool) -> dict[str, Any]:
-    """A table of the report for the template, neighbouring columns of one heading joined.
+    """Values of a report's table for the template. Neighbouring columns with an equal heading share one cell for it.
 
     Args:
-        unfolded: show it at once; one with published values beside measured ones always is.
+        identifier: id of the table's HTML element.
+        unfolded: show the table unfolded; a table with published values always is.
     """
     headings = [(heading, len(list(same))) for heading, same in groupby(column.heading for column in table.columns)]
     published = any(line.role == "published" for block in table.blocks for line in block.lines)
@@ -83,5 +85,5 @@ def _cells(study: Study, side: Mapping[str, Statistics], *, edited: bool) -> lis
 
 
 def distinct(values: Sequence[str]) -> list[str]:
-    """Without repetition and empty ones, in order of first appearance."""
+    """The values without repetitions and without empty ones, in order of first appearance."""
     return [value for value in dict.fromkeys(values) if value]

@@ -1,1 +1,1 @@
-"""Tables of a report, and how they are written: Markdown, CSV, LaTeX, terminal."""
+"""Tables of a report, and their output as Markdown, CSV and LaTeX and to the terminal."""

@@ -1,4 +1,4 @@
-"""Tables in LaTeX, with booktabs."""
+"""Writes tables in LaTeX with booktabs."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from pylatexenc.latexencode import (
 from romexp.reporting.tables.model import Column, Line, ReportTable
 
 LATEX_PACKAGES = ("booktabs", "xcolor", "graphicx", "longtable")
-"""What a document needs that takes in a table."""
+"""Packages that a document with such a table needs."""
 
 MOST_LINES = 24
-"""Lines of a table that fit on a landscape page at the width of the text."""
+"""Most lines of a `table`; more do not fit on a landscape page."""
 
-_OURS = {
+_OWN_CODES = {
     "[": "{[}", "|": r"\textbar{}", "\x7f": "?", "–": "--", "−": "$-$", "“": "``", "”": "''", "→": r"$\to$",
     "ε": r"$\varepsilon$",
 }  # fmt: skip
-"""What pylatexenc would leave as it is or write at more length. A bare `[` after a line's end begins an argument."""
+"""Characters that pylatexenc would not convert, or would convert to longer code. A bare `[` after the end of a line
+would begin an optional argument."""
 
-_PLAIN = (range(0x180), range(0x391, 0x3CA), range(0x2010, 0x2027))
-"""European and Greek letters and punctuation. Most of what pylatexenc knows beyond them needs more packages."""
+_ENCODED = (range(0x180), range(0x391, 0x3CA), range(0x2010, 0x2027))
+"""Codes of European and Greek letters and punctuation. Most other conversions of pylatexenc need more packages."""
 
-_NOT_PLAIN = re.compile(r"\\(k\{|DH|TH|dh|th|DJ|dj|NG|ng|guil|quote|nument|nobreak)")
-"""Commands for characters among these that the standard fonts of LaTeX do not have."""
+_NOT_IN_FONTS = re.compile(r"\\(k\{|DH|TH|dh|th|DJ|dj|NG|ng|guil|quote|nument|nobreak)")
+"""Commands in these conversions for characters that the standard fonts of LaTeX lack."""
 
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 
 
 def to_latex(table: ReportTable) -> str:
-    """A `table`, or a `longtable` where it would run off the page, for a document with `LATEX_PACKAGES`."""
+    """A `table`, or a `longtable` if it would not fit on a page, for a document with `LATEX_PACKAGES`."""
     spec = "".join("r" if column.numeric else "l" for column in table.columns)
     head = [*_latex_headings(table.columns), " & ".join(latex(column.name) for column in table.columns) + r" \\"]
     grouped = any(line.below for block in table.blocks for line in block.lines)
@@ -48,16 +49,16 @@ def to_latex(table: ReportTable) -> str:
         if block.title:
             body.append(rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\textbf{{{latex(block.title)}}}}} \\*")
         for line, after in itertools.zip_longest(block.lines, block.lines[1:]):
-            stays = after is not None and after.below  # on the page of the line that it belongs to
+            joined = after is not None and after.below  # then there is no page break between the two lines
             body += [r"\addlinespace"] if grouped and not line.below else []
-            body.append(" & ".join(_latex_cells(line)) + (r" \\*" if stays else r" \\"))
+            body.append(" & ".join(_latex_cells(line)) + (r" \\*" if joined else r" \\"))
     caption = f"\\caption{{{latex(table.title)}. {latex(table.caption)}}}\n\\label{{tab:{table.name}}}"
     make = _long if sum(len(block.lines) for block in table.blocks) > MOST_LINES else _float
     return f"% needs {', '.join(LATEX_PACKAGES)}\n" + make(caption, spec, "\n".join(head), "\n".join(body))
 
 
 def _float(caption: str, spec: str, head: str, body: str) -> str:
-    """No wider than the text, on one page."""
+    """A `table`, which is scaled down if it is wider than the text."""
     return (
         f"\\begin{{table}}\n\\centering\n{caption}\n\\smallskip\n"
         "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
@@ -66,7 +67,7 @@ def _float(caption: str, spec: str, head: str, body: str) -> str:
 
 
 def _long(caption: str, spec: str, head: str, body: str) -> str:
-    """In small letters, over as many pages as it needs, the headings on each."""
+    """A `longtable` in small type, over several pages with the headings on each."""
     return (
         "\\begingroup\n\\scriptsize\\setlength{\\tabcolsep}{3pt}\\setlength{\\LTcapwidth}{\\linewidth}\n"
         f"\\begin{{longtable}}{{{spec}}}\n{caption} \\\\\n"
@@ -76,7 +77,7 @@ def _long(caption: str, spec: str, head: str, body: str) -> str:
 
 
 def latex_document(names: Sequence[str]) -> str:
-    """A document that takes in the tables of these names, to look at them."""
+    """A document that shows the tables of these names."""
     packages = "\n".join(f"\\usepackage{{{name}}}" for name in LATEX_PACKAGES)
     tables = "\n".join(f"\\input{{{name}.tex}}\n\\clearpage" for name in names)
     return (
@@ -86,7 +87,7 @@ def latex_document(names: Sequence[str]) -> str:
 
 
 def latex(text: str) -> str:
-    """The text as LaTeX sets it. A character that its standard fonts lack loses its accents or becomes a question mark.
+    """The text in LaTeX. A character that the standard fonts lack loses its accents or becomes a question mark.
 
     >>> latex("a_b & 5 %")
     'a\\\\_b \\\\& 5 \\\\%'
@@ -100,10 +101,12 @@ def _nearest(character: str) -> str:
 
 
 def _rules() -> Iterator[UnicodeToLatexConversionRule]:
-    """The first rule that knows a character is the one that is used."""
-    yield UnicodeToLatexConversionRule(RULE_DICT, {ord(character): written for character, written in _OURS.items()})
+    """Rules of the encoder. For each character, the first rule that knows it is used."""
+    yield UnicodeToLatexConversionRule(
+        RULE_DICT, {ord(character): written for character, written in _OWN_CODES.items()}
+    )
     known = get_builtin_uni2latex_dict()
-    plain = [code for code in itertools.chain(*_PLAIN) if code in known and not _NOT_PLAIN.search(known[code])]
+    plain = [code for code in itertools.chain(*_ENCODED) if code in known and not _NOT_IN_FONTS.search(known[code])]
     yield UnicodeToLatexConversionRule(RULE_DICT, {code: known[code] for code in plain})
 
 

@@ -1,4 +1,4 @@
-"""A table of a report, before it is written as Markdown, CSV, LaTeX, to a terminal or into a page."""
+"""Tables of a report as data, before they are written as Markdown, CSV, LaTeX, terminal text or HTML."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEADINGS: Mapping[str, str] = {
     "S": "Score", "ES": "Efficacy", "EM": "Efficacy", "PS": "Generalization", "PM": "Generalization",
     "NS": "Specificity", "NM": "Specificity", "GE": "Fluency", "RS": "Consistency",
 }  # fmt: skip
-"""What stands above the columns of the paper's Table 4."""
+"""Headings above the columns of the paper's Table 4."""
 
 CLEAR_FAILURE: Mapping[str, float] = {
     "S": 50, "ES": 75, "EM": 20, "PS": 60, "PM": 10, "NS": 45, "NM": -5, "GE": 600, "RS": 31,
@@ -23,13 +23,13 @@ CLEAR_FAILURE: Mapping[str, float] = {
 """CounterFact values below these are printed in red, as in the paper (docs/method.md §5.7)."""
 
 CLEAR_FAILURE_ZSRE: Mapping[str, float] = {"S": 20, "Efficacy": 50, "Paraphrase": 50, "Specificity": 20}
-"""The same for zsRE."""
+"""Likewise for zsRE."""
 
 MARKS_EXPLAINED = (
     "In parentheses: half-width of the 95 % interval; S is given with its bootstrap interval. Green, bold: a model's "
     "highest value of a column, of two editors or more. Red: a clear failure, by the paper's thresholds."
 )
-"""The paper marks highest values green and clear failures red."""
+"""Explains the marks of cells; the paper uses the same colours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +43,12 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What is shown, and whether it is among the best, a clear failure, or stands out otherwise (`strong`).
+    """One cell.
 
     Attributes:
-        value: the number behind the text, where there is one; for sorting.
+        text: what is shown.
+        value: the number behind the text, for sorting; None if there is none.
+        mark: `best` for the highest value of its column, `failure` for a clear failure, `strong` for bold type.
     """
 
     text: str
@@ -56,13 +58,14 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line: measured here, published, or the difference of these.
+    """One line of a table.
 
     Attributes:
-        model: what it is about, by which readers filter; empty where it is about no one model.
-        dataset: likewise.
-        editors: their own labels, as `FT+L`; none for the unedited model.
-        below: it belongs to the line above: to ours the published one and the difference.
+        role: whether the values are measured, published, or the difference of these two.
+        below: whether it belongs to the line above, as a published line or a difference does to a measured line.
+        model: the model that it is about, for filters; empty if it is about no single model.
+        dataset: likewise the data set.
+        editors: labels of the editors that it is about, such as `FT+L`; empty for the unedited model.
     """
 
     cells: tuple[Cell, ...]
@@ -75,11 +78,11 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Lines that belong together, as those of one model.
+    """Lines that belong together, such as those of one model.
 
     Attributes:
-        notes: what the reader must know of them: cases that are missing, other settings than the paper's.
-        commands: what would fill in what is missing.
+        notes: what the reader must know about them: missing cases, settings that differ from the paper's.
+        commands: commands that compute what is missing.
     """
 
     title: str
@@ -90,12 +93,12 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportTable:
-    """A table.
+    """A table of a report.
 
     Attributes:
-        name: stem of its files, as `table4`.
-        records: the same numbers unrounded, one flat record a line: what the CSV holds.
-        caption: what holds for the whole table.
+        name: stem of its files, such as `table4`.
+        records: the unrounded numbers, one flat record for each line; they are written to the CSV file.
+        caption: explanations that hold for the whole table.
     """
 
     name: str
@@ -112,10 +115,12 @@ def metric_columns(names: Sequence[str]) -> tuple[Column, ...]:
 
 
 def statistic_cell(entry: Statistics | None, *, sign: bool = False) -> Cell:
-    """`99.0 (0.3)`, `89.2 [88.9, 89.5]` for S, a dash where there is no value.
+    """A mean with its half-width, as in `99.0 (0.3)`, or for S with its interval, as in `89.2 [88.9, 89.5]`.
+
+    If there is no value, the cell shows a dash.
 
     Args:
-        sign: give positive means their sign too.
+        sign: write a plus sign before positive means.
     """
     if entry is None or entry["mean"] is None:
         return Cell(text="–")
@@ -143,11 +148,11 @@ def with_failures(cells: Sequence[Cell], metrics: Sequence[str], *, zsre: bool) 
 
 
 def with_best(lines: Sequence[Line], columns: Sequence[int], among: Sequence[int]) -> list[Line]:
-    """Mark the highest value of each column, as printed, unless it is a failure; ties are all marked.
+    """Mark the highest printed value of each column, unless it is a failure. Equal values are all marked.
 
     Args:
         columns: positions of the cells.
-        among: positions of the lines that compete; fewer than two compete for nothing.
+        among: positions of the lines that are compared; if fewer than two have a value, none is marked.
     """
     out = [list(line.cells) for line in lines]
     for column in columns:
@@ -162,6 +167,6 @@ def with_best(lines: Sequence[Line], columns: Sequence[int], among: Sequence[int
 
 
 def fixed(value: float, *, sign: bool = False) -> str:
-    """One decimal, and never `-0.0`."""
+    """The number with one decimal; `-0.0` becomes `0.0`."""
     text = f"{value:+.1f}" if sign else f"{value:.1f}"
     return {"-0.0": "+0.0" if sign else "0.0"}.get(text, text)

@@ -1,4 +1,4 @@
-"""Differences between two editors on the same cases: smaller intervals than those of two means side by side."""
+"""Differences between two editors on the same cases, whose intervals are smaller than those of two separate means."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from romexp.analysis.summary import Statistics, bootstrap, interval_of, metric_s
 from romexp.reporting.tables.model import Block, Cell, Column, Line, ReportTable, metric_columns, statistic_cell
 
 MOST_PAIRS = 45
-"""With more pairs than this (ten entries) each entry is compared with the one of the highest S alone."""
+"""With more pairs than this (ten entries have 45), each entry is compared only with the entry of the highest S."""
 
 CAPTION = (
     "First minus second editor, on the cases that both have, with the half-width of the 95 % interval of the mean "
@@ -28,8 +28,8 @@ class Paired:
     """One pair of entries.
 
     Attributes:
-        n: cases that both have.
-        differences: statistics of first minus second, by metric, as of `summary.summarize`; S has an `interval`.
+        n: number of cases that both have.
+        differences: statistics of first minus second by metric; those of S have an `interval`.
     """
 
     first: Entry
@@ -44,7 +44,7 @@ def paired(first: Entry, second: Entry, *, seed: int = 0) -> Paired:
     The interval of a mean is 1.96·std/√n of the differences by case; that of S resamples cases, both editors' together.
 
     Args:
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
     """
     one, two = _after(first), _after(second)
     common = one.index.intersection(two.index)
@@ -62,7 +62,7 @@ def paired(first: Entry, second: Entry, *, seed: int = 0) -> Paired:
 
 
 def pairs(study: Study, *, seed: int = 0) -> list[Paired]:
-    """Every pair of a study's entries, or all against the best of them where that would be too many."""
+    """Compare every two entries of a study, or all with the best one if there are more than `MOST_PAIRS` pairs."""
     return [paired(first, second, seed=seed) for first, second in _chosen(study.entries)]
 
 
@@ -89,7 +89,7 @@ def paired_table(studies: Sequence[Study]) -> ReportTable:
 
 
 def _chosen(entries: Sequence[Entry]) -> Iterator[tuple[Entry, Entry]]:
-    """Later rows of a table against earlier ones, so that ROME is the first of its pairs."""
+    """Pairs of entries. The first one is later in the paper's table, so that ROME comes first in its pairs."""
     if not _too_many(entries):
         yield from ((second, first) for first, second in itertools.combinations(entries, 2))
         return
@@ -102,17 +102,18 @@ def _too_many(entries: Sequence[Entry]) -> bool:
 
 
 def _after(entry: Entry) -> pd.DataFrame:
-    """Metrics after the edit, by case id; complete cases only."""
+    """Metrics after the edit (cases × metrics) by case id, for complete cases only."""
     frame = entry.frame[entry.frame["complete"].astype(bool)].set_index("case_id")
     after = [name for name in frame.columns if name.startswith("post/")]
     return frame[after].rename(columns=lambda name: name.removeprefix("post/"))
 
 
 def _score_difference(one: np.ndarray, two: np.ndarray, *, seed: int) -> Statistics:
-    """Difference of S with the percentile interval of a paired bootstrap.
+    """The difference of S with the percentile interval of a paired bootstrap.
 
     Args:
-        one: (cases × 3), of the first editor; `two` of the second, the same cases.
+        one: the three parts of S (cases × 3) of the first editor.
+        two: likewise of the second editor, on the same cases.
     """
     both = np.concatenate([one, two], axis=1)
     return {
@@ -124,7 +125,7 @@ def _score_difference(one: np.ndarray, two: np.ndarray, *, seed: int) -> Statist
 
 
 def _difference(means: np.ndarray) -> np.ndarray:
-    """Difference of S from the six means of two editors (6 × …)."""
+    """The difference of S, from the three means of each of two editors (6 × …)."""
     return scores_of(means[:3]) - scores_of(means[3:])
 
 

@@ -1,6 +1,6 @@
-"""The paper's Tables 1, 4, 5 and 6 with our figures, the published ones and the difference (docs/method.md §5.7, §8).
+"""The paper's Tables 1, 4, 5 and 6 with measured values, published ones and differences (docs/method.md §5.7, §8).
 
-Models that the paper does not have come in the same columns, without published lines: in Table 4 or, for zsRE, Table 1.
+Models that are not in the paper get the same columns without published lines, in Table 4 or, for zsRE, in Table 1.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from romexp.reporting.tables.model import MARKS_EXPLAINED, Block, Column, Report
 from romexp.reporting.tables.paper_rows import PaperRow, lines_of, measured_row, record_of, unedited_row
 
 Difference = Callable[[Study, Entry], str]
-"""In what a run departs from the paper's settings; empty where it does not."""
+"""Describes how an entry's settings differ from the paper's; empty if they do not differ."""
 
 HOME = {"counterfact": 4, "zsre": 1}
-"""The table for models that the paper does not have."""
+"""Number of the table for models that are not in the paper, by kind of data set."""
 
 CAPTION = (
-    "Where model, data and settings are the paper's, its figures and the difference stand below; with * where that is "
-    "larger than both half-widths together, as the root of the sum of their squares."
+    "Where model, data and settings are the paper's, its values and the difference are shown below. * marks a "
+    "difference that is larger than both half-widths together (the root of the sum of their squares)."
 )
 S_ADDED = " The paper's zsRE tables have no S; the published one is made from its three means."
 
@@ -38,12 +38,13 @@ def paper_table(
     suffix: Sequence[str] = (),
     only_begun: bool = False,
 ) -> ReportTable:
-    """One of the paper's tables, as far as there are results; blocks say what is missing and how to fill it in.
+    """One of the paper's tables, with the results that there are, and commands to compute what is missing.
 
     Args:
-        difference: whether an entry may be compared with the paper's.
-        suffix: arguments that every command needs, as `outputs=…`.
-        only_begun: leave out models of the paper without any run.
+        number: number of the table in the paper.
+        difference: describes how an entry differs from the paper's; only entries that do not differ are compared.
+        suffix: arguments that every command needs, such as `outputs=…`.
+        only_begun: leave out the paper's models for which there is no run.
     """
     table = published_table(number)
     mine = [study for study in studies if belongs(study, table)]
@@ -66,7 +67,7 @@ def paper_table(
 
 
 def belongs(study: Study, table: PublishedTable) -> bool:
-    """Whether a study has its place in this table: its model stands there, or in none of the paper's of this kind."""
+    """Whether a study is shown in this table: its model is there, or it is in no table and this one is in `HOME`."""
     if study.kind != table.kind:
         return False
     homes = [n for n in TABLES if (t := published_table(n)).kind == study.kind and t.model(study.model) is not None]
@@ -98,7 +99,7 @@ class _ModelPart:
         self.name = MODEL_NAMES[published.model]
 
     def blocks(self, studies: Sequence[Study]) -> Iterator[Part]:
-        """The study with most runs to compare comes first and names all of the paper's editors, run or not."""
+        """The study with the most comparable entries comes first, and has a row for each of the paper's editors."""
         ordered = sorted(studies, key=lambda study: (-len(self._comparable(study)), -len(study.columns)))
         done = {entry.editor for study in studies for entry in self._comparable(study)}
         lacking = [row.editor for row in self.published.rows if row.editor and row.editor not in done]
@@ -164,7 +165,7 @@ class _ModelPart:
 
 
 def first_records(study: Study, records: int) -> Study:
-    """The study without cases beyond the first `records`; the very same where there are none."""
+    """The study without cases beyond the first `records`; the same object if it has no such cases."""
     if all(result.case_id < records for entry in study.entries for result in entry.results):
         return study
     kept = [

@@ -1,4 +1,4 @@
-"""Rows of a paper table: what was measured, what was published, the difference; as lines and as flat records."""
+"""Rows of one of the paper's tables: measured values, published values and differences, as lines and flat records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from romexp.analysis.summary import UNEDITED, Statistics, interval_of
 from romexp.reporting.tables.model import Cell, Line, fixed, statistic_cell, with_best, with_failures
 
 N_LABEL_COLUMNS = 2
-"""Columns before the metrics: the editor, the number of cases."""
+"""Number of columns before the metrics: the editor, the number of cases."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +23,14 @@ class PaperRow:
 
     Attributes:
         model: the model's name.
-        study: the study's label; empty without a run.
-        label: the row's.
-        editor: option name; empty for the unedited model.
-        dataset: option name.
-        name: the editor's own label, as `FT+L`; empty for the unedited model.
-        cases: how many were measured; None without a run.
-        metrics: what was measured; None without a run.
-        published: the paper's row, where the two may be compared or nothing was measured.
+        study: the study's label; empty if there is no run.
+        label: the row's label.
+        editor: the editor's option name; empty for the unedited model.
+        dataset: the data set's option name.
+        name: the editor's own label, such as `FT+L`; empty for the unedited model.
+        cases: number of measured cases; None if there is no run.
+        metrics: measured statistics; None if there is no run.
+        published: the paper's row, if it may be compared with the measured one or there is no run.
         records: the paper's number of cases.
     """
 
@@ -47,7 +47,7 @@ class PaperRow:
 
 
 def measured_row(study: Study, entry: Entry, *, published: PublishedRow | None, records: int | None) -> PaperRow:
-    """An editor's row."""
+    """The row of an editor."""
     return PaperRow(
         model=study.model,
         study=study.label,
@@ -63,7 +63,7 @@ def measured_row(study: Study, entry: Entry, *, published: PublishedRow | None, 
 
 
 def unedited_row(study: Study, *, published: PublishedRow | None, records: int | None) -> PaperRow:
-    """The model before any edit."""
+    """The row of the unedited model."""
     return PaperRow(
         model=study.model,
         study=study.label,
@@ -78,7 +78,7 @@ def unedited_row(study: Study, *, published: PublishedRow | None, records: int |
 
 
 def lines_of(rows: Sequence[PaperRow], kind: Kind) -> tuple[Line, ...]:
-    """Up to three lines a row; the best of the measured and of the published values are marked, each among its like."""
+    """Up to three lines for each row. The best measured and the best published value of each column are marked."""
     lines: list[Line] = []
     competing: dict[str, list[int]] = {"measured": [], "published": []}
     for row in rows:
@@ -111,7 +111,7 @@ def _lines(row: PaperRow, kind: Kind) -> Iterator[Line]:
 
 
 def _marked(cells: Sequence[Cell], names: Sequence[str], row: PaperRow, *, zsre: bool) -> Sequence[Cell]:
-    """Clear failures of editors; the unedited model has nothing to succeed at."""
+    """Mark clear failures of editors. The unedited model has none, since it is not meant to know the new facts."""
     return with_failures(cells, names, zsre=zsre) if edits(row.editor) else cells
 
 
@@ -131,14 +131,14 @@ def _difference_cell(ours: Statistics | None, theirs: PublishedValue | None) -> 
 
 
 def exceeds(ours: Statistics, theirs: PublishedValue) -> bool:
-    """Whether means are further apart than √(a² + b²) of their half-widths a, b and the paper's rounding allow."""
+    """Whether the means differ by more than √(a² + b²) + 0.05, with half-widths a, b and the paper's rounding 0.05."""
     if ours["half_width"] is None or theirs.half_width is None:
         return False
     return bool(abs(ours["mean"] - theirs.mean) > math.hypot(ours["half_width"], theirs.half_width) + 0.05)
 
 
 def record_of(row: PaperRow, kind: Kind) -> dict[str, Any]:
-    """The row's numbers unrounded. Empty where there are none."""
+    """The row's unrounded numbers; None where there is no number."""
     record: dict[str, Any] = {
         "model": row.model,
         "study": row.study,

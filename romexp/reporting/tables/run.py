@@ -1,4 +1,4 @@
-"""Summaries as the paper's tables: Table 4 for CounterFact, Table 1 for zsRE (docs/method.md §5.7, §8)."""
+"""Shows summaries like the paper's tables: Table 4 for CounterFact, Table 1 for zsRE (docs/method.md §5.7, §8)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class TableRow:
     """One line of a table.
 
     Attributes:
-        label: the editor.
-        metrics: one side of a summary.
-        edited: false for the unedited model, whose cells are never red: it has nothing to succeed at.
+        label: label of the editor.
+        metrics: the part `pre` or `post` of a summary.
+        edited: false for the unedited model, whose cells are never red.
     """
 
     label: str
@@ -31,7 +31,7 @@ class TableRow:
 
 
 def table_rows(summary: Summary, *, editor: str) -> list[TableRow]:
-    """The two lines of a run, `unedited` and the editor's; those that the summary has."""
+    """The rows of a run: the unedited model's and, if the summary has it, the editor's."""
     rows = [TableRow(label=UNEDITED, metrics=summary.get("pre", {}), edited=False)]
     if "post" in summary:
         rows.append(TableRow(label=editor, metrics=summary["post"]))
@@ -39,12 +39,12 @@ def table_rows(summary: Summary, *, editor: str) -> list[TableRow]:
 
 
 def columns_of(rows: Sequence[TableRow]) -> list[str]:
-    """The paper's columns, in its order, that at least one row has."""
+    """Those of the paper's columns that at least one row has, in the paper's order."""
     return [name for name in COLUMNS if any(name in row.metrics for row in rows)]
 
 
 def cell(entry: Statistics | None) -> str:
-    """`99.0 (0.3)`: mean and 95 % half-width; the mean alone for S, a dash where there is none."""
+    """Mean and 95 % half-width, as in `99.0 (0.3)`; for S the mean alone; a dash if there is no mean."""
     if entry is None or entry["mean"] is None:
         return "–"
     width = entry["half_width"]
@@ -52,16 +52,16 @@ def cell(entry: Statistics | None) -> str:
 
 
 def is_clear_failure(row: TableRow, name: str) -> bool:
-    """Whether a cell is red: an edited model's mean below the paper's threshold for the row's kind of data set."""
+    """Whether a cell is red: an edited model's mean is below the paper's threshold for this kind of data set."""
     value = row.metrics[name]["mean"] if name in row.metrics else None
     return row.edited and failing(name, value, zsre="Efficacy" in row.metrics)
 
 
 def rich_table(rows: Sequence[TableRow], *, title: str, heading: str = "Editor") -> Table:
-    """The table for a terminal, clear failures in red.
+    """The table for a terminal; clear failures are red.
 
     Args:
-        heading: what the labels name.
+        heading: heading of the column of labels.
     """
     table = Table(title=title)
     table.add_column(heading, no_wrap=True)

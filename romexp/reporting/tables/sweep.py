@@ -1,4 +1,4 @@
-"""A sweep as a table: metrics by the value of one setting, a series for each combination of the others."""
+"""A sweep as a table: metrics by the value of one setting, in one series for each combination of the others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CAPTION = (
     "highest value of a column. Red: a clear failure, by the paper's thresholds."
 )
 N_LABEL_COLUMNS = 3
-"""Columns before the metrics: series, value, cases."""
+"""Number of columns before the metrics: series, value, cases."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,8 @@ class _Row:
 
     Attributes:
         series: label of its line (`SweepLine.label`), or the editor's name if there is only one line.
-        shown: its value of the swept field, as it stands at the figure's axis.
-        value: the same as it stands in the configuration.
+        shown: its value of the swept setting, as the figure's axis shows it.
+        value: the same value as in the configuration.
     """
 
     entry: Entry
@@ -54,7 +54,7 @@ def sweep_table(studies: Sequence[Study], *, x: str | None = None) -> ReportTabl
     Setting, order and series are those of the figure (`romexp.analysis.sweeps.sweep_axis`).
 
     Args:
-        x: dotted name of the setting, as `editor.norm_constraint`; None leaves the choice to `sweep_axis`.
+        x: dotted name of the setting, such as `editor.norm_constraint`; None lets `sweep_axis` choose it.
     """
     blocks, records = [], []
     sweeps = [

@@ -1,6 +1,4 @@
-"""Causal traces by model as one table: total effect, and where the indirect effects peak (paper §2.2,
-docs/method.md §2.4).
-"""
+"""Causal traces as one table: total effects, and where the indirect effects are highest (docs/method.md §2.4)."""
 
 from __future__ import annotations
 
@@ -30,11 +28,11 @@ CAPTION = (
 
 @dataclass(frozen=True, kw_only=True)
 class TraceStudy:
-    """Traces of one model and data set under one configuration, shards together.
+    """Traces of one model and data set with one configuration. Shards are joined.
 
     Attributes:
-        label: model, data set, and what tells it from another study of these.
-        summary: as of `trace_averages.trace_summary`.
+        label: model, data set, and the settings in which it differs from other studies of these.
+        summary: see `romexp.analysis.traces.trace_summary`.
     """
 
     label: str
@@ -45,9 +43,9 @@ class TraceStudy:
 
 
 def trace_studies(runs: Iterable[FoundRun]) -> tuple[list[TraceStudy], list[str]]:
-    """Studies of `task=trace` by model and data set, and a line for each run that cannot be used.
+    """Studies of `task=trace`, and one line for each run that cannot be used.
 
-    Traces of single sentences are left alone.
+    Traces of single sentences are left out.
     """
     groups: dict[str, list[FoundRun]] = {}
     for run in runs:
@@ -67,7 +65,7 @@ def trace_studies(runs: Iterable[FoundRun]) -> tuple[list[TraceStudy], list[str]
         try:
             summary = trace_summary(ordered)
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            problems.append(f"{group[0].path}: rows that are no traces ({type(error).__name__}: {error})")
+            problems.append(f"{group[0].path}: its rows are no traces ({type(error).__name__}: {error})")
             continue
         if summary["n"]:
             studies.append(_study(group, summary))
@@ -77,7 +75,7 @@ def trace_studies(runs: Iterable[FoundRun]) -> tuple[list[TraceStudy], list[str]
 
 
 def trace_report(studies: Sequence[TraceStudy]) -> ReportTable:
-    """One line a study; below it the paper's, for GPT-2 XL on known facts with the paper's noise."""
+    """One line for each study, and below it the paper's values if model, data set and settings are the paper's."""
     lines: list[Line] = []
     for study in studies:
         lines.append(_line(study))
@@ -118,7 +116,7 @@ def _study(group: Sequence[FoundRun], summary: Mapping[str, Any]) -> TraceStudy:
 
 
 def _labelled(studies: Sequence[TraceStudy]) -> list[TraceStudy]:
-    """By model and data set, and in the order of the settings that tell two of these apart and are in their labels."""
+    """The studies, sorted by model, data set and the settings in which they differ, which are added to their labels."""
     out: list[tuple[list[Any], TraceStudy]] = []
     for study in studies:
         same = [other for other in studies if other.label == study.label]
@@ -142,7 +140,7 @@ def _line(study: TraceStudy) -> Line:
 
 
 def _effect(summary: Mapping[str, Any], kind: str) -> list[Cell]:
-    """At the last subject token: effect and layer; then the highest anywhere, in words."""
+    """Three cells: highest effect at the last subject token, its layer, and the highest effect at any token."""
     cell, peak = summary["groups"].get(LAST_SUBJECT, {}).get(kind), summary["peaks"].get(kind)
     if cell is None or peak is None:
         return [Cell(text="–")] * 3
@@ -191,7 +189,7 @@ def _record(study: TraceStudy) -> Mapping[str, Any]:
 
 
 def trace_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
-    """Averages over facts; for a single fact what was predicted and where restoring helps most."""
+    """Averages over facts; for a single fact, its prediction and the layers where restoring a state helps most."""
     if len(rows) == 1 and traced(rows):
         return _single(rows[0], title)
     caption = (

@@ -1,4 +1,4 @@
-"""Tables as Markdown and CSV, and on the terminal; for LaTeX see `reporting.tables.latex`."""
+"""Writes tables as Markdown, as CSV and for the terminal; for LaTeX see `reporting.tables.latex`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STYLES: Mapping[Mark, str] = {"": "", "best": "bold green", "failure": "red", "
 
 
 def to_markdown(table: ReportTable) -> str:
-    """GitHub's pipe table, a block after the other; then notes and commands. Best values bold, failures with ▼."""
+    """One pipe table (GitHub) for each block, with its notes and commands. Best values are bold, failures have a ▼."""
     out = [f"## {table.title}", ""]
     for block in table.blocks:
         out += [f"### {_plain(block.title)}", ""] if block.title else []
@@ -31,7 +31,7 @@ def to_markdown(table: ReportTable) -> str:
 
 
 def to_csv(table: ReportTable) -> str:
-    """The records, unrounded."""
+    """The unrounded records as CSV."""
     out = io.StringIO()
     names = list(dict.fromkeys(name for record in table.records for name in record))
     writer = csv.DictWriter(out, fieldnames=names, lineterminator="\n")
@@ -41,7 +41,7 @@ def to_csv(table: ReportTable) -> str:
 
 
 def to_rich(table: ReportTable) -> list[Table]:
-    """For the terminal: a table for each block."""
+    """Tables for the terminal, one for each block."""
     out = []
     for number, block in enumerate(table.blocks):
         title = ": ".join(part for part in (table.title if not number else "", block.title) if part)
@@ -91,14 +91,14 @@ def _pipe_cell(line: Line, number: int) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown leaves as it is."""
+    """The text, escaped so that Markdown shows it unchanged."""
     for character in "\\`*_|<>":
         text = text.replace(character, "\\" + character)
     return text
 
 
 def notes_and_commands(table: ReportTable) -> list[str]:
-    """What a terminal shows below a table: what is missing, and the commands that would fill it in."""
+    """Lines that the terminal shows below a table: what is missing, and the commands that compute it."""
     out: list[str] = []
     for block in table.blocks:
         out += [f"{block.title or table.title}:"] if block.notes or block.commands else []

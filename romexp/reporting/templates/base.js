@@ -1,5 +1,5 @@
 "use strict";
-// What every page's script needs; texts enter a page as text nodes only.
+// Functions for the scripts of all pages. Texts are inserted as text nodes only, never as HTML.
 
 const $ = (id) => document.getElementById(id);
 

@@ -1,6 +1,6 @@
-// Sorting, filtering and browsing. The address after "#" says everything that is shown, so that a view can be sent on:
+// Sorting, filtering and browsing. The address after "#" holds the state of the view, so that a link reproduces it:
 // q, model, dataset, editor (filters); sort=TABLE:COLUMN:DIRECTION; study, case, text, find (the case shown).
-// An address without "=" is a place on the page. Texts of results enter the page as text nodes only.
+// If it has no "=", it is the id of an element. Texts of results are inserted as text nodes only, never as HTML.
 
 const FILTERS = ["model", "dataset", "editor"];
 const DIRECTIONS = ["descending", "ascending"];
@@ -30,7 +30,7 @@ function show(changes, { push = false } = {}) {
 /* ---- sorting ---- */
 
 function groupsOf(body) {
-  // A published line and a difference stay below the measured line they belong to: that of the same editor.
+  // A published line or a difference stays below the measured line of the same editor.
   const groups = [];
   for (const row of body.rows) {
     if (row.className === "block") continue;
@@ -100,7 +100,7 @@ function matches(row) {
   const words = (state.get("q") || "").toLowerCase().split(/\s+/).filter(Boolean);
   const text = `${row.textContent} ${Object.values(row.dataset).join(" ")}`.toLowerCase();
   if (!words.every((word) => text.includes(word))) return false;
-  // What is of no one model or editor, as the unedited model, stands beside all of them.
+  // A row that belongs to no single model or editor, such as the unedited model, matches every choice.
   return FILTERS.every((name) => {
     const wanted = state.get(name), own = name === "editor" ? editorsOf(row) : [row.dataset[name]].filter(Boolean);
     return !wanted || !own.length || own.includes(wanted);
@@ -117,7 +117,7 @@ function filterTable(table) {
       here += shown ? 1 : 0;
       all += 1;
     }
-    // The unedited model alone answers no question about editors.
+    // If an editor is chosen, a table that would show only the unedited model is hidden.
     const edited = [...body.rows].some((row) => !row.hidden && editorsOf(row).length);
     if (state.get("editor") && !edited) { for (const row of body.rows) row.hidden = true; here = 0; }
     for (const row of body.querySelectorAll("tr.block")) row.hidden = here === 0;

@@ -1,4 +1,4 @@
-// One case at a time: what was asked, what was measured before and after, what the models wrote.
+// Shows one case at a time: its prompts, what was measured before and after the edit, and the generated texts.
 
 const data = $("data") ? JSON.parse($("data").textContent) : [];
 const KINDS = [
@@ -90,7 +90,7 @@ function pairCell(pair) {
   return make("td", { class: "num" }, make("span", { class: "new" }, probability(pair[0])), " / ", make("span", { class: "old" }, probability(pair[1])));
 }
 
-// Rows of one kind. For zsRE the tokens of all its prompts are one list: one cell beside all of them.
+// Rows of one kind of prompt. zsRE has one list of tokens for all prompts of a kind, so one cell spans all rows.
 function promptRows(study, each, sides, [kind, one, many]) {
   const accuracy = study.kind === "zsre";
   const texts = each.prompts[kind] || [];
@@ -112,7 +112,7 @@ function promptRows(study, each, sides, [kind, one, many]) {
   return rows;
 }
 
-let promptsOpen = false; // stays from case to case
+let promptsOpen = false; // is kept when another case is shown
 
 function promptTable(study, each) {
   const sides = sidesOf(study, each);
@@ -137,7 +137,7 @@ function sharedBeginning(texts) {
 }
 
 function marked(text, each) {
-  // The two answers, as whole words, become elements; everything else is text.
+  // Both answers become elements where they occur as whole words; all other text stays text.
   const names = new Map([[each.target_true.trim(), "old"], [each.target_new.trim(), "new"]]);
   const targets = [...names.keys()].filter(Boolean).sort((a, b) => b.length - a.length);
   if (!targets.length) return [text];
@@ -210,7 +210,7 @@ function renderBrowser() {
   list.replaceChildren(...listed.map((one) => make("li", {}, make("a", { href: addressOf(study, one), "aria-current": one === each ? "true" : null },
     one.subject, make("small", {}, study.kind === "zsre" ? one.target_new : `${one.target_true} → ${one.target_new}`)))));
   const current = list.querySelector("[aria-current]");
-  // Within the list only: scrollIntoView would move the page.
+  // Only the list is scrolled; scrollIntoView would also scroll the page.
   if (current && inList) current.focus({ preventScroll: true });
   if (current) list.scrollTop = Math.max(0, current.offsetTop - list.offsetTop - list.clientHeight / 2);
   if (each) renderCase(study, each, listed);

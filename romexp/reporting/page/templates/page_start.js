@@ -1,4 +1,4 @@
-// Everything at once, when the page opens and whenever its address changes.
+// Draws the whole view when the page opens and whenever its address changes.
 
 function render() {
   if ($("filters")) filterAll();
