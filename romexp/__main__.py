@@ -19,6 +19,9 @@ from romexp.cli.job import Outcome
 from romexp.cli.run_job import SWEEPS, JobFunction
 from romexp.errors import ConfigError
 
+ONLY_SHOW = {"--cfg", "-c", "--info", "-i"}
+"""Flags with which Hydra prints a configuration and runs no job."""
+
 CONFIG = Path(__file__).resolve().parent / "conf"
 
 
@@ -63,7 +66,7 @@ def main() -> None:
         status = run_and_report_errors(command).status
     except SystemExit as end:  # help, or an interrupted job
         status = int(end.code or 0)
-    is_sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    is_sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN and not flags & ONLY_SHOW
     sys.exit(_finish_sweep(status) if is_sweep else max(status, job.status))
 
 

@@ -107,7 +107,7 @@ class WorldMaker:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_bounds(self, "world", from_0=("seed",), from_1=("people", "buildings", "devices"), shares=("withheld",))
+        check_bounds(self, "world", from_0=("seed", "people", "buildings", "devices"), shares=("withheld",))
 
     def __call__(self) -> World:
         rng = random.Random(f"minifact world {self.seed}")

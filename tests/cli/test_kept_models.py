@@ -28,7 +28,7 @@ def test_the_same_model_is_loaded_once(model: PretrainedModel) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("dtype", "float64"), ("device", "meta"), ("attn_implementation", "eager"), ("name", "other")],
+    [("dtype", "float64"), ("attn_implementation", "eager"), ("name", "other")],
 )
 def test_any_other_setting_loads_anew(model: PretrainedModel, field: str, value: str) -> None:
     models = LoadedModels()

@@ -148,7 +148,7 @@ def test_published_statistics_are_fetched_by_module(tiny_gpt2: LanguageModel, tm
         ({"corpus": None}, "no statistics for this model; set covariance.path or covariance.corpus"),
         ({"dtype": "float16"}, "covariance.dtype: 'float16', expected one of float32, float64"),
         ({"max_tokens": 999}, r"covariance.max_tokens: 999, expected 1 to 128"),
-        ({"sample_size": 0}, "covariance.sample_size: 0"),
+        ({"sample_size": 0}, "covariance.sample_size: expected a number of at least 1"),
         ({"corpus": ListCorpus([""])}, "no text with any tokens"),
         ({"path": "/nothing/here"}, "covariance.path: no file or folder /nothing/here"),
     ],
