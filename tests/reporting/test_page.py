@@ -264,8 +264,8 @@ class TestCases:
 class TestRuns:
     def test_commands_are_quoted_for_a_shell(self, tmp_path: Path) -> None:
         write_run(tmp_path / "r", range(1), manifest={"overrides": ["prompt=a b", "editor=rome"]})
-        add_title = describe_run(find_runs([tmp_path]).runs[0], identifier="run-r", label="ROME", group="g")
-        assert dict(add_title["facts"])["Command"] == "romexp 'prompt=a b' editor=rome"
+        described = describe_run(find_runs([tmp_path]).runs[0], identifier="run-r", label="ROME", group="g")
+        assert dict(described["facts"])["Command"] == "romexp 'prompt=a b' editor=rome"
 
     def test_runs_of_one_hash_have_their_own_place(self, tmp_path: Path) -> None:
         for name in ("a/x", "b/x"):
@@ -275,10 +275,10 @@ class TestRuns:
     def test_many_records_set_aside_are_counted(self, tmp_path: Path) -> None:
         many = [{"index": i, "field": "prompt", "reason": "empty"} for i in range(MOST_ASIDE + 3)]
         write_run(tmp_path / "r", range(1), manifest={"rejected": many})
-        add_title = describe_run(find_runs([tmp_path]).runs[0], identifier="run-r", label="ROME", group="g")
-        assert add_title["aside"][0] == "index 0, not loaded: prompt empty"
-        assert len(add_title["aside"]) == MOST_ASIDE
-        assert add_title["more_aside"] == 3
+        described = describe_run(find_runs([tmp_path]).runs[0], identifier="run-r", label="ROME", group="g")
+        assert described["aside"][0] == "index 0, not loaded: prompt empty"
+        assert len(described["aside"]) == MOST_ASIDE
+        assert described["more_aside"] == 3
 
     def test_a_bare_manifest_is_enough(self, tmp_path: Path) -> None:
         (tmp_path / "r").mkdir()
