@@ -1,4 +1,4 @@
-"""What callers hand over, looked at before anything is computed."""
+"""Checks of what callers pass to the functions of the face, before anything is computed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,20 @@ from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from romexp.errors import ConfigError
+from romexp.lm.model import LanguageModel
 
 Part = TypeVar("Part")
+
+
+def model(value: object) -> LanguageModel:
+    """A model that was loaded.
+
+    Raises:
+        ConfigError: another type.
+    """
+    if not isinstance(value, LanguageModel):
+        raise ConfigError(f"lm: expected a model of romexp.load, got {type(value).__name__}")
+    return value
 
 
 def text(value: object, name: str) -> str:

@@ -43,7 +43,7 @@ class CaseSet:
         return self.loaded.items[index]
 
     def to_frame(self) -> pd.DataFrame:
-        """One line a case: subject, prompt, both targets, and how many prompts of each kind judge it."""
+        """One line for each case: subject, prompt, both targets, and how many prompts of each kind judge it."""
         return pd.DataFrame(
             {
                 "case_id": case.case_id,
@@ -70,7 +70,7 @@ def dataset(name: str | Path, *, limit: int | None = None, offset: int = 0, form
 
     Args:
         name: an option of the config group `dataset` (`minifact`, `counterfact`, `zsre`, …), or a file of records.
-        limit: at most so many records; None is all.
+        limit: the largest number of records; None takes all.
         offset: records left out at the start.
         format: of a file: the option whose schema its records have.
 

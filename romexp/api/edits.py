@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from romexp.errors import ConfigError, DataError, raise_first_error
 from romexp.facts import EditRequest
 from romexp.lm.apply_delta import applied, check_fits
 from romexp.lm.model import LanguageModel
-from romexp.lm.scoring import Query, TargetScore, score
+from romexp.lm.packing import Query
+from romexp.lm.scoring import TargetScore, score
 from romexp.lm.weight_delta import WeightDelta, read_metadata
 
 
@@ -55,16 +57,15 @@ class FactEdit:
         return next_tokens(self.lm, prompt, n, delta=self.delta)
 
     def compare(self, prompts: str | Sequence[str]) -> pd.DataFrame:
-        """Before and after the edit, by prompt: the most likely next token, and the probability of the new target."""
+        """A table by prompt, before and after the edit: the most likely next token, and P of the new target.
+
+        P is exp(-NLL), with the NLL a mean over the target's tokens, as in all metrics.
+        """
         asked = checks.texts(prompts, "prompts")
-        target = self.request.target_new
-        chances = {
-            side: [_chance(lm_score) for lm_score in self._scored(asked, delta)]
-            for side, delta in (("before", None), ("after", self.delta))
-        }
-        table = {side: self._most_likely(asked, delta) for side, delta in (("before", None), ("after", self.delta))} | {
-            f"P({target}) {side}": values for side, values in chances.items()
-        }
+        sides = {"before": None, "after": self.delta}
+        table: dict[str, list[Any]] = {side: self._most_likely(asked, delta) for side, delta in sides.items()}
+        for side, delta in sides.items():
+            table[f"P({self.request.target_new}) {side}"] = list(map(_probability, self._scored(asked, delta)))
         return pd.DataFrame(table, index=pd.Index(asked, name="prompt"))
 
     def _most_likely(self, prompts: Sequence[str], delta: WeightDelta | None) -> list[str]:
@@ -91,11 +92,11 @@ class FactEdit:
         self.delta.save(file, metadata={"request": asdict(self.request), "method": self.method, "model": model})
         return file
 
-    @property
+    @cached_property
     def probabilities(self) -> tuple[float, float]:
-        """P(target) after the edited prompt, before and after the edit."""
+        """P(target) at the edited prompt, before and after the edit: exp(-NLL), with NLL a mean over its tokens."""
         before, after = (self._scored([self.request.text], delta)[0] for delta in (None, self.delta))
-        return _chance(before), _chance(after)
+        return _probability(before), _probability(after)
 
     def __repr__(self) -> str:
         before, after = self.probabilities
@@ -123,25 +124,25 @@ def edit(
     """Make a model say `target` after `prompt` about `subject`.
 
     Args:
-        lm: of `romexp.load`.
+        lm: a model of `romexp.load`.
         prompt: with exactly one `{}` for the subject, as `{} plays the`.
         target: the new answer, without a leading space.
         target_true: the answer so far; only methods that look at it need it (Knowledge Neurons).
         method: its name (`rome`, `ft`, `ft_l`, `mend`, …) or an editor object (see `romexp.editor`). By its name it has
             the settings for this model.
         covariance: where second moments come from, for methods that use them (see `second_moments`).
-        seed: of everything random.
+        seed: seed of everything random.
 
     Raises:
         ConfigError: an argument is not what was expected, or the method cannot edit this model.
         RecordError: this fact cannot be edited, as when the text is too long for the model.
     """
-    model = _model(lm)
+    model = checks.model(lm)
     request = EditRequest(
         subject=checks.text(subject, "subject"),
         prompt=checks.template(prompt, "prompt"),
         target_new=checks.text(target, "target").strip(),
-        target_true=target_true.strip() if isinstance(target_true, str) else checks.text(target_true, "target_true"),
+        target_true="" if target_true == "" else checks.text(target_true, "target_true").strip(),
     )
     chosen = editor_for(model, method)
     with resources_for(model, covariance, seed=seed) as resources:
@@ -180,18 +181,15 @@ def load_edit(path: str | Path, lm: LanguageModel | None = None) -> FactEdit:
         lm = load(origin["source"])
     if lm.digest != origin["digest"]:
         raise DataError(f"{file}: made for {origin['name']} ({origin['digest']}), not for {lm.name} ({lm.digest})")
-    for name, term in delta.terms.items():
-        check_fits(lm, name, term)
-    moved = delta.to(device=lm.device)
-    return FactEdit(lm=lm, request=EditRequest(**said["request"]), method=said["method"], delta=moved)
+    try:
+        for name, term in delta.terms.items():
+            check_fits(lm, name, term)
+        request = EditRequest(**said["request"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{file}: not an edit of {lm.name} ({error})") from error
+    return FactEdit(lm=lm, request=request, method=said["method"], delta=delta.to(device=lm.device))
 
 
-def _model(lm: object) -> LanguageModel:
-    if not isinstance(lm, LanguageModel):
-        raise ConfigError(f"lm: expected a model of romexp.load, got {type(lm).__name__}")
-    return lm
-
-
-def _chance(scored: TargetScore) -> float:
-    """Probability of the whole target: the product over its tokens."""
-    return math.exp(-math.fsum(scored.token_nlls))
+def _probability(scored: TargetScore) -> float:
+    """P of a target, as in all metrics: exp(-NLL), the geometric mean over its tokens (docs/method.md §5.2)."""
+    return math.exp(-scored.nll)

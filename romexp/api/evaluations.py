@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -25,15 +26,15 @@ from romexp.results.rows import CaseResult
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Evaluation:
-    """What editing a set of cases came to.
+    """The results of editing a set of cases, each by itself.
 
     Attributes:
         method: the editor's label.
         model: the model's name.
         dataset: the data set's name.
-        results: one a case that could be edited and measured.
+        results: one for each case that could be edited and measured.
         set_aside: why the others could not, by case id.
-        seed: of the interval of S.
+        seed: seed of the bootstrap interval of S.
     """
 
     method: str
@@ -61,15 +62,16 @@ class Evaluation:
         cells = [[cell(row.metrics.get(name)) for name in names] for row in rows]
         return pd.DataFrame(cells, columns=names, index=[row.label for row in rows])
 
-    def __repr__(self) -> str:
+    @property
+    def _title(self) -> str:
         aside = f", {len(self.set_aside)} set aside" if self.set_aside else ""
-        head = f"{self.method} on {self.model}, {self.dataset}: {len(self.results)} cases{aside} (95 % half-width)"
-        return f"{head}\n{self.table.to_string()}"
+        return f"{self.method} on {self.model}, {self.dataset}: {len(self.results)} cases{aside} (95 % half-width)"
+
+    def __repr__(self) -> str:
+        return f"{self._title}\n{self.table.to_string()}"
 
     def _repr_html_(self) -> str:
-        aside = f", {len(self.set_aside)} set aside" if self.set_aside else ""
-        head = f"{self.method} on {self.model}, {self.dataset}: {len(self.results)} cases{aside} (95 % half-width)"
-        return f"<p>{head}</p>{self.table._repr_html_()}"  # type: ignore[operator]
+        return f"<p>{html.escape(self._title)}</p>{self.table._repr_html_()}"  # type: ignore[operator]
 
 
 def evaluate(
@@ -87,36 +89,26 @@ def evaluate(
     What was measured on the unedited model is kept in the cache, shared with the command line.
 
     Args:
-        lm: of `romexp.load`.
-        cases: of `romexp.dataset`.
+        lm: a model of `romexp.load`.
+        cases: a data set of `romexp.dataset`.
         method: as for `romexp.edit`.
         generation: also draw texts and score them (GE, RS), which takes most of the time.
         covariance: as for `romexp.edit`.
         batch_size: cases edited and measured together.
-        seed: of everything random.
+        seed: seed of everything random.
 
     Raises:
         ConfigError: an argument is not what was expected, or the method cannot edit this model.
         DataError: not one case could be edited.
     """
-    if not isinstance(lm, LanguageModel):
-        raise ConfigError(f"lm: expected a model of romexp.load, got {type(lm).__name__}")
+    checks.model(lm)
     if not isinstance(cases, CaseSet):
         raise ConfigError(f"cases: expected a data set of romexp.dataset, got {type(cases).__name__}")
     size = checks.at_least(batch_size, 1, "batch_size")
     editor = editor_for(lm, method)
-    results: list[CaseResult] = []
-    aside: dict[int, str] = {}
-    with resources_for(lm, covariance, seed=seed) as resources, bar(f"{editor.name} on {lm.name}, cases") as report:
+    with resources_for(lm, covariance, seed=seed) as resources:
         batch = _batch(lm, cases, editor, resources, generation=generation)
-        for start in range(0, len(cases), size):
-            some = cases.loaded.items[start : start + size]
-            for case, outcome in zip(some, batch(some).outcomes, strict=True):
-                if isinstance(outcome, RecordError):
-                    aside[case.case_id] = str(outcome)
-                else:
-                    results.append(outcome.result)
-            report(start + len(some), len(cases))
+        results, aside = _run(batch, cases, size)
     if not results:
         first = next(iter(aside.values()))
         raise DataError(f"{cases.loaded.path}: not one of {len(aside)} cases could be edited; the first: {first}")
@@ -130,10 +122,28 @@ def evaluate(
     )
 
 
+def _run(batch: EditBatch, cases: CaseSet, size: int) -> tuple[list[CaseResult], dict[int, str]]:
+    """The results, and by case id the reasons why other cases have none."""
+    results: list[CaseResult] = []
+    aside: dict[int, str] = {}
+    with bar(f"{batch.editor.name} on {batch.lm.name}, cases") as report:
+        for start in range(0, len(cases), size):
+            some = cases.loaded.items[start : start + size]
+            for case, outcome in zip(some, batch(some).outcomes, strict=True):
+                if isinstance(outcome, RecordError):
+                    aside[case.case_id] = str(outcome)
+                else:
+                    results.append(outcome.result)
+            report(start + len(some), len(cases))
+    return results, aside
+
+
 def _batch(lm: LanguageModel, cases: CaseSet, editor: Editor, resources: Resources, *, generation: bool) -> EditBatch:
     evaluator: Any = cases.evaluator
     if any(field.name == "generation" for field in fields(evaluator)):
         evaluator = replace(evaluator, generation="on" if generation else "off")
+    elif generation:
+        raise ConfigError(f"generation: the evaluator of {cases.loaded.name} draws no texts")
     references, digests = None, {}
     if evaluator.needs_references:
         loaded = cases.references.load(cases.references.needed(cases.loaded.items))

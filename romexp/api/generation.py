@@ -27,7 +27,9 @@ def continue_texts(
     seed: int,
     delta: WeightDelta | None,
 ) -> str | list[str]:
-    """One text or a list of them, as the prompts come, each of at most so many new tokens.
+    """Continue one prompt, or each prompt of a list, by at most `max_new_tokens` tokens.
+
+    What is drawn depends on the seed and the prompt, not on the other prompts of the list.
 
     Raises:
         ConfigError: a prompt that is no text or empty, or a number that is too small.
@@ -47,7 +49,7 @@ def continue_texts(
             lm,
             [prompts[i] for i in places],
             sampler=Sampler(max_length=length + new, top_k=k),
-            seeds=[derive_seed(seed, "generate", i) for i in places],
+            seeds=[derive_seed(seed, "generate", prompts[i], prompts[:i].count(prompts[i])) for i in places],
             deltas=[delta] * len(places),
             stop_at_end=True,
         )

@@ -23,9 +23,9 @@ class LoadedModel(LanguageModel):
     """A language model that was loaded by `romexp.load`.
 
     Attributes:
-        option: the option of the config group `model` that it is; empty where it is none. A method's settings for this
+        option: the model's option in the config group `model`; empty if it has none. A method's settings for this
             option (`conf/editor_model/`) apply to it, as on the command line.
-        source: what to load it from again; empty for objects that were handed over.
+        source: the name, folder or hub id from which it can be loaded again; empty for a model object.
     """
 
     option: str = ""
@@ -39,11 +39,11 @@ class LoadedModel(LanguageModel):
     def generate(
         self, prompt: str | list[str], max_new_tokens: int = 20, *, top_k: int = 1, seed: int = 0
     ) -> str | list[str]:
-        """Continue a text, or several; the prompt is part of what comes back.
+        """Continue a text, or each text of a list. The prompt is part of the returned text.
 
         Args:
-            top_k: each token is drawn from so many most likely ones; 1 always takes the most likely.
-            seed: of the draws.
+            top_k: number of most likely tokens among which each token is drawn; 1 always takes the most likely one.
+            seed: seed of the draws.
         """
         return continue_texts(self, prompt, max_new_tokens, top_k=top_k, seed=seed, delta=None)
 

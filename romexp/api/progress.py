@@ -1,4 +1,4 @@
-"""A bar for what takes more than a few seconds, in a terminal or a notebook."""
+"""A progress bar for work that takes more than a few seconds, in a terminal or a notebook."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from tqdm.auto import tqdm
 
 DELAY_S = 3.0
-"""Nothing is shown before."""
+"""Seconds of work before the bar is shown."""
 
 
 @contextmanager
 def bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A function that is told how many items are done, and of how many (None if unknown). The bar goes at the end."""
+    """Yield a function to call with the number of finished items and the number of all items (None if unknown).
+
+    The bar disappears when the context ends.
+    """
     with tqdm(desc=label, delay=DELAY_S, leave=False) as shown:
 
         def report(done: int, total: int | None) -> None:

@@ -54,8 +54,11 @@ class PromptTrace:
         return float(self.row["high_score"] - self.row["low_score"])
 
     def to_frame(self) -> pd.DataFrame:
-        """One line a restored state: `kind`, `layer`, `position`, `token`, `subject` (is it one of the subject's?),
-        `probability` of the answer, and `effect`, that probability minus the one with nothing restored."""
+        """One line for each restored state.
+
+        Columns: `kind`, `layer`, `position`, `token`, `subject` (whether the token is one of the subject's),
+        `probability` of the answer, and `effect`, that probability minus the one with nothing restored.
+        """
         begin, end = self.row["subject_range"]
         lines = [
             {
@@ -103,7 +106,7 @@ def trace(lm: LanguageModel, prompt: str, *, subject: str, settings: Mapping[str
     """Corrupt the subject, restore one state at a time, and see where that brings the answer back.
 
     Args:
-        lm: of `romexp.load`.
+        lm: a model of `romexp.load`.
         prompt: a text that ends before its answer, as `Selus Dunwood plays the`.
         subject: a part of it.
         settings: fields of the tracer to change (config group `tracer`), as `{"window": 5, "samples": 20}`. The noise
@@ -114,8 +117,7 @@ def trace(lm: LanguageModel, prompt: str, *, subject: str, settings: Mapping[str
         ConfigError: an argument is not what was expected.
         RecordError: the subject is not in the prompt, or the prompt is too long for the model.
     """
-    if not isinstance(lm, LanguageModel):
-        raise ConfigError(f"lm: expected a model of romexp.load, got {type(lm).__name__}")
+    checks.model(lm)
     fact = KnownFact(
         known_id=0, subject=checks.text(subject, "subject"), attribute="", prompt=checks.text(prompt, "prompt")
     )

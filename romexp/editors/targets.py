@@ -10,7 +10,7 @@ import torch
 from romexp.errors import RecordError
 from romexp.lm.forward import check_length, logits
 from romexp.lm.model import LanguageModel
-from romexp.lm.scoring import target_start
+from romexp.lm.packing import target_start
 from romexp.lm.tokens import encode
 
 Spot = tuple[int, int]

@@ -20,8 +20,9 @@ from romexp.evaluation.base import finite, on_off
 from romexp.evaluation.generation import References, essence_scores, generate_texts, score_texts
 from romexp.facts import Case, Measurements
 from romexp.lm.model import LanguageModel
+from romexp.lm.packing import Query
 from romexp.lm.sampling import Sampler
-from romexp.lm.scoring import Query, TargetScore, score
+from romexp.lm.scoring import TargetScore, score
 from romexp.lm.weight_delta import WeightDelta
 
 

@@ -13,7 +13,8 @@ from romexp.errors import RecordError, raise_first_error, result_or_error, with_
 from romexp.evaluation.generation import References
 from romexp.facts import Case, Measurements
 from romexp.lm.model import LanguageModel
-from romexp.lm.scoring import Query, TargetScore, score
+from romexp.lm.packing import Query
+from romexp.lm.scoring import TargetScore, score
 from romexp.lm.weight_delta import WeightDelta
 
 Question = tuple[str, str]

@@ -9,34 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 
 import torch
 
-from romexp.errors import RecordError, result_or_error, with_errors_in_place
+from romexp.errors import RecordError, with_errors_in_place
 from romexp.lm.apply_delta import overlay
 from romexp.lm.batching import batched
-from romexp.lm.forward import BlockInputs, Row, check_length, layer_of, logits, make_inputs, run_blocks
+from romexp.lm.forward import BlockInputs, Row, layer_of, logits, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
-from romexp.lm.tokens import Encoding, encode
+from romexp.lm.packing import Query, pack_queries
+from romexp.lm.tokens import encode
 from romexp.lm.weight_delta import WeightDelta
 
 LOGIT_CHUNK = 1024
 """Logits are computed for at most this many positions at a time: 1,024 × 50,257 float32 numbers are 206 MB."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Query:
-    """A prompt and the targets to score after it.
-
-    Attributes:
-        prompt: complete text without a trailing space.
-        targets: texts without a leading space; `score` puts one space before each.
-    """
-
-    prompt: str
-    targets: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +72,7 @@ def score(
         For each query the scores of its targets, in order; or a `RecordError` if its prompt or a target is empty, or a
         text is longer than the model's context.
     """
-    packed = _pack(lm, queries)
+    packed = pack_queries(lm, queries)
     rows: list[Row] = []
     readings: list[_Reading] = []
     edits: list[WeightDelta | None] = []
@@ -129,88 +115,6 @@ def text_nlls(
 def batch_tokens(lm: LanguageModel) -> int:
     """Default number of tokens in a batch. On a CPU 1,024 are twice as fast as 8,192, because they fit its caches."""
     return 1024 if lm.device.type == "cpu" else 16384
-
-
-def target_start(encoding: Encoding, prompt_length: int) -> int:
-    """Index of the target's first token: the first token that ends after the prompt's last character.
-
-    Raises:
-        RecordError: the prompt has no token of its own, or the target has none.
-    """
-    start = encoding.first_token_after(prompt_length)
-    if not 0 < start < len(encoding):
-        which = "target" if start else "prompt"
-        raise RecordError(f"the {which} has no token of its own", field=which)
-    return start
-
-
-_Packed = list[tuple[Row, list[tuple[tuple[int, ...], tuple[int, ...]]]]]
-
-
-def _pack(lm: LanguageModel, queries: Sequence[Query]) -> list[_Packed | RecordError]:
-    """For each query, its rows, and for each row the (columns, token ids) of the targets to read; or its error."""
-    texts = [f"{query.prompt} {target}" for query in queries for target in query.targets]
-    encodings = iter(encode(lm.tokenizer, texts))
-    by_query = [list(islice(encodings, len(query.targets))) for query in queries]
-    return [
-        result_or_error(partial(_pack_one, lm, query, encodings_of_query))
-        for query, encodings_of_query in zip(queries, by_query, strict=True)
-    ]
-
-
-def _pack_one(lm: LanguageModel, query: Query, encodings: Sequence[Encoding]) -> _Packed:
-    """The rows of one query: one for all targets if the prompt has the same tokens before all of them.
-
-    Raises:
-        RecordError: the prompt or a target has no token, or a text is longer than the model's context.
-    """
-    if any(not target.strip() for target in query.targets):
-        raise RecordError(f"{_shortened(query.prompt)!r}: a target is empty", field="target")
-    branches: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
-    order: list[tuple[tuple[int, ...], int]] = []
-    for encoding in encodings:
-        prompt, target = _split(lm, encoding, query)
-        branches.setdefault(prompt, []).append(target)
-        order.append((prompt, len(branches[prompt]) - 1))
-    if len(branches) == 1:
-        ((prompt, targets),) = branches.items()
-        return [_pack_targets(prompt, targets)]
-    # The tokenizer splits the end of the prompt in different ways before different targets: one row per target.
-    return [_pack_targets(prompt, [branches[prompt][i]]) for prompt, i in order]
-
-
-def _split(lm: LanguageModel, encoding: Encoding, query: Query) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The tokens of the prompt and those of the target."""
-    try:
-        start = target_start(encoding, len(query.prompt))
-        check_length(lm, len(encoding) - 1)  # The last token is not fed to the model.
-    except RecordError as error:
-        raise RecordError(f"{_shortened(query.prompt)!r}: {error.reason}", field=error.field) from error
-    return encoding.ids[:start], encoding.ids[start:]
-
-
-def _shortened(prompt: str) -> str:
-    return prompt if len(prompt) <= 80 else f"{prompt[:77]}…"
-
-
-def _pack_targets(
-    prompt: tuple[int, ...], targets: Sequence[tuple[int, ...]]
-) -> tuple[Row, list[tuple[tuple[int, ...], tuple[int, ...]]]]:
-    """One row with the prompt and, after it, each target without its last token; and what to read for each target.
-
-    Each target attends to the prompt and to itself.
-    """
-    n = len(prompt)
-    ids, positions, segments = list(prompt), list(range(n)), [0] * n
-    where = []
-    for k, target in enumerate(targets, start=1):
-        body = target[:-1]
-        columns = (n - 1, *range(len(ids), len(ids) + len(body)))
-        where.append((columns, target))
-        ids += body
-        positions += range(n, n + len(body))
-        segments += [k] * len(body)
-    return Row(ids=tuple(ids), positions=tuple(positions), segments=tuple(segments)), where
 
 
 @torch.no_grad()

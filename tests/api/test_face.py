@@ -80,6 +80,11 @@ class TestGenerate:
         assert together == [face_lm.generate(prompt, 6) for prompt in prompts]
         assert all(text.startswith(prompt) for text, prompt in zip(together, prompts, strict=True))
 
+    def test_draws_depend_on_the_prompt_and_not_on_its_neighbours(self, face_lm: LoadedModel) -> None:
+        together = face_lm.generate(["He", "She", "She"], 20, top_k=10)
+        assert together[1] == face_lm.generate("She", 20, top_k=10)
+        assert together[2] != together[1], "one prompt asked twice is drawn twice"
+
     def test_draws_depend_on_the_seed(self, face_lm: LoadedModel) -> None:
         assert face_lm.generate("She", 20, top_k=10, seed=1) == face_lm.generate("She", 20, top_k=10, seed=1)
         assert face_lm.generate("She", 20, top_k=10, seed=1) != face_lm.generate("She", 20, top_k=10, seed=2)

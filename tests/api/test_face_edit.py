@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 
@@ -53,6 +54,17 @@ class TestEdit:
             "probability": pytest.approx(after),
         }
         assert all(torch.equal(value, weights[name]) for name, value in face_lm.model.state_dict().items())
+
+    def test_probabilities_of_several_tokens_are_those_of_the_metrics(self, face_lm: LoadedModel) -> None:
+        """exp(-NLL), with the NLL a mean over the target's tokens."""
+        found = romexp.edit(face_lm, PROMPT, subject=SUBJECT, target="cello in Oslo", method="ft")
+        ids = face_lm.tokenizer(f"{SENTENCE} cello in Oslo", return_tensors="pt")["input_ids"]
+        start = len(face_lm.tokenizer(SENTENCE)["input_ids"])
+        with torch.no_grad():
+            log_p = face_lm.model(ids).logits[0].log_softmax(-1)
+        nlls = [-float(log_p[i - 1, ids[0, i]]) for i in range(start, ids.shape[1])]
+        assert len(nlls) > 1
+        assert found.probabilities[0] == pytest.approx(math.exp(-sum(nlls) / len(nlls)), rel=1e-3)
 
     def test_an_edit_is_never_added_twice(self, face_lm: LoadedModel, face_edit: FactEdit) -> None:
         with face_edit.applied(), pytest.raises(ValueError, match="hold an edit already"):

@@ -78,6 +78,10 @@ class TestEvaluate:
                 assert found.summary[side][name]["mean"] == pytest.approx(entry["mean"], abs=0.01), (side, name)
         assert found.summary["n_cases"] == 6
 
+    def test_texts_where_the_evaluator_draws_none_are_refused(self, face_lm: LoadedModel) -> None:
+        with pytest.raises(ConfigError, match="generation: the evaluator of minifact_zsre draws no texts"):
+            romexp.evaluate(face_lm, romexp.dataset("minifact_zsre", limit=1), method="ft", generation=True)
+
     def test_the_frame_and_the_table(self, face_lm: LoadedModel) -> None:
         cases = romexp.dataset("minifact_zsre", limit=3)
         found = romexp.evaluate(face_lm, cases, method="ft", batch_size=2)

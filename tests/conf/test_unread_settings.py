@@ -72,5 +72,7 @@ def test_a_file_of_a_sweep_is_looked_at_too(tmp_path: Path) -> None:
 
 def test_a_part_of_the_task_may_read_it() -> None:
     cfg = writable(config("save_deltas=false"))
+    with pytest.raises(ConfigError, match="prompt: task=edit does not read it"):
+        refuse(cfg, "prompt=a")
     cfg.editor.name = "${prompt}"
     refuse(cfg, "prompt=a")

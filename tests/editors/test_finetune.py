@@ -18,7 +18,8 @@ from romexp.errors import ConfigError
 from romexp.facts import EditRequest
 from romexp.lm.apply_delta import applied, stored_transposed
 from romexp.lm.model import LanguageModel
-from romexp.lm.scoring import Query, score
+from romexp.lm.packing import Query
+from romexp.lm.scoring import score
 
 FT = FineTune(layer=1, num_steps=8)
 RESOURCES = Resources(second_moment=no_moment)

@@ -23,8 +23,9 @@ from romexp.editors.finetune import FineTune
 from romexp.editors.rome.editor import Rome
 from romexp.facts import EditRequest
 from romexp.lm.model import LanguageModel, PretrainedModel
+from romexp.lm.packing import Query
 from romexp.lm.sampling import Sampler, generate
-from romexp.lm.scoring import Query, score
+from romexp.lm.scoring import score
 from romexp.lm.weight_delta import WeightDelta
 from romexp.stats.second_moment import SecondMoment
 

@@ -13,7 +13,8 @@ from romexp.editors.base import Edit
 from romexp.editors.rome.editor import Rome
 from romexp.facts import EditRequest
 from romexp.lm.model import LanguageModel
-from romexp.lm.scoring import Query, score
+from romexp.lm.packing import Query
+from romexp.lm.scoring import score
 
 STEERED = (
     replace(REQUESTS[1], target_new="Paris"),

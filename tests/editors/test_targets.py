@@ -14,7 +14,8 @@ from romexp.editors.targets import EditText, edit_text, read_targets
 from romexp.errors import RecordError
 from romexp.lm.forward import Row, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
-from romexp.lm.scoring import Query, score
+from romexp.lm.packing import Query
+from romexp.lm.scoring import score
 
 
 @pytest.fixture(scope="module", params=[*FAMILIES, "llama with BOS"])

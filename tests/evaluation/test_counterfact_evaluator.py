@@ -18,8 +18,9 @@ from romexp.evaluation.counterfact import CounterFactEvaluator
 from romexp.facts import Case, EditRequest
 from romexp.lm.apply_delta import applied
 from romexp.lm.model import LanguageModel
+from romexp.lm.packing import Query
 from romexp.lm.sampling import Sampler
-from romexp.lm.scoring import Query, TargetScore
+from romexp.lm.scoring import TargetScore
 from romexp.lm.weight_delta import LowRank, WeightDelta
 
 KINDS = ("rewrite_prompts", "paraphrase_prompts", "neighborhood_prompts", "attribute_prompts")

@@ -20,7 +20,8 @@ from romexp.evaluation.zsre import ZsreEvaluator, adds_word_marks, expected_toke
 from romexp.facts import Case, EditRequest
 from romexp.lm.apply_delta import applied
 from romexp.lm.model import LanguageModel
-from romexp.lm.scoring import Query, TargetScore
+from romexp.lm.packing import Query
+from romexp.lm.scoring import TargetScore
 
 KEYS = ["rewrite_prompts_correct", "paraphrase_prompts_correct", "neighborhood_prompts_correct"]
 ANSWERS = ("Apple", "the north of Paris", "Äksi", "Dąbrowa Górnicza", "音楽")

@@ -239,13 +239,20 @@ class TestWhatStays:
         with torch.no_grad():
             for parameter in zeros.model.parameters():
                 parameter.zero_()
+        ids = torch.tensor([[1, 2, 3]])
+        with torch.no_grad():
+            assert not zeros.model(input_ids=ids).logits.any()
         check_numbers(zeros)
         large = tiny_factory("gpt2", dtype=torch.float16)
         with torch.no_grad():
             large.parameter("transformer.h.1.mlp.c_proj.bias").fill_(6e4)
             large.parameter("transformer.h.2.mlp.c_proj.bias").fill_(6e4)
+        with torch.no_grad():
+            assert not large.model(input_ids=ids).logits.isfinite().all()
         check_numbers(large)
 
     def test_a_tokenizer_that_knows_no_word(self, tiny_gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(check_architecture, "TEXT", "")
+        tokens = check_architecture._token_ids(tiny_gpt2)
+        assert len(set(tokens)) == check_architecture.LENGTH, "other tokens take the place of the text's"
         check_numbers(tiny_gpt2)

@@ -21,8 +21,9 @@ from romexp.lm.apply_delta import applied
 from romexp.lm.architecture import ARCHITECTURES
 from romexp.lm.hooks import capture
 from romexp.lm.model import LanguageModel
+from romexp.lm.packing import Query
 from romexp.lm.sampling import Sampler, clean, generate
-from romexp.lm.scoring import Query, score
+from romexp.lm.scoring import score
 from romexp.lm.tokens import encode
 from romexp.lm.weight_delta import LowRank
 from romexp.tracing.noise import Gaussian

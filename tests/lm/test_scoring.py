@@ -17,7 +17,8 @@ from romexp.errors import RecordError
 from romexp.lm import scoring
 from romexp.lm.apply_delta import applied, weight_in_out
 from romexp.lm.model import LanguageModel
-from romexp.lm.scoring import Query, TargetScore, score, text_nlls
+from romexp.lm.packing import Query
+from romexp.lm.scoring import TargetScore, score, text_nlls
 from romexp.lm.weight_delta import Dense, LowRank, WeightDelta
 
 QUERIES = (

@@ -12,7 +12,8 @@ from tiny_runs import SUBJECTS, Command, record, rows
 
 from romexp.lm.apply_delta import applied
 from romexp.lm.model import LanguageModel, PretrainedModel
-from romexp.lm.scoring import Query, score
+from romexp.lm.packing import Query
+from romexp.lm.scoring import score
 from romexp.lm.weight_delta import WeightDelta
 
 

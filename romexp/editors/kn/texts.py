@@ -14,7 +14,8 @@ from romexp.facts import EditRequest, fill
 from romexp.lm.batching import batched
 from romexp.lm.forward import Row, check_length, logits, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
-from romexp.lm.scoring import batch_tokens, target_start
+from romexp.lm.packing import target_start
+from romexp.lm.scoring import batch_tokens
 from romexp.lm.tokens import encode
 
 

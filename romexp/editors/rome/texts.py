@@ -13,7 +13,7 @@ from romexp.errors import RecordError, result_or_error
 from romexp.facts import EditRequest, fill
 from romexp.lm.forward import Row, check_length
 from romexp.lm.model import LanguageModel
-from romexp.lm.scoring import target_start
+from romexp.lm.packing import target_start
 from romexp.lm.tokens import Encoding, FactToken, encode, lookup_index
 
 KL_TEMPLATE = "{} is a"
