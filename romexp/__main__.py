@@ -60,6 +60,7 @@ def main() -> None:
             from romexp.cli.launchers import explain_launcher_error
 
             _explain_group_without_option(error)
+            _explain_flags(error)
             explain_launcher_error(error)
 
     try:
@@ -92,6 +93,21 @@ def _explain_group_without_option(error: Exception) -> None:
         if re.fullmatch(r"[\w/]+", group) and (CONF / group).is_dir() and option not in options(group):
             known = ", ".join(options(group))
             raise ConfigError(f"{group}: expected the name of an option ({known}), not {option}") from error
+
+
+def _explain_flags(error: Exception) -> None:
+    """Say which flags of Hydra exclude each other.
+
+    Raises:
+        ConfigError: that is what the error means.
+    """
+    if str(error).startswith("Only one of --run, --multirun, --cfg"):
+        raise ConfigError(
+            "-m, --cfg and --info cannot be given together: --cfg and --info show the configuration of one job, so "
+            "leave out -m and give one value for each setting"
+        ) from error
+    if str(error).startswith("The --resolve flag"):
+        raise ConfigError("--resolve needs --cfg: romexp --cfg job --resolve") from error
 
 
 def _finish_sweep(status: int) -> int:

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import romexp
 from romexp.errors import ConfigError
+from romexp.redact import without_secrets
 
 CONF = Path(romexp.__file__).resolve().parent / "conf"
 
@@ -33,7 +34,7 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
             return compose("config", list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(without_secrets(f"{' '.join(overrides)}: {str(error).splitlines()[0]}")) from error
     finally:
         GlobalHydra.instance().hydra = outer
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, Literal, Protocol
 from filelock import FileLock
 
 from romexp.errors import ConfigError
+from romexp.redact import without_secrets
 from romexp.wandb_settings import WantedMode, has_wandb_key, short_reason, wandb_setting, wanted_mode
 
 log = logging.getLogger(__name__)
@@ -146,17 +148,18 @@ class WandbTracker:
             return
         root = Path(os.environ.get("WANDB_DIR") or folder).expanduser()
         entity, project = self.destination()
-        run = _begin(
-            mode,
-            entity=entity,
-            project=project,
-            name=name,
-            group=self.group or os.environ.get("WANDB_RUN_GROUP") or group,
-            job_type=job_type,
-            tags=self._all_tags(config.get("names") or {}),
-            config=dict(config),
-            dir=str(root.absolute()),  # The process that W&B starts may have another working directory.
-        )
+        with _clean_arguments():
+            run = _begin(
+                mode,
+                entity=entity,
+                project=project,
+                name=name,
+                group=self.group or os.environ.get("WANDB_RUN_GROUP") or group,
+                job_type=job_type,
+                tags=self._all_tags(config.get("names") or {}),
+                config=dict(config),
+                dir=str(root.absolute()),  # The process that W&B starts may have another working directory.
+            )
         # `with run` is not used, because it prints a traceback of every exception. The run must always be finished.
         # Otherwise `wandb.init` in the next job of a sweep would return this run again.
         exit_code, files = 1, Path(run.dir).parent
@@ -175,6 +178,17 @@ class WandbTracker:
         return [tag[:64] for tag in dict.fromkeys(map(str.strip, given)) if tag]
 
 
+@contextmanager
+def _clean_arguments() -> Iterator[None]:
+    """Inside the context, the arguments of the command have no passwords of URLs. W&B sends them to its server."""
+    given = sys.argv
+    sys.argv = [without_secrets(argument) for argument in given]
+    try:
+        yield
+    finally:
+        sys.argv = given
+
+
 def _begin(mode: Literal["online", "offline"], **arguments: Any) -> Any:
     """Open a run of W&B; offline if the server does not take it, with a warning.
 
@@ -182,6 +196,7 @@ def _begin(mode: Literal["online", "offline"], **arguments: Any) -> Any:
         ConfigError: W&B refuses the arguments or its own settings.
     """
     import wandb  # This import takes half a second, and a run without W&B does not need it.
+
 
     if not os.environ.get("WANDB_MODE", "").strip():  # W&B refuses an empty word
         os.environ.pop("WANDB_MODE", None)

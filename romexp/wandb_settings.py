@@ -14,6 +14,7 @@ from typing import Literal
 from urllib.parse import urlparse
 
 from romexp.errors import ConfigError
+from romexp.redact import without_secrets
 
 WantedMode = Literal["online", "offline", "disabled"]
 
@@ -74,7 +75,7 @@ def short_reason(error: Exception) -> str:
     name and password of a server.
     """
     reason = str(error).partition("\nConsider ")[0].strip() or type(error).__name__
-    return re.sub(r"://[^/@\s]*@", "://", re.sub(r"\s*\n\s*", " ", reason))
+    return without_secrets(re.sub(r"\s*\n\s*", " ", reason))
 
 
 def _is_disabled() -> bool:

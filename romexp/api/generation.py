@@ -10,7 +10,7 @@ import torch
 from romexp.api import checks
 from romexp.errors import ConfigError, RecordError, raise_first_error
 from romexp.lm.apply_delta import overlay
-from romexp.lm.forward import Row, check_length, context_length, logits, make_inputs, run_blocks
+from romexp.lm.forward import Row, check_known, check_length, context_length, logits, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
 from romexp.lm.sampling import Sampler, generate
 from romexp.lm.tokens import encode
@@ -85,6 +85,7 @@ def next_token_probabilities(
         if not len(row):
             raise ConfigError(f"prompt: {prompt!r} has no token")
         check_length(lm, len(row))
+        check_known(lm, row.ids)
     with overlay(lm, deltas):
         final = run_blocks(lm, make_inputs(lm, rows))
     last = final[torch.arange(len(rows), device=final.device), [len(row) - 1 for row in rows]]

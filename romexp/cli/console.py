@@ -15,6 +15,7 @@ from rich.measure import Measurement
 from romexp.cli.error_messages import MISTAKES, one_line
 from romexp.cli.job import Outcome
 from romexp.cli.job_record import INTERRUPTED
+from romexp.redact import without_secrets
 
 USER_MISTAKE, FAULT = 2, 1
 """Exit statuses."""
@@ -46,22 +47,22 @@ def run_and_report_errors(call: Callable[[], Any], *, debug: bool = False) -> Ex
         call()
     except MISTAKES as error:
         if debug:
-            traceback.print_exc()
+            sys.stderr.write(without_secrets(traceback.format_exc()))
         print_stderr(f"error: {one_line(error)}")
         return ExitResult(status=USER_MISTAKE, error=one_line(error))
     except KeyboardInterrupt:
         print_stderr("interrupted; run the same command again to continue after the finished cases")
         return ExitResult(status=INTERRUPTED, error="interrupted")
     except Exception as error:
-        traceback.print_exc()
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        return ExitResult(status=FAULT, error=reason, traceback=traceback.format_exc())
+        trace = without_secrets(traceback.format_exc())
+        sys.stderr.write(trace)
+        return ExitResult(status=FAULT, error=f"{type(error).__name__}: {one_line(error)}", traceback=trace)
     return ExitResult(status=0)
 
 
 def print_stderr(message: str) -> None:
-    """Write a line to stderr."""
-    sys.stderr.write(f"romexp: {message}\n")
+    """Write a line to stderr, without passwords of URLs."""
+    sys.stderr.write(f"romexp: {without_secrets(message)}\n")
 
 
 def print_outcome(outcome: Outcome) -> None:

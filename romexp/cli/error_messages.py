@@ -10,21 +10,29 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from romexp.cli.quoting import quoting_hint
 from romexp.errors import RomexpError
+from romexp.redact import without_secrets
 
 MISTAKES = (RomexpError, HydraException, OmegaConfBaseException, PermissionError)
 """Errors that the user can correct. Any other error is a fault of the program, and its traceback is shown."""
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error, without line breaks.
+    """The message of an error, without line breaks and without passwords of URLs.
 
-    If Hydra has wrapped a `RomexpError`, the message is that error's own. If a key does not exist, the message names
+    If Hydra cannot read an argument, the message says how to quote it. If Hydra has wrapped a `RomexpError`, the message is that error's own. If a key does not exist, the message names
     keys that are spelt similarly.
     """
+    return without_secrets(_one_line(error))
+
+
+def _one_line(error: BaseException) -> str:
     for cause in _chain(error):
         if isinstance(cause, RomexpError):
             return _join_lines(str(cause))
+        if hint := quoting_hint(cause):
+            return _join_lines(hint)
     text = str(error)
     for marker in (
         "\nConfig search path:",

@@ -10,6 +10,7 @@ from typing import Literal
 
 from romexp.cli.workers import Process
 from romexp.files import write_text
+from romexp.redact import without_secrets_in
 from romexp.results.environment import now
 
 Status = Literal["running", "done", "failed", "interrupted"]
@@ -47,8 +48,8 @@ class JobRecord:
     seconds: float | None = None
 
     def write(self, sweep_dir: Path) -> None:
-        """Write the record to its file, atomically."""
-        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        """Write the record to its file, atomically, without passwords of URLs."""
+        text = json.dumps(without_secrets_in(asdict(self)), indent=1, ensure_ascii=False)
         write_text(_folder(sweep_dir) / f"{self.number}.json", text + "\n")
 
     @classmethod

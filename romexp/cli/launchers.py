@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import traceback
 
 from hydra.core.hydra_config import HydraConfig
@@ -12,6 +13,7 @@ from romexp.cli.console import print_stderr
 from romexp.cli.error_messages import MISTAKES, one_line
 from romexp.cli.sweep import current_sweep
 from romexp.errors import ConfigError
+from romexp.redact import without_secrets
 
 GRACE_S = {"LocalLauncher": 30.0}
 """Seconds, by launcher, in which another job may still begin after a worker was lost (2 for other launchers).
@@ -38,7 +40,7 @@ def explain_launcher_error(error: Exception) -> None:
     if not any(job.record for job in sweep.jobs()):
         raise ConfigError(f"hydra/launcher: no job could be started: {reason}") from error
     if os.environ.get("ROMEXP_TRACEBACK") == "1":
-        traceback.print_exception(error)
+        sys.stderr.write(without_secrets("".join(traceback.format_exception(error))))
     print_stderr(f"the launcher failed, jobs that are running continue: {reason[:300]}")
     sweep.wait_for_workers(grace_s=GRACE_S.get(launcher, 2.0))
 

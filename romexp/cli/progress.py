@@ -20,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from romexp.redact import without_secrets
+
 log = logging.getLogger(__name__)
 
 LOG_EVERY_S = 60.0
@@ -67,6 +69,10 @@ class _Log:
 
 class StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
     """Writes to the current `sys.stderr`, so that messages appear above a progress bar (`conf/hydra/job_logging`)."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, without passwords of URLs."""
+        return without_secrets(super().format(record))
 
     @property
     def stream(self) -> TextIO:

@@ -21,6 +21,7 @@ from romexp.cli.job_record import INTERRUPTED, JobRecord
 from romexp.cli.kept_between_jobs import KeptReferences, LoadedModels
 from romexp.cli.workers import Process, exit_when_parent_dies
 from romexp.errors import ConfigError
+from romexp.redact import without_secrets, without_secrets_in
 
 SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
 """Folder of the shipped sweeps, which `romexp -cn <name>` finds."""
@@ -30,13 +31,13 @@ ONE_MACHINE = (".JoblibLauncher", ".LocalLauncher")
 
 
 def _overrides_for_this_job() -> tuple[str, ...]:
-    """Arguments of `romexp` that repeat this job alone. A sweep's own values are given by the name of its file."""
+    """Arguments of `romexp` that repeat this job alone, without passwords of URLs. A sweep's own values are given by the name of its file."""
     hydra = HydraConfig.get()
     name = hydra.job.config_name
     own = [each.path for each in hydra.runtime.config_sources if each.provider == "command-line"]
     folder = ("-cd", own[0]) if own and Path(own[0]) != SWEEPS else ()
     chosen = () if name in (None, "config") else ("-cn", str(name), "hydra.mode=RUN")
-    return (*folder, *chosen, *hydra.overrides.task)
+    return (*folder, *chosen, *map(without_secrets, hydra.overrides.task))
 
 
 @dataclass(kw_only=True)
@@ -180,6 +181,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _recorded(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration that is stored beside results; `task` keeps only values that do not stand at the top level."""
+    """The configuration that is stored beside results, without passwords of URLs; `task` keeps only values that do not
+    stand at the top level."""
     own = {key: value for key, value in config["task"].items() if key not in config or value != config[key]}
-    return config | {"task": own}
+    recorded: dict[str, Any] = without_secrets_in(config | {"task": own})
+    return recorded

@@ -17,6 +17,8 @@ from omegaconf import DictConfig
 
 from romexp.cli.console import print_stderr
 from romexp.cli.job_record import JobRecord, read_records
+from romexp.files import write_text
+from romexp.redact import without_secrets
 
 LOOK_EVERY_S = 0.5
 ONE_WANDB_RUN = ("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_RESUME_FROM", "WANDB_FORK_FROM")
@@ -36,6 +38,14 @@ class RememberSweep(Callback):
         HydraConfig.instance().set_config(config)
         if ignored := [name for name in ONE_WANDB_RUN if os.environ.pop(name, None)]:
             print_stderr(f"{', '.join(ignored)}: ignored in a sweep, where each job has a W&B run of its own")
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Remove passwords of URLs from the record of the sweep that Hydra has written."""
+        file = Path(config.hydra.sweep.dir) / "multirun.yaml"
+        if config.hydra.mode == RunMode.MULTIRUN and file.is_file():
+            text = file.read_text(encoding="utf-8")
+            if (clean := without_secrets(text)) != text:
+                write_text(file, clean)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +141,7 @@ def _planned_overrides(hydra: Any) -> tuple[tuple[str, ...], ...] | None:
     parameters = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
     overrides = OverridesParser.create().parse_overrides([*parameters, *hydra.overrides.task])
     (batch,) = BasicSweeper.split_arguments(overrides, None)
-    return tuple(tuple(job) for job in batch)
+    return tuple(tuple(map(without_secrets, job)) for job in batch)
 
 
 def differing(jobs: Sequence[Sequence[str]]) -> list[str]:

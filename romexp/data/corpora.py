@@ -14,6 +14,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,9 @@ from typing import Any, Literal
 from romexp.data.text_files import COLUMNS, LINES, PLAIN, Unit, best_unit, check_column, read_texts, text_of
 from romexp.errors import ConfigError, DataError
 from romexp.files import file_sha256
+from romexp.hub import HubUnreachable, hub_access
+from romexp.redact import without_secrets, without_secrets_in
+from romexp.unpacked import check_gzip, check_zip
 
 _log = logging.getLogger(__name__)
 
@@ -173,16 +177,20 @@ class HfCorpus:
         """
         import datasets  # This import is slow, and most runs do not need it.
 
+        data_files = _builtin(self.data_files)
+        _check_archives(data_files)
+        is_local = data_files is not None or Path(self.path).exists()
         try:
-            rows = datasets.load_dataset(
-                self.path,
-                self.name,
-                split=self.split,
-                revision=self.revision,
-                data_files=_builtin(self.data_files),
-                streaming=self.streaming,
-                cache_dir=None if self.cache_dir is None else str(self.cache_dir),
-            )
+            with nullcontext() if is_local else hub_access():
+                rows = datasets.load_dataset(
+                    self.path,
+                    self.name,
+                    split=self.split,
+                    revision=self.revision,
+                    data_files=data_files,
+                    streaming=self.streaming,
+                    cache_dir=None if self.cache_dir is None else str(self.cache_dir),
+                )
         except Exception as error:  # `datasets` raises a dozen types of its own and of the libraries that it uses.
             raise self._unreadable(error) from error
         if rows.column_names is not None:
@@ -201,14 +209,20 @@ class HfCorpus:
             yield text_of(row, self.field, f"data set {self._label}, record {index}")
 
     def _unreadable(self, error: Exception) -> DataError:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        return DataError(f"corpus: cannot load data set {self._label}: {reason[0]} (without a network, use local text)")
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = f"it is not in the cache, and {lines[0]}" if isinstance(error, HubUnreachable) else lines[0]
+        return DataError(
+            without_secrets(
+                f"corpus: cannot load data set {self._label}: {reason}; without a network set covariance=text "
+                "covariance.corpus.path=<your texts>, or covariance=sampled"
+            )
+        )
 
     @property
     def provenance(self) -> dict[str, Any]:
         """The fields that decide the texts. Local `data_files` are given by their digests and not by their paths."""
         fields = {name: getattr(self, name) for name in ("path", "name", "split", "field", "revision", "streaming")}
-        return {"kind": "datasets", **fields, "data_files": _digests(_builtin(self.data_files))}
+        return without_secrets_in({"kind": "datasets", **fields, "data_files": _digests(_builtin(self.data_files))})
 
     @property
     def _label(self) -> str:
@@ -237,6 +251,19 @@ def _builtin(data_files: Any) -> Any:
     if hasattr(data_files, "items"):
         return {str(key): _builtin(value) for key, value in data_files.items()}
     return [_builtin(item) for item in data_files]
+
+
+def _check_archives(data_files: Any) -> None:
+    """Refuse local archives, which `datasets` unpacks onto the disk, that would unpack to far more than they are.
+
+    Raises:
+        DataError: see `romexp.unpacked.check_unpacked_size`.
+    """
+    if isinstance(data_files, dict | list):
+        for inner in data_files.values() if isinstance(data_files, dict) else data_files:
+            _check_archives(inner)
+    elif data_files and (file := Path(data_files)).is_file():
+        check_gzip(file) if file.name.endswith(".gz") else check_zip(file)
 
 
 def _digests(data_files: Any) -> Any:

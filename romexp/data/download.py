@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
 import requests
@@ -19,6 +21,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from romexp.errors import ConfigError, DataError
 from romexp.files import file_sha256
+from romexp.redact import without_secrets
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +61,14 @@ def cached_path(url: str, folder: Path) -> Path:
     return folder.joinpath(parts.netloc.rpartition("@")[2].replace(":", "_"), *names)
 
 
-def fetch(remote: RemoteFile, folder: Path) -> Path:
+def fetch(remote: RemoteFile, folder: Path, *, instead: str = "set `path` to a copy of the file") -> Path:
     """The file in the cache `folder`. It is downloaded first if it is not there.
 
     An interrupted download leaves `<file>.part`, which the next call continues. `<file>` is made only after size and
     digest were verified, so a file that is already there is not verified again.
+
+    Args:
+        instead: what to do where the file cannot be downloaded, for the error message; may be empty.
 
     Raises:
         DataError: there is no network, the server refuses the request, the content is not as expected, or the disk
@@ -85,9 +91,10 @@ def fetch(remote: RemoteFile, folder: Path) -> Path:
         finally:
             lock.release()
     except requests.RequestException as error:
-        raise DataError(_offline_message(remote.url, target, error)) from error
+        raise DataError(_offline_message(remote.url, target, error, instead)) from error
     except OSError as error:
-        raise DataError(f"cannot download {remote.url} to {target}: {error.strerror or error}") from error
+        reason = without_secrets(f"cannot download {remote.url} to {target}: {error.strerror or error}")
+        raise DataError(f"{reason}; cache_dir or ROMEXP_CACHE names another folder for downloads") from error
     return target
 
 
@@ -96,7 +103,6 @@ def _download(remote: RemoteFile, target: Path) -> None:
 
     After an interruption it tries again, as long as the last try added some bytes.
     """
-    log.info("downloading %s to %s", remote.url, target)
     part = target.with_name(target.name + ".part")
     while True:
         before = _size(part)
@@ -106,7 +112,7 @@ def _download(remote: RemoteFile, target: Path) -> None:
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.Timeout):
             if _size(part) <= before:
                 raise
-            log.info("%s: interrupted at %d bytes, resuming", remote.url, _size(part))
+            log.info("%s: interrupted at %d bytes, resuming", without_secrets(remote.url), _size(part))
     _verify(remote, part)
     os.replace(part, target)
     _validator_file(part).unlink(missing_ok=True)
@@ -114,6 +120,7 @@ def _download(remote: RemoteFile, target: Path) -> None:
 
 def _transfer(remote: RemoteFile, part: Path) -> None:
     """Send one request: for the bytes that `part` lacks, or for the whole file if resuming is not safe."""
+    shown = without_secrets(remote.url)
     have, headers = _resume_point(remote, part)
     if have and have == remote.size:
         return
@@ -125,7 +132,7 @@ def _transfer(remote: RemoteFile, part: Path) -> None:
             return _transfer(remote, part)
         response.raise_for_status()
         if response.headers.get("Content-Type", "").startswith("text/html"):
-            raise DataError(f"{remote.url}: a web page came instead of the file (a login page of the network?)")
+            raise DataError(f"{shown}: a web page came instead of the file (a login page of the network?)")
         resumed = response.status_code == 206
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             raise requests.ConnectionError("the server answered with another range than the requested one")
@@ -134,9 +141,13 @@ def _transfer(remote: RemoteFile, part: Path) -> None:
         total = None if length is None else start + int(length)
         if remote.size is not None and total not in (None, remote.size):
             part.unlink(missing_ok=True)
-            raise DataError(f"{remote.url}: the server's file has {total} bytes, expected {remote.size}")
+            raise DataError(f"{shown}: the server's file has {total} bytes, expected {remote.size}")
         if not resumed:
             _validator_file(part).write_text(_validator(response))
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            # It was not asked for, hides how much will come, and has no ranges to resume from.
+            raise DataError(f"{shown}: the server sends the file compressed, which was not asked for")
+        log.info("downloading %s to %s", shown, part.with_suffix(""))
         _write(response, part, start=start, total=total)
     if total is not None and _size(part) < total:
         raise requests.ConnectionError("the connection was closed early")
@@ -183,7 +194,7 @@ def _verify(remote: RemoteFile, part: Path) -> None:
     if problem:
         part.unlink()
         _validator_file(part).unlink(missing_ok=True)
-        raise DataError(f"{remote.url}: {problem}; the download was removed")
+        raise DataError(f"{without_secrets(remote.url)}: {problem}; the download was removed")
 
 
 def _validator(response: requests.Response) -> str:
@@ -200,17 +211,21 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _offline_message(url: str, target: Path, error: requests.RequestException) -> str:
+def _offline_message(url: str, target: Path, error: requests.RequestException, instead: str) -> str:
     if isinstance(error, requests.HTTPError) and error.response is not None:
         why = f"the server answered {error.response.status_code} {error.response.reason}"
     elif isinstance(error, requests.Timeout):
         why = "the server does not answer"
     else:
         inner = getattr(error.args[0], "reason", error) if error.args else error
-        why = f"no connection: {str(inner).splitlines()[0] if str(inner) else type(error).__name__}"
+        said = (str(inner).splitlines() or [type(error).__name__])[0]
+        # The libraries name several of their objects before the reason.
+        system = re.search(r"\[Errno -?\d+\] [^'\")]+", said)
+        proxy = " to the proxy" if isinstance(error, requests.exceptions.ProxyError) else ""
+        why = f"no connection{proxy}: {system[0] if system else said}"
     kept = _size(target.with_name(target.name + ".part"))
     again = f"run again to go on after the {kept} bytes that are here, " if kept else ""
-    return f"cannot download {url} ({why}); {again}put the file at {target}, or set `path` to a copy you have"
+    return f"cannot download {without_secrets(f'{url} ({why})')}; {again}{instead}{', or ' if instead else ''}put the file at {target}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,11 +233,13 @@ class FileSource:
     """One input file.
 
     Attributes:
+        instead: what to do where the published file cannot be downloaded, for the error message.
         path: a local file; None takes `remote`.
         cache_dir: where downloads are kept; None takes `$ROMEXP_CACHE`, or else ~/.cache/romexp.
         remote: the published file; None if there is none.
     """
 
+    instead: ClassVar[str] = "set dataset.path to a copy of the file"
     path: str | os.PathLike[str] | None = None
     cache_dir: str | os.PathLike[str] | None = None
     remote: RemoteFile | None = None
@@ -234,11 +251,15 @@ class FileSource:
             DataError: `path` is not a file, or the download fails.
             ConfigError: neither `path` nor `remote` is set.
         """
-        return locate(self.path, self.remote, self.cache_dir)
+        return locate(self.path, self.remote, self.cache_dir, instead=self.instead)
 
 
 def locate(
-    path: str | os.PathLike[str] | None, remote: RemoteFile | None, cache_dir: str | os.PathLike[str] | None
+    path: str | os.PathLike[str] | None,
+    remote: RemoteFile | None,
+    cache_dir: str | os.PathLike[str] | None,
+    *,
+    instead: str,
 ) -> Path:
     """See `FileSource.locate`."""
     if path is not None:
@@ -248,7 +269,7 @@ def locate(
         return local
     if remote is None:
         raise ConfigError("path: this data set has no published file; set path to a local one")
-    return fetch(remote, cache_folder(cache_dir))
+    return fetch(remote, cache_folder(cache_dir), instead=instead)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,4 +288,4 @@ class Fetcher:
         Raises:
             DataError: the download failed. The message says where to put the file by hand.
         """
-        return fetch(RemoteFile(url=url), cache_folder(self.cache_dir))
+        return fetch(RemoteFile(url=url), cache_folder(self.cache_dir), instead="")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
@@ -80,6 +80,7 @@ class Snippets(FileSource):
         name: short name in manifests.
     """
 
+    instead: ClassVar[str] = "set references.snippets.path to a copy of the file, or references=none to go on without"
     name: str = "attribute_snippets"
     remote: RemoteFile | None = ATTRIBUTE_SNIPPETS
 

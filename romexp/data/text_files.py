@@ -6,7 +6,6 @@ are read while facts are edited, and a `RecordError` would set those facts aside
 
 from __future__ import annotations
 
-import gzip
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from romexp.errors import DataError
+from romexp.unpacked import check_unpacked_size, open_gzip_text
 
 PLAIN, LINES, COLUMNS = (".txt", ".txt.gz"), (".jsonl", ".jsonl.gz"), (".parquet",)
 """Endings of the names of plain text files, JSON-lines files and Parquet files."""
@@ -95,7 +95,7 @@ def _is_unicode(text: str) -> bool:
 
 def _lines(file: Path) -> Iterator[str]:
     try:
-        with (gzip.open if file.name.endswith(".gz") else open)(file, "rt", encoding="utf-8") as lines:  # type: ignore[operator]
+        with open_gzip_text(file) if file.name.endswith(".gz") else file.open(encoding="utf-8") as lines:
             yield from lines
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise DataError(f"{file}: cannot be read as UTF-8 text ({error})") from error
@@ -136,8 +136,12 @@ def _parquet(file: Path, field: str) -> Iterator[str]:
     try:
         with pyarrow.parquet.ParquetFile(file) as table:
             check_column(table.schema_arrow.names, field, str(file))
-            index = 0
+            packed, index, characters = file.stat().st_size, 0, 0
+            groups = map(table.metadata.row_group, range(table.metadata.num_row_groups))
+            check_unpacked_size(file, packed, sum(group.total_byte_size for group in groups))
             for batch in table.iter_batches(columns=[field]):
+                characters += batch.nbytes  # A text that is repeated a million times is stored once.
+                check_unpacked_size(file, packed, characters, at_least=True)
                 for value in batch.column(0).to_pylist():
                     yield text_of({field: value}, field, f"{file}, record {index}")
                     index += 1

@@ -15,6 +15,13 @@ from romexp.data.download import RemoteFile, locate
 from romexp.data.published import TFIDF_IDF, TFIDF_VOCABULARY
 from romexp.data.snippets import Snippet, SnippetKey
 from romexp.errors import ConfigError, DataError
+from romexp.unpacked import check_array
+
+INSTEAD = (
+    "set references.tfidf.idf_path and references.tfidf.vocabulary_path to copies of both files, "
+    "references.tfidf.fit=true, or references=none to go on without"
+)
+"""What to do where a file cannot be downloaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +61,8 @@ class TfIdf:
         """
         if self.fit:
             return ()
-        idf = locate(self.idf_path, self.idf_remote, self.cache_dir)
-        return idf, locate(self.vocabulary_path, self.vocabulary_remote, self.cache_dir)
+        idf = locate(self.idf_path, self.idf_remote, self.cache_dir, instead=INSTEAD)
+        return idf, locate(self.vocabulary_path, self.vocabulary_remote, self.cache_dir, instead=INSTEAD)
 
     def load(self, snippets: Mapping[SnippetKey, Iterable[Snippet]] | None = None) -> TfidfVectorizer:
         """The vectorizer, ready to `transform`.
@@ -99,6 +106,8 @@ def _restored(vocabulary: dict[str, int], idf: np.ndarray, idf_file: Path, vocab
 
 def _read_idf(file: Path) -> np.ndarray:
     try:
+        with file.open("rb") as stream:
+            check_array(file, stream, file.stat().st_size)
         idf = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{file}: not a NumPy array file ({error})") from error

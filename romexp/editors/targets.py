@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from romexp.errors import RecordError
-from romexp.lm.forward import check_length, logits
+from romexp.lm.forward import check_known, check_length, logits
 from romexp.lm.model import LanguageModel
 from romexp.lm.packing import target_start
 from romexp.lm.tokens import encode
@@ -63,6 +63,7 @@ def edit_text(lm: LanguageModel, prompt: str, target: str) -> EditText:
     (encoding,) = encode(lm.tokenizer, [f"{prompt} {target.strip()}"])
     start = target_start(encoding, len(prompt))
     check_length(lm, len(encoding) - 1)
+    check_known(lm, encoding.ids)
     return EditText(ids=encoding.ids, target_start=start)
 
 

@@ -15,7 +15,7 @@ from romexp.editors.targets import EditText
 from romexp.errors import ConfigError, DataError, RecordError, raise_first_error
 from romexp.files import file_sha256, write_once
 from romexp.learning.edits import EditPool, TrainingEdit, pool, usable
-from romexp.lm.forward import check_length, context_length
+from romexp.lm.forward import check_known, check_length, context_length
 from romexp.lm.model import LanguageModel
 from romexp.lm.sampling import Sampler, clean, generate
 from romexp.lm.tokens import encode
@@ -148,6 +148,7 @@ def self_sampled_edit(lm: LanguageModel, text: str, n_tokens: int) -> TrainingEd
     if start <= special:
         raise RecordError(f"expected more than {n_tokens} tokens, found {len(encoding) - special}", field="completions")
     check_length(lm, len(encoding))
+    check_known(lm, encoding.ids)
     edited = EditText(ids=encoding.ids, target_start=start)
     return TrainingEdit(subject=text, text=edited, uncut=special)
 

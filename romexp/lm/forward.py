@@ -71,7 +71,7 @@ def make_inputs(lm: LanguageModel, rows: Sequence[Row]) -> BlockInputs:
     token attends to them.
 
     Raises:
-        RecordError: a row is longer than the model's context or its sliding window.
+        RecordError: a row is longer than the model's context or its sliding window, or has a token without embedding.
     """
     width = max(1, *map(len, rows))
     check_length(lm, max((position for row in rows for position in row.positions), default=0) + 1)
@@ -82,6 +82,7 @@ def make_inputs(lm: LanguageModel, rows: Sequence[Row]) -> BlockInputs:
         ids[i, : len(row)] = torch.tensor(row.ids)
         positions[i, : len(row)] = torch.tensor(row.positions)
         segments[i, : len(row)] = torch.tensor(row.segments)
+    check_known(lm, [int(ids.max())])
     ids, positions, segments = (x.to(lm.device) for x in (ids, positions, segments))
     key, query = segments[:, None, :], segments[:, :, None]
     causal = torch.ones((width, width), dtype=torch.bool, device=lm.device).tril()
@@ -113,6 +114,18 @@ def check_length(lm: LanguageModel, length: int) -> None:
     """
     if length > (limit := context_length(lm)):
         raise RecordError(f"a text of {length} tokens, but {lm.name!r} sees {limit} at once", field="prompt")
+
+
+def check_known(lm: LanguageModel, ids: Sequence[int]) -> None:
+    """Check that the model has an embedding for every token of a text. Tokens that were added to a tokenizer may have
+    none.
+
+    Raises:
+        RecordError: a token has none.
+    """
+    if ids and (highest := max(ids)) >= lm.vocabulary_size:
+        token = lm.tokenizer.convert_ids_to_tokens(highest)
+        raise RecordError(f"the text has the token {token!r}, for which {lm.name!r} has no embedding", field="prompt")
 
 
 class KeysAndValues:

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from romexp.errors import ConfigError
+from romexp.hub import hub_access
 from romexp.lm.architecture import Architecture, architecture_for, check
 from romexp.lm.head import has_plain_head
+from romexp.lm.loading import loading, prepare_config, refuse_quantized, refuse_quantized_tensors, refuse_unpacking
+
+_log = logging.getLogger(__name__)
 
 _NOT_THE_MODEL = {"_name_or_path", "architectures", "transformers_version"}
 """Entries of a model's configuration that do not affect what the model computes."""
@@ -60,6 +71,19 @@ class LanguageModel:
     def max_positions(self) -> int:
         """The number of positions, that is the longest context in tokens."""
         return int(getattr(self.model.config, "max_position_embeddings", 0) or 1024)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The number of tokens that have an embedding. The tokenizer may know more or fewer."""
+        return int(self.module(self.architecture.embedding).weight.shape[0])  # type: ignore[union-attr, arg-type, index]
+
+    @cached_property
+    def start_id(self) -> int:
+        """The token from which a text without a prompt is sampled: the tokenizer's end-of-text token; without one that
+        has an embedding its BOS token, else the BOS token of the model's configuration, else token 0.
+        """
+        found = (self.tokenizer.eos_token_id, self.tokenizer.bos_token_id, self.model.config.bos_token_id)
+        return next((int(id) for id in found if isinstance(id, int) and 0 <= id < self.vocabulary_size), 0)
 
     def module(self, path: str) -> nn.Module:
         return self.model.get_submodule(path)
@@ -135,25 +159,35 @@ class PretrainedModel:
             raise ConfigError(f"model.attn_implementation: {self.attn_implementation!r} is not auto, sdpa or eager")
         if (Path(path).is_absolute() or path.startswith(".")) and not Path(path).is_dir():
             raise ConfigError(f"model.path: there is no folder {path!r}")
-        try:
-            model, tokenizer, architecture = self._read(path, dtype)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            if "trust_remote_code" in str(error):
-                reason = "it needs Python code of its own (`auto_map` in its files), which romexp does not run"
-            raise ConfigError(f"model.path: cannot load {path!r}: {reason}") from error
+        model, tokenizer, architecture = self._read(path, dtype)
         if device is not None:
-            model.to(device=device)  # type: ignore[call-arg]
+            with loading(path):
+                model.to(device=device)  # type: ignore[call-arg]
         name = self.name or (Path(path).resolve().name if Path(path).is_dir() else Path(path).name)
         return prepare(model, tokenizer, architecture=architecture, name=name)
 
     def _read(self, path: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Architecture]:
-        # False at all three places: without it transformers asks on the terminal whether to run a model's own code.
-        config = AutoConfig.from_pretrained(path, revision=self.revision, trust_remote_code=False)
-        architecture = self.architecture or architecture_for(config.model_type)
+        with loading(path), nullcontext() if Path(path).exists() else hub_access():
+            # False at all three places: without it transformers asks on the terminal whether to run a model's own code.
+            with loading(path, "config.json"):
+                config = AutoConfig.from_pretrained(path, revision=self.revision, trust_remote_code=False)
+                prepare_config(config)
+                architecture = self.architecture or architecture_for(config.model_type)
+            with loading(path, "weights"):
+                model = self._read_weights(path, config, dtype)
+            with loading(path, "tokenizer"):
+                tokenizer = AutoTokenizer.from_pretrained(path, revision=self.revision, trust_remote_code=False)
+                # transformers would continue with an empty tokenizer.
+                if len(tokenizer) <= len(tokenizer.all_special_tokens):
+                    raise ConfigError("it has no tokenizer files")
+        return model, tokenizer, architecture
+
+    def _read_weights(self, path: str, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+        refuse_unpacking(path)
         with _without_weight_bars():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 path,
+                config=config,
                 revision=self.revision,
                 dtype=dtype,
                 device_map=self.device_map,
@@ -161,14 +195,12 @@ class PretrainedModel:
                 output_loading_info=True,
                 trust_remote_code=False,
             )
-        model, info = loaded
-        # In both cases below transformers itself would continue, with random weights or with an empty tokenizer.
-        if missing := sorted(info["missing_keys"]):
-            raise ValueError(f"its weights lack {len(missing)} tensors, such as {missing[0]}")
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=self.revision, trust_remote_code=False)
-        if len(tokenizer) <= len(tokenizer.all_special_tokens):
-            raise ValueError("it has no tokenizer files")
-        return model, tokenizer, architecture
+        model: PreTrainedModel = loaded[0]
+        refuse_quantized_tensors(loaded[1]["unexpected_keys"])
+        # transformers would continue with random weights.
+        if missing := sorted(loaded[1]["missing_keys"]):
+            raise ConfigError(f"its weights lack {len(missing)} tensors, such as {missing[0]}")
+        return model
 
 
 @contextmanager
@@ -186,20 +218,28 @@ def _without_weight_bars() -> Iterator[None]:
 def prepare(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, architecture: Architecture, name: str
 ) -> LanguageModel:
-    """Freeze the weights and set evaluation mode. A tokenizer without a pad token gets its end-of-text token as one
-    (docs/method.md §0).
+    """Freeze the weights and set evaluation mode. A tokenizer without a pad token, or with one that has no embedding,
+    gets its end-of-text token as one, or else token 0 (docs/method.md §0). Padding is masked, so any token will do.
 
     Raises:
-        ConfigError: the model does not fit `architecture`, by its paths or by what it computes
+        ConfigError: the model is quantized, or does not fit `architecture`, by its paths or by what it computes
             (`romexp.lm.check_architecture`), or the tokenizer cannot give character offsets.
     """
+    try:
+        refuse_quantized(model.config)
+    except ConfigError as error:
+        raise ConfigError(f"model {name!r}: {error}") from error
     check(architecture, model)
     if not tokenizer.is_fast:
         raise ConfigError(f"model {name!r}: a fast tokenizer is needed (subject positions come from character offsets)")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     model.eval().requires_grad_(False)
     lm = LanguageModel(model=model, tokenizer=tokenizer, architecture=architecture, name=name)
+    end, known = tokenizer.eos_token_id, range(lm.vocabulary_size)
+    if tokenizer.pad_token_id not in known:
+        tokenizer.pad_token = tokenizer.eos_token if end in known else tokenizer.convert_ids_to_tokens(0)
+    if end not in known:
+        start = tokenizer.convert_ids_to_tokens(lm.start_id)
+        _log.warning("%s: no end-of-text token; texts without a prompt are sampled from %r", name, start)
     from romexp.lm.check_architecture import check_numbers  # It needs the class that is defined here.
 
     check_numbers(lm)

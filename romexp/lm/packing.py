@@ -10,7 +10,7 @@ from functools import partial
 from itertools import islice
 
 from romexp.errors import RecordError, result_or_error
-from romexp.lm.forward import Row, check_length
+from romexp.lm.forward import Row, check_known, check_length
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import Encoding, encode
 
@@ -82,6 +82,7 @@ def _split(lm: LanguageModel, encoding: Encoding, query: Query) -> tuple[tuple[i
     try:
         start = target_start(encoding, len(query.prompt))
         check_length(lm, len(encoding) - 1)  # The last token is not fed to the model.
+        check_known(lm, encoding.ids)
     except RecordError as error:
         raise RecordError(f"{_shortened(query.prompt)!r}: {error.reason}", field=error.field) from error
     return encoding.ids[:start], encoding.ids[start:]

@@ -18,7 +18,7 @@ from romexp.bounds import check_bounds
 from romexp.errors import ConfigError, RecordError, result_or_error, with_errors_in_place, without_errors
 from romexp.lm.apply_delta import overlay
 from romexp.lm.batching import batched
-from romexp.lm.forward import BlockInputs, additive_mask, check_length, context_length, logits, run_blocks
+from romexp.lm.forward import BlockInputs, additive_mask, check_known, check_length, context_length, logits, run_blocks
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import encode
 from romexp.lm.weight_delta import WeightDelta
@@ -103,8 +103,10 @@ def generate(
         raise ConfigError(
             f"sampler.max_length: texts of {sampler.max_length} tokens, but {lm.name!r} sees {limit} at once"
         )
+    # A start that is neither an end-of-text nor a BOS mark, which `clean` removes, is no part of the text.
+    hidden = int(lm.start_id not in (lm.tokenizer.eos_token_id, lm.tokenizer.bos_token_id))
     rows = [
-        _Row(ids=encoding.ids or (int(lm.tokenizer.eos_token_id),), seed=seed, delta=delta)
+        _Row(ids=encoding.ids or (lm.start_id,), seed=seed, delta=delta, hidden=0 if encoding.ids else hidden)
         for encoding, seed, delta in zip(
             encode(lm.tokenizer, prompts), seeds, [None] * len(seeds) if deltas is None else deltas, strict=True
         )
@@ -116,7 +118,7 @@ def generate(
             grown = _continue_batch(lm, [row.ids for row in batch], sampler=sampler, seeds=[row.seed for row in batch])
         if stop_at_end:
             grown = [_cut_at_end_of_text(lm, ids, len(row.ids)) for row, ids in zip(batch, grown, strict=True)]
-        return [clean(lm, ids) for ids in grown]
+        return [clean(lm, ids[row.hidden :]) for row, ids in zip(batch, grown, strict=True)]
 
     good = without_errors(checked)
     order = sorted(range(len(good)), key=lambda i: len(good[i].ids))
@@ -128,15 +130,18 @@ def generate(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Row:
-    """One text to generate: the prompt's tokens, the seed of its draws, and the edit of its model."""
+    """One text to generate: the prompt's tokens, of which the first `hidden` are no part of the text, the seed of its
+    draws, and the edit of its model."""
 
     ids: tuple[int, ...]
     seed: int
     delta: WeightDelta | None
+    hidden: int = 0
 
 
 def _checked(lm: LanguageModel, row: _Row) -> _Row:
     check_length(lm, len(row.ids))
+    check_known(lm, row.ids)
     return row
 
 

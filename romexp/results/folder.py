@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from romexp.errors import ConfigError, DataError
 from romexp.files import replacing, write_text
+from romexp.redact import without_secrets_in
 from romexp.results.rows import Row, cut_torn_line, read_rows
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,9 @@ class RunFolder:
         return value
 
     def write(self, name: Literal["manifest", "summary"], value: Mapping[str, Any]) -> None:
-        write_text(self.path / f"{name}.json", json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        """Write the file. Passwords of URLs are left out, wherever they stand."""
+        clean = without_secrets_in(value)
+        write_text(self.path / f"{name}.json", json.dumps(clean, indent=2, ensure_ascii=False) + "\n")
 
     def write_parquet(self, frame: pd.DataFrame) -> None:
         """Write `cases.parquet`. A process that is killed in between leaves the old file, not an incomplete one."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from romexp.errors import ConfigError
 from romexp.files import file_sha256
+from romexp.redact import without_secrets
 
 NO_EFFECT = frozenset(
     {"name", "cache_dir", "device", "device_map", "batch_size", "batch_tokens", "max_batch_tokens", "cache_gib"}
@@ -45,7 +46,7 @@ def fingerprint(value: Any, *, without: Collection[str] = ()) -> Any:
     if isinstance(value, (str, Path)):
         path = Path(value).expanduser()
         # A text without a suffix is a name and not a path, even if a file happens to have this name.
-        return {"sha256": file_digest(path)} if path.suffix and path.is_file() else str(value)
+        return {"sha256": file_digest(path)} if path.suffix and path.is_file() else without_secrets(str(value))
     return value if value is None or isinstance(value, (bool, int, float)) else str(value)
 
 

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from romexp.errors import ConfigError
+from romexp.errors import ConfigError, DataError
 from romexp.files import replacing
 from romexp.lm.batching import by_length
 from romexp.lm.model import LanguageModel
@@ -104,6 +104,9 @@ def _token_ids(lm: LanguageModel, texts: Sequence[str], max_tokens: int) -> list
     if not nonempty:
         return []
     ids = lm.tokenizer(nonempty, truncation=True, max_length=max_tokens, padding=False)["input_ids"]
+    if (highest := max((max(row) for row in ids if row), default=0)) >= lm.vocabulary_size:
+        token = lm.tokenizer.convert_ids_to_tokens(highest)
+        raise DataError(f"corpus: a text has the token {token!r}, for which {lm.name!r} has no embedding")
     return [row for row in ids if row]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from romexp.bounds import check_bounds
 from romexp.errors import ConfigError, DataError
 from romexp.files import file_sha256
 from romexp.stats.second_moment import SecondMoment, load_moments
+from romexp.unpacked import check_array, check_zip
 
 PLAIN_KEY = "moment"
 AUTHORS_SUM, AUTHORS_COUNT = "mom2.mom2", "mom2.count"
@@ -90,17 +92,33 @@ def read(path: Path, *, layer: int, width: int | None = None) -> SecondMoment:
 
 def _read_npz(path: Path, layer: int) -> SecondMoment:
     try:
+        _check_sizes(path)
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("it holds a single array")
             matrix, count = _matrix_and_count(file, path)
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zlib.error, NotImplementedError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a readable .npz file ({error})") from error
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.dtype.kind != "f":
         raise DataError(f"{path}: expected a square matrix of floats, got {matrix.dtype} {matrix.shape}")
     values = torch.from_numpy(np.ascontiguousarray(matrix, dtype=np.float32))
     provenance = {"file": str(path), "sha256": file_sha256(path), "layer": layer}
     return SecondMoment(matrix=values, count=count, provenance=provenance)
+
+
+def _check_sizes(path: Path) -> None:
+    """Refuse a file that would unpack to far more than it can hold, before anything is unpacked.
+
+    Raises:
+        DataError: it would.
+        BadZipFile, ValueError: it is not an `.npz`.
+    """
+    check_zip(path)
+    with zipfile.ZipFile(path) as file:
+        for part in file.infolist():
+            if part.filename.endswith(".npy"):
+                with file.open(part) as stream:
+                    check_array(path, stream, part.file_size, part=part.filename)
 
 
 def _matrix_and_count(file: np.lib.npyio.NpzFile, path: Path) -> tuple[np.ndarray, int]:
@@ -117,6 +135,9 @@ def _matrix_and_count(file: np.lib.npyio.NpzFile, path: Path) -> tuple[np.ndarra
         raise DataError(f"{path}, {AUTHORS_COUNT}: {count}, expected the number of tokens")
     return file[AUTHORS_SUM] / count, count
 
+
+INSTEAD = "set covariance.path to such a file, covariance=text covariance.corpus.path=<your texts>, or covariance=sampled"
+"""What to do where a file cannot be downloaded."""
 
 ROOT_URL = "https://rome.baulab.info/data/stats"
 
@@ -160,7 +181,10 @@ class Published:
         Raises:
             DataError: the download failed.
         """
-        return self.fetch(f"{self.root_url.rstrip('/')}/{self.file_name(module)}")
+        try:
+            return self.fetch(f"{self.root_url.rstrip('/')}/{self.file_name(module)}")
+        except DataError as error:
+            raise DataError(f"{error}; or {INSTEAD}") from error
 
 
 def published_name(

@@ -10,7 +10,7 @@ import torch
 
 from romexp.errors import RecordError, result_or_error, with_errors_in_place
 from romexp.lm.batching import batched
-from romexp.lm.forward import Row, check_length, logits, make_inputs, run_blocks
+from romexp.lm.forward import Row, check_known, check_length, logits, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import batch_tokens
 from romexp.lm.tokens import encode, find_subject, subject_range
@@ -56,6 +56,7 @@ def prepare_prompts(
 
     def span(i: int) -> tuple[int, int]:
         check_length(lm, len(encodings[i]))
+        check_known(lm, encodings[i].ids)
         return subject_range(encodings[i], find_subject(encodings[i].text, subjects[i]), subjects[i])
 
     spans = [result_or_error(partial(span, i)) for i in range(len(prompts))]

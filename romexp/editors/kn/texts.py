@@ -12,7 +12,7 @@ from romexp.editors.kn.attribution import Text
 from romexp.errors import RecordError, result_or_error
 from romexp.facts import EditRequest, fill
 from romexp.lm.batching import batched
-from romexp.lm.forward import Row, check_length, logits, make_inputs, run_blocks
+from romexp.lm.forward import Row, check_known, check_length, logits, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
 from romexp.lm.packing import target_start
 from romexp.lm.scoring import batch_tokens
@@ -64,6 +64,7 @@ def fact_texts(
         added = len(truth) - 1 if extend_prompt else 0
         check_length(lm, max(map(len, prompts)) + added)
         target = _object(lm, request, "target_new", leading_space=leading_space)
+        check_known(lm, [token for ids in (*prompts, truth, target) for token in ids])
         return FactTexts(prompts=prompts, truth=truth, target=target)
 
     return [result_or_error(partial(texts_of, request)) for request in requests]

@@ -13,6 +13,7 @@ from romexp.editors.learned.base import default_parameters
 from romexp.errors import ConfigError, DataError
 from romexp.lm.apply_delta import weight_in_out
 from romexp.lm.model import LanguageModel
+from romexp.unpacked import check_zip
 
 Tensors = dict[str, torch.Tensor]
 
@@ -58,6 +59,7 @@ def read_published(path: Path, lm: LanguageModel) -> tuple[dict[str, Any], Tenso
 
 def _state(path: Path) -> Tensors:
     """The tensors of the entry `model` of the file."""
+    check_zip(path)
     try:
         with torch.serialization.safe_globals(_STAND_INS):  # type: ignore[arg-type]
             content = torch.load(path, map_location="cpu", weights_only=True)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from romexp.errors import DataError
+
 ROOT_URL = "https://rome.baulab.info/data/weights"
 
 
@@ -28,4 +30,7 @@ class PublishedNetworks:
         Raises:
             DataError: the download failed.
         """
-        return self.fetch(f"{self.root_url.rstrip('/')}/{name}")
+        try:
+            return self.fetch(f"{self.root_url.rstrip('/')}/{name}")
+        except DataError as error:
+            raise DataError(f"{error}; or set editor.checkpoint to a network that task=train has trained") from error

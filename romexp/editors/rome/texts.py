@@ -11,7 +11,7 @@ from itertools import islice
 
 from romexp.errors import RecordError, result_or_error
 from romexp.facts import EditRequest, fill
-from romexp.lm.forward import Row, check_length
+from romexp.lm.forward import Row, check_known, check_length
 from romexp.lm.model import LanguageModel
 from romexp.lm.packing import target_start
 from romexp.lm.tokens import Encoding, FactToken, encode, lookup_index
@@ -66,6 +66,7 @@ def edit_texts(
         ]
         texts.append(_kl(kl, index, request, fact_token))
         check_length(lm, max(len(text.row) for text in texts))
+        check_known(lm, [token for encoding in encodings_by_request[index] for token in encoding.ids])
         return texts
 
     return [result_or_error(partial(texts_of, index)) for index in range(len(requests))]
