@@ -16,6 +16,8 @@ from romexp.redact import without_secrets
 
 WAIT_S = 3.0
 """Seconds in which the hub must answer. An address that does not exist or a closed port is known at once."""
+NOT_IN_CACHE = r"(?i)offline|connect|reach|LocalEntryNotFound|does not appear to have|not.{0,20} cache"
+"""What the libraries say in such a case."""
 
 
 class HubUnreachable(Exception):
@@ -28,7 +30,7 @@ def hub_access() -> Iterator[None]:
     use only their cache, as with HF_HUB_OFFLINE=1.
 
     Raises:
-        HubUnreachable: the hub cannot be reached, and the context ends with an error because a file is not in the cache.
+        HubUnreachable: the hub cannot be reached, and the context has ended because a file is not in the cache.
     """
     reason = _why_unreachable()
     tries = logging.getLogger("huggingface_hub.utils._http")
@@ -80,7 +82,7 @@ def _is_not_in_cache(error: BaseException | None) -> bool:
     while error is not None and len(said) < 10_000:
         said += f" {type(error).__name__}: {error}"
         error = error.__cause__ or error.__context__
-    return re.search(r"(?i)offline|connect|reach|LocalEntryNotFound|does not appear to have|not.{0,20} cache", said) is not None
+    return re.search(NOT_IN_CACHE, said) is not None
 
 
 @contextmanager

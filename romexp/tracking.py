@@ -197,7 +197,6 @@ def _begin(mode: Literal["online", "offline"], **arguments: Any) -> Any:
     """
     import wandb  # This import takes half a second, and a run without W&B does not need it.
 
-
     if not os.environ.get("WANDB_MODE", "").strip():  # W&B refuses an empty word
         os.environ.pop("WANDB_MODE", None)
     settings: dict[str, Any] = {"silent": True, "console": "off"}

@@ -20,6 +20,8 @@ from romexp.errors import DataError
 
 MOST = 100
 """How many times larger than the file its content may be."""
+MOST_POSSIBLE = 1032
+"""How many times larger the content of a gzip file can be."""
 SMALL = 1 << 24
 """Content of at most this many bytes is never refused."""
 
@@ -96,8 +98,9 @@ def check_gzip(path: Path) -> None:
             return
         file.seek(-4, io.SEEK_END)
         (stated,) = struct.unpack("<I", file.read(4))  # modulo 4 GiB, and that of the last member only
-    # Bytes after the last member are no size. The count while reading is exact, so this only saves time.
-    check_unpacked_size(path, size, stated)
+    # A size that this compression cannot reach is that of a damaged file. The count while reading is exact in any case.
+    if stated <= MOST_POSSIBLE * size:
+        check_unpacked_size(path, size, stated)
 
 
 def check_array(path: Path, file: IO[bytes], size: int, *, part: str = "") -> None:

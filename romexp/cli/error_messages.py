@@ -21,8 +21,8 @@ MISTAKES = (RomexpError, HydraException, OmegaConfBaseException, PermissionError
 def one_line(error: BaseException) -> str:
     """The message of an error, without line breaks and without passwords of URLs.
 
-    If Hydra cannot read an argument, the message says how to quote it. If Hydra has wrapped a `RomexpError`, the message is that error's own. If a key does not exist, the message names
-    keys that are spelt similarly.
+    If Hydra cannot read an argument, the message says how to quote it. If Hydra has wrapped a `RomexpError`, the
+    message is that error's own. If a key does not exist, the message names keys that are spelt similarly.
     """
     return without_secrets(_one_line(error))
 

@@ -31,7 +31,10 @@ ONE_MACHINE = (".JoblibLauncher", ".LocalLauncher")
 
 
 def _overrides_for_this_job() -> tuple[str, ...]:
-    """Arguments of `romexp` that repeat this job alone, without passwords of URLs. A sweep's own values are given by the name of its file."""
+    """Arguments of `romexp` that repeat this job alone, without passwords of URLs.
+
+    A sweep's own values are given by the name of its file.
+    """
     hydra = HydraConfig.get()
     name = hydra.job.config_name
     own = [each.path for each in hydra.runtime.config_sources if each.provider == "command-line"]

@@ -225,7 +225,8 @@ def _offline_message(url: str, target: Path, error: requests.RequestException, i
         why = f"no connection{proxy}: {system[0] if system else said}"
     kept = _size(target.with_name(target.name + ".part"))
     again = f"run again to go on after the {kept} bytes that are here, " if kept else ""
-    return f"cannot download {without_secrets(f'{url} ({why})')}; {again}{instead}{', or ' if instead else ''}put the file at {target}"
+    ways = " or ".join(way for way in (f"{instead}," if instead else "", f"put the file at {target}") if way)
+    return f"cannot download {without_secrets(f'{url} ({why})')}; {again}{ways}"
 
 
 @dataclass(frozen=True, kw_only=True)

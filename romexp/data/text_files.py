@@ -139,10 +139,11 @@ def _parquet(file: Path, field: str) -> Iterator[str]:
             packed, index, characters = file.stat().st_size, 0, 0
             groups = map(table.metadata.row_group, range(table.metadata.num_row_groups))
             check_unpacked_size(file, packed, sum(group.total_byte_size for group in groups))
-            for batch in table.iter_batches(columns=[field]):
-                characters += batch.nbytes  # A text that is repeated a million times is stored once.
-                check_unpacked_size(file, packed, characters, at_least=True)
-                for value in batch.column(0).to_pylist():
+            for batch in table.iter_batches(batch_size=1000, columns=[field]):
+                for value in (scalar.as_py() for scalar in batch.column(0)):
+                    # A text that is repeated a million times is stored once.
+                    characters += len(value) if isinstance(value, str) else 0
+                    check_unpacked_size(file, packed, characters, at_least=True)
                     yield text_of({field: value}, field, f"{file}, record {index}")
                     index += 1
     except (pyarrow.ArrowException, OSError) as error:

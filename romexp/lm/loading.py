@@ -101,7 +101,8 @@ def explain(error: BaseException, part: str, messages: Iterable[str] = ()) -> st
         return f"{part}: a package is missing that it needs: {shown}"
     if "CUDA" in said:
         return f"{shown}; check model.device and model.device_map"
-    if isinstance(error, OSError | ValueError | RuntimeError) and not isinstance(error, json.JSONDecodeError | UnicodeError):
+    is_parser = isinstance(error, json.JSONDecodeError | UnicodeError)
+    if isinstance(error, OSError | ValueError | RuntimeError) and not is_parser:
         return shown  # transformers says itself what was expected
     # A KeyError, for example, says nothing but the key.
     return f"{part}: {type(error).__name__}{f' ({shown})' if shown else ''}; {WHAT_TO_DO[part]}"

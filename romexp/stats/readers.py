@@ -136,7 +136,9 @@ def _matrix_and_count(file: np.lib.npyio.NpzFile, path: Path) -> tuple[np.ndarra
     return file[AUTHORS_SUM] / count, count
 
 
-INSTEAD = "set covariance.path to such a file, covariance=text covariance.corpus.path=<your texts>, or covariance=sampled"
+INSTEAD = (
+    "set covariance.path to such a file, covariance=text covariance.corpus.path=<your texts>, or covariance=sampled"
+)
 """What to do where a file cannot be downloaded."""
 
 ROOT_URL = "https://rome.baulab.info/data/stats"

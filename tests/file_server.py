@@ -27,6 +27,7 @@ class FileServer:
     ranges: bool = True
     status: int = 200
     content_type: str = "application/json"
+    encoding: str = ""
     gate: threading.Event | None = None
     asked: list[dict[str, str]] = field(default_factory=list)
     sent: int = 0
@@ -81,6 +82,8 @@ def _answer(handler: BaseHTTPRequestHandler, state: FileServer) -> None:
         handler.send_header("ETag", state.etag)
     handler.send_header("Content-Type", state.content_type)
     handler.send_header("Content-Length", str(len(body)))
+    if state.encoding:
+        handler.send_header("Content-Encoding", state.encoding)
     handler.end_headers()
     if state.cuts:
         body = body[: state.cuts.pop(0)]
