@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.measure import Measurement
 
 from romexp.cli.error_messages import MISTAKES, one_line
 from romexp.cli.job import Outcome
@@ -18,6 +17,9 @@ from romexp.cli.job_record import INTERRUPTED
 
 USER_MISTAKE, FAULT = 2, 1
 """Exit statuses."""
+
+NO_SCREEN_WIDTH = 100
+"""Characters in a line where no terminal says it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +66,23 @@ def print_stderr(message: str) -> None:
     sys.stderr.write(f"romexp: {message}\n")
 
 
+def screen_width() -> int:
+    """The width of the terminal, also where the output goes through a pipe, or $COLUMNS; without a terminal 100."""
+    if (columns := os.environ.get("COLUMNS", "")).isdecimal() and int(columns) > 0:
+        return int(columns)
+    for stream in (1, 2, 0):
+        try:
+            if width := os.get_terminal_size(stream).columns:
+                return width
+        except OSError:
+            continue
+    return NO_SCREEN_WIDTH
+
+
 def print_outcome(outcome: Outcome) -> None:
-    """Print a task's outcome on stdout. Tables get their full width, even if they are wider than the screen."""
-    console = Console()
+    """Print a task's outcome on stdout. Tables fit the width of the screen (`romexp.reporting.tables.fitting`)."""
+    console = Console(width=screen_width(), highlight=False)
     for table in outcome.tables:
-        width = Measurement.get(console, console.options.update(max_width=1000), table).maximum
-        Console(width=max(width, console.width), highlight=False).print(table, crop=False)
+        console.print(table)
     for line in outcome.lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

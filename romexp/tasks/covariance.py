@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
-
 from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import bars
 from romexp.errors import ConfigError
 from romexp.lm.model import LanguageModel, PretrainedModel
+from romexp.reporting.tables.fitting import FittingTable
 from romexp.results.identity import of_covariance
 from romexp.stats.covariance import Covariance
 from romexp.stats.second_moment import SecondMoment, save_moments
@@ -79,7 +78,7 @@ class FitCovariance:
             return self._outcome(run, lm, summary)
 
     def _outcome(self, run: Run, lm: LanguageModel, summary: Mapping[str, Mapping[str, Any]]) -> Outcome:
-        table = Table(title=f"second moments of {lm.name}")
+        table = FittingTable(title=f"second moments of {lm.name}")
         for column in ("layer", "texts", "tokens", "width", "E‖k‖²"):
             table.add_column(column, justify="right")
         for layer, entry in summary.items():
