@@ -10,6 +10,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
+Stamp = tuple[int, int, int]
+"""Size in bytes, and the times in ns when the content and the file's entry were changed last. A file with an equal stamp
+is taken to be unchanged. The second time tells of files that were exchanged with the first one kept.
+"""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -47,6 +52,12 @@ def write_once(path: Path, make: Callable[[], str]) -> None:
     with FileLock(path.with_suffix(".lock")):
         if not path.is_file():
             write_text(path, make())
+
+
+def stamp(file: Path) -> Stamp:
+    """The stamp of an existing file; of what it leads to if it is a link."""
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def file_sha256(path: Path) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +61,18 @@ def run_and_report_errors(call: Callable[[], Any], *, debug: bool = False) -> Ex
         reason = f"{type(error).__name__}: {one_line(error)}"
         return ExitResult(status=FAULT, error=reason, traceback=traceback.format_exc())
     return ExitResult(status=0)
+
+
+@contextmanager
+def announced(message: str, *, after_s: float) -> Iterator[None]:
+    """Write a line to stderr if the context lasts longer than this many seconds."""
+    timer = threading.Timer(after_s, print_stderr, [message])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def print_stderr(message: str) -> None:

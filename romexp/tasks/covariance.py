@@ -67,7 +67,7 @@ class FitCovariance:
             if run.was_done:
                 return self._outcome(run, lm, run.folder.read("summary") or {})
             with run.session(name=f"{lm.name} {run.manifest['hash']}", group=lm.name, job_type="covariance") as tracked:
-                with bars() as bar:
+                with bars(job.sweep) as bar:
                     moments = self.covariance.moments(lm, layers, progress=bar("texts"))
                 if self.export:
                     save_moments(run.folder.path / FILE, moments)

@@ -95,7 +95,7 @@ class EditExperiment:
                 return self._outcome(run, loaded, run.folder.read("summary") or {})
             name = f"{lm.name} {dataset} {editor} {run.manifest['hash']}"
             with run.session(name=name, group=f"{lm.name} {dataset}", job_type="edit") as tracked:
-                with bars() as bar:
+                with bars(job.sweep) as bar:
                     references = self._references(job, loaded.items, texts)
                     second_moment = self._second_moments(run, lm, bar("second moments"))
                     runner = self._runner(job, lm, references, texts, second_moment)

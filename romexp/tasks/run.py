@@ -169,7 +169,7 @@ def open_run(job: Job, *, names: Mapping[str, str], identity: Identity, facts: M
         ConfigError: another process is writing into the folder, or it holds results of another configuration.
     """
     folder = RunFolder(folder_path(job, names, identity))
-    with folder.locked(wait=job.in_sweep):
+    with folder.locked(wait=job.sweep is not None):
         before = folder.read("manifest")
         refuse_other(folder.path, before["identity"] if before and "identity" in before else None, identity)
         manifest: dict[str, Any] = {"identity": identity, "hash": digest(identity), "names": dict(names)}
@@ -181,6 +181,8 @@ def open_run(job: Job, *, names: Mapping[str, str], identity: Identity, facts: M
         if was_done:
             log.info("this run was finished before; delete its folder to repeat it")
         else:
+            job.log.write_to(folder.path)
+            log.debug("romexp %s", " ".join(job.overrides))
             folder.cut_torn_line()
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(job.config))))
         yield Run(job=job, folder=folder, manifest=manifest, was_done=was_done)

@@ -94,7 +94,7 @@ class TraceExperiment:
                 return self._outcome(run, loaded)
             name = f"{lm.name} {names['dataset']} trace {run.manifest['hash']}"
             with run.session(name=name, group=f"{lm.name} {names['dataset']}", job_type="trace") as tracked:
-                with bars() as bar:
+                with bars(job.sweep) as bar:
                     self._trace_pending(run, lm, self._noise(lm), loaded.items, bar("causal traces"), seed=job.seed)
                 rows = run.folder.rows()
                 if not rows:

@@ -91,7 +91,7 @@ class TrainEditor:
                 log.warning("case %s set aside: %s %s", entry["case_id"], entry["field"], entry["reason"])
             name = f"{lm.name} {names['dataset']} {self.editor.name} training {run.manifest['hash']}"
             with run.session(name=name, group=f"{lm.name} {names['dataset']}", job_type="train") as tracked:
-                with bars() as bar:
+                with bars(job.sweep) as bar:
                     self._train(run, lm, pool, tracked, bar(f"{self.editor.name}: steps"))
                 summary = read_summary(self._curves(run))
                 run.folder.write("summary", summary)

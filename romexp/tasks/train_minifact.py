@@ -43,7 +43,7 @@ class TrainMinifactExperiment:
             out = run.folder.path / "assets"
             if not run.was_done:
                 with run.session(name=run.manifest["hash"], group="minifact", job_type="train_minifact") as tracked:
-                    with bars() as bar:
+                    with bars(job.sweep) as bar:
                         report = bar("steps")
 
                         def on_step(step: int, loss: float, model: Any) -> None:
