@@ -1,4 +1,4 @@
-"""Atomic writing of files, and hashes of their content."""
+"""Where shared files are kept, atomic writing of files, and what tells whether a file has changed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from filelock import FileLock
 
 Stamp = tuple[int, int, int]
-"""Size in bytes, and the times in ns when the content and the file's entry were changed last. A file with an equal stamp
-is taken to be unchanged. The second time tells of files that were exchanged with the first one kept.
+"""Size in bytes, and the times in ns when the content and the file's entry were changed last. A file with an equal
+stamp is taken to be unchanged. The second time tells of files that were exchanged with the first one kept.
 """
 
 
@@ -52,6 +52,12 @@ def write_once(path: Path, make: Callable[[], str]) -> None:
     with FileLock(path.with_suffix(".lock")):
         if not path.is_file():
             write_text(path, make())
+
+
+def cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
+    """`cache_dir`; else `$ROMEXP_CACHE`; else `romexp` in the user's cache folder (`$XDG_CACHE_HOME` or ~/.cache)."""
+    given = cache_dir or os.environ.get("ROMEXP_CACHE")
+    return Path(given or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "romexp")).expanduser()
 
 
 def stamp(file: Path) -> Stamp:

@@ -13,8 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from romexp.api import checks
 from romexp.api.generation import continue_texts, next_tokens
 from romexp.compose import compose_config, options
-from romexp.data.download import cache_folder
 from romexp.errors import ConfigError
+from romexp.files import cache_folder
 from romexp.lm.architecture import architecture_for
 from romexp.lm.kept_digest import load_with_digest
 from romexp.lm.model import LanguageModel, PretrainedModel, prepare

@@ -76,11 +76,14 @@ class Outcome:
         tables: rich renderables.
         lines: text below the tables, such as paths of results and the number of records set aside.
         folder: the result folder, whose `summary.json` the table of a sweep reads; None if the task has none.
+        inputs: files that the results depend on, besides those that the configuration names; None if they are not
+            known, and then the run is opened in full when it is repeated (`romexp.cli.finished_runs`).
     """
 
     tables: Sequence[RenderableType] = ()
     lines: Sequence[str] = field(default_factory=tuple)
     folder: Path | None = None
+    inputs: Sequence[Path] | None = None
 
 
 class Task(Protocol):

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,9 +90,8 @@ class _Key:
 
     def digest_file(self, cache_dir: Path) -> Path:
         """The file in which the digests are stored."""
-        import sklearn  # its version matters: it may have computed the document frequencies, one of the digests
-
-        contents = [repr(self.source), self.files, sklearn.__version__]
+        # scikit-learn's version matters: it may have computed the document frequencies, one of the digests.
+        contents = [repr(self.source), self.files, version("scikit-learn")]
         return cache_dir / "references" / f"{digest(contents)}.json"
 
 

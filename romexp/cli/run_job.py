@@ -23,6 +23,7 @@ from romexp.cli.run_log import RunLog
 from romexp.cli.sweep_progress import SweepProgress
 from romexp.cli.workers import Process, exit_when_parent_dies
 from romexp.errors import ConfigError
+from romexp.files import cache_folder
 
 SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
 """Folder of the shipped sweeps, which `romexp -cn <name>` finds."""
@@ -30,7 +31,7 @@ SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
 ONE_MACHINE = (".JoblibLauncher", ".LocalLauncher")
 """Launchers whose workers share this machine's GPUs, and keep running if the command is killed."""
 
-ANNOUNCE_AFTER_S = 1.0
+ANNOUNCE_AFTER_S = 0.5
 """A single run that takes longer says what it does: the libraries and a large model take their time to load."""
 
 
@@ -97,17 +98,29 @@ class JobFunction:
         Raises:
             RomexpError: the configuration has a mistake, or the task raised an error.
         """
-        # These imports take long, and `romexp --help` or a misspelt key does not need them.
+        from romexp.cli.finished_runs import FinishedRuns
         from romexp.cli.unread_settings import refuse_unread
-        from romexp.cli.validate_config import build, validate_config
-        from romexp.data.download import cache_folder
 
         hydra = HydraConfig.get()
         choices = {group: str(option) for group, option in hydra.runtime.choices.items()}
         refuse_unread(cfg, task=choices.get("task", "…"), overrides=hydra.overrides.task, groups=choices)
         if missing := sorted(key for key in OmegaConf.missing_keys(cfg) if not key.startswith("task.")):
             raise ConfigError(f"{', '.join(missing)} must be given: {' '.join(f'{key}=…' for key in missing)}")
-        config = validate_config(plain(cfg))
+        values = plain(cfg)
+        given = values.get("cache_dir")
+        cache = cache_folder(given if isinstance(given, str) else None)
+        finished = FinishedRuns(folder=cache / "finished", config=values)
+        if outcome := finished.find():
+            return outcome
+        outcome = self._run_task(values, choices)
+        finished.keep(outcome)
+        return outcome
+
+    def _run_task(self, values: dict[str, Any], choices: dict[str, str]) -> Outcome:
+        # Checking the values imports their classes, and so torch, which takes seconds.
+        from romexp.cli.validate_config import build, validate_config
+
+        config = validate_config(values)
         task = build(config["task"], where="task")
         with RunLog.collecting() as log:
             job = Job(

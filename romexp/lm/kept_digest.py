@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,8 @@ def load_with_digest(model: PretrainedModel, folder: Path) -> LanguageModel:
     file = folder / f"{_key(model, files)}.json"
     if (known := _read(file)) is not None:
         return replace(lm, known_digest=known)
-    try:
+    with suppress(OSError):
         write_text(file, json.dumps({"digest": lm.digest, "model": str(model.path)}) + "\n")
-    except OSError:
-        pass
     return lm
 
 

@@ -89,7 +89,7 @@ class FitCovariance:
         lines += [f"kept in: {self.covariance.cache_dir}", f"results: {run.folder.path}"]
         if self.export:
             lines.append(f"file for covariance.path: {run.folder.path / FILE}")
-        return Outcome(tables=(table,), lines=lines, folder=run.folder.path)
+        return Outcome(tables=(table,), lines=lines, folder=run.folder.path, inputs=())
 
 
 def _describe(moment: SecondMoment) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
+from romexp.cli.finished_runs import WAS_FINISHED
 from romexp.cli.job import Job
 from romexp.cli.progress import Report
 from romexp.data.dataset import Loaded
@@ -179,7 +180,7 @@ def open_run(job: Job, *, names: Mapping[str, str], identity: Identity, facts: M
             manifest |= {key: before[key] for key in before if key not in manifest}
         was_done = before is not None and folder.status == "done"
         if was_done:
-            log.info("this run was finished before; delete its folder to repeat it")
+            log.info(WAS_FINISHED)
         else:
             job.log.write_to(folder.path)
             log.debug("romexp %s", " ".join(job.overrides))

@@ -189,7 +189,8 @@ class TraceExperiment:
         rows = run.folder.rows()
         title = f"{run.manifest['model']['name']}, {loaded.name}"
         tables = (trace_table(summary, rows, title=title),)
-        return Outcome(tables=tables, lines=run.closing_lines(), folder=run.folder.path)
+        inputs = (Path(loaded.path),) if self.prompt is None else ()
+        return Outcome(tables=tables, lines=run.closing_lines(), folder=run.folder.path, inputs=inputs)
 
 
 def _check_traceable(lm: LanguageModel, fact: KnownFact) -> None:

@@ -43,7 +43,7 @@ def to_csv(table: ReportTable) -> str:
 
 def to_rich(table: ReportTable) -> list[Table]:
     """Tables for the terminal, one for each block."""
-    out = []
+    out: list[Table] = []
     for number, block in enumerate(table.blocks):
         title = ": ".join(part for part in (table.title if not number else "", block.title) if part)
         last = number == len(table.blocks) - 1
