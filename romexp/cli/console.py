@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -16,6 +17,8 @@ from rich.console import Console
 from romexp.cli.error_messages import MISTAKES, one_line
 from romexp.cli.job import Outcome
 from romexp.cli.job_record import INTERRUPTED
+
+log = logging.getLogger(__name__)
 
 USER_MISTAKE, FAULT = 2, 1
 """Exit statuses."""
@@ -65,8 +68,8 @@ def run_and_report_errors(call: Callable[[], Any], *, debug: bool = False) -> Ex
 
 @contextmanager
 def announced(message: str, *, after_s: float) -> Iterator[None]:
-    """Write a line to stderr if the context lasts longer than this many seconds."""
-    timer = threading.Timer(after_s, print_stderr, [message])
+    """Log a line if the context lasts longer than this many seconds."""
+    timer = threading.Timer(after_s, log.info, ["%s", message])
     timer.daemon = True
     timer.start()
     try:

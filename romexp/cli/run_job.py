@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from romexp.cli.console import announced, print_outcome, print_stderr, run_and_report_errors
+from romexp.cli.console import announced, print_outcome, run_and_report_errors
 from romexp.cli.field_values import is_on
 from romexp.cli.job import Job, Outcome
 from romexp.cli.job_record import INTERRUPTED, JobRecord
@@ -24,6 +25,8 @@ from romexp.cli.sweep_progress import SweepProgress
 from romexp.cli.workers import Process, exit_when_parent_dies
 from romexp.errors import ConfigError
 from romexp.files import cache_folder
+
+log = logging.getLogger(__name__)
 
 SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
 """Folder of the shipped sweeps, which `romexp -cn <name>` finds."""
@@ -122,7 +125,7 @@ class JobFunction:
 
         config = validate_config(values)
         task = build(config["task"], where="task")
-        with RunLog.collecting() as log:
+        with RunLog.collecting() as run_log:
             job = Job(
                 config=_recorded(config),
                 choices=choices,
@@ -134,7 +137,7 @@ class JobFunction:
                 overrides=_overrides_for_this_job(),
                 models=self.models,
                 references=self.references,
-                log=log,
+                log=run_log,
                 sweep=self.sweep,
             )
             outcome: Outcome = task(job)
@@ -150,7 +153,7 @@ class JobFunction:
         record.write(folder)
         self.sweep = SweepProgress.read(folder)
         name = self.sweep.name(record.number, fallback=" ".join(record.overrides))
-        print_stderr(name)
+        log.info("%s", name)
         start = time.perf_counter()
 
         def call() -> None:
@@ -176,7 +179,7 @@ class JobFunction:
         ended.write(folder)
         ended_as = "interrupted" if result.status == INTERRUPTED else "failed" if result.status else "done"
         left, number = self.sweep.left(self.sweep.done()), name.partition(" (")[0]
-        print_stderr(f"{number} {ended_as} in {seconds:.1f} s{left}{f': {shown}' if shown else ''}")
+        log.info("%s %s in %.1f s%s%s", number, ended_as, seconds, left, f": {shown}" if shown else "")
 
     @contextmanager
     def _own_gpu(self, cfg: DictConfig) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from omegaconf import DictConfig
 from romexp.cli.console import print_stderr
 from romexp.cli.job_record import JobRecord, read_records
 from romexp.cli.sweep_progress import SweepProgress
+
+log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.5
 ONE_WANDB_RUN = ("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_RESUME_FROM", "WANDB_FORK_FROM")
@@ -45,7 +48,7 @@ class RememberSweep(Callback):
             alone=hydra.launcher._target_.endswith(".BasicLauncher"),
         )
         progress.write()
-        print_stderr(progress.header())
+        log.info("%s", progress.header())
         if ignored := [name for name in ONE_WANDB_RUN if os.environ.pop(name, None)]:
             print_stderr(f"{', '.join(ignored)}: ignored in a sweep, where each job has a W&B run of its own")
 

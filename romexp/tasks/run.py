@@ -80,9 +80,11 @@ class Run:
         self.manifest["set_aside"] = aside
         for start in range(0, len(pending), batch_size):
             report(start, len(pending))
-            batch = pending[start : start + batch_size]
+            batch, began = pending[start : start + batch_size], time.perf_counter()
             outcomes = work([item for _, item in batch])
             self.folder.append(without_errors(outcomes))
+            numbers = (f"{kind}s", start + 1, start + len(batch), len(pending), time.perf_counter() - began)
+            log.debug("%s %d to %d of %d in %.1f s", *numbers)
             for (case_id, _), error in zip(batch, outcomes, strict=True):
                 if isinstance(error, RecordError):
                     aside.append({"case_id": case_id, "field": error.field, "reason": error.reason})
@@ -132,6 +134,7 @@ class Run:
 
     def _close(self, session: dict[str, Any], status: Status, total: float) -> None:
         timings = {what: round(seconds, 3) for what, seconds in {**self._timings, "total": total}.items()}
+        log.debug("%s after %.1f s", status, total)
         session |= {"finished": now(), "timings": timings}
         self.folder.write("manifest", self.manifest)
         self.folder.set_status(status)

@@ -30,7 +30,8 @@ class FittingTable(Table):
     4. as several tables one below the other, each with the labels of the rows and some of the columns. Columns that are
        named in `less_important` come last.
 
-    In every form, long labels (the first columns, as far as they are justified to the left) may be wrapped.
+    A title or caption that is longer than the table stands above or below it. In every form, long labels (the first
+    columns, as far as they are justified to the left) may be wrapped.
     """
 
     def __init__(self, *headers: str, less_important: Collection[str] = (), **options: Any) -> None:
@@ -42,14 +43,23 @@ class FittingTable(Table):
         for tables in self._forms(options.max_width):
             if all(_natural_width(console, table) <= options.max_width for table in tables):
                 break
-        # If even one column is too wide, rich shortens it.
-        for table in tables:
-            yield from Table.__rich_console__(table, console, options)
+        title, caption = (
+            Text.from_markup(text) if isinstance(text, str) else text for text in (self.title, self.caption)
+        )
+        if title and len(title) <= _natural_width(console, tables[0]):
+            tables[0].title, title = title, None
+        if caption and len(tables) == 1 and len(caption) <= _natural_width(console, tables[0]):
+            tables[0].caption, caption = caption, None
+        if title:  # rich would wrap it to the width of the table
+            yield Text.styled(title.plain, "table.title") if isinstance(title, Text) else title
+        yield from tables  # if even one column is too wide, rich shortens it
+        if caption:
+            yield Text.styled(caption.plain, "table.caption") if isinstance(caption, Text) else caption
 
     def _forms(self, width: int) -> Iterator[list[Table]]:
         every = range(len(self.columns))
         limits = [max(8, int(width * share)) for share in _LABEL_SHARES]
-        yield [self]
+        yield [self._part(every, limit=_UNLIMITED)]
         if self._n_labels == len(self.columns):  # nothing but text, which rich wraps
             yield [self._part(every, limit=max(8, width // len(self.columns)))]
             return
@@ -80,11 +90,7 @@ class FittingTable(Table):
             if blocks[-1] and _natural_width(ruler, self._part(wider, limit=limit)) > width:
                 blocks.append([])
             blocks[-1] += group
-        parts = [self._part([*labels, *block], limit=limit) for block in blocks]
-        for number, part in enumerate(parts):
-            part.title = self.title if number == 0 else None
-            part.caption = self.caption if number == len(parts) - 1 else None
-        return parts
+        return [self._part([*labels, *block], limit=limit) for block in blocks]
 
     def _groups(self) -> list[list[int]]:
         """The columns of values, less important ones last. A column whose name is empty or stands several times belongs
@@ -100,7 +106,7 @@ class FittingTable(Table):
         return sorted(groups, key=lambda group: names[group[0]] in self.less_important)
 
     def _part(self, columns: Sequence[int], *, limit: int, two_lines: bool = False, rules: bool = True) -> Table:
-        """A table of these columns.
+        """A table of these columns, without title and caption.
 
         Args:
             limit: largest width of a column of labels.
@@ -108,8 +114,6 @@ class FittingTable(Table):
             rules: draw vertical rules.
         """
         table = Table(
-            title=self.title,
-            caption=self.caption,
             title_justify=self.title_justify,
             caption_justify=self.caption_justify,
             box=box.HEAVY_HEAD if rules else box.SIMPLE_HEAD,
