@@ -76,7 +76,7 @@ def put(what: str, text: str) -> None:
 def run(arguments: Sequence[str], folder: Path) -> tuple[str, Path]:
     """What `romexp` prints, and the folder of results that it names."""
     folder.mkdir(parents=True)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline", "COLUMNS": "140"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline", "COLUMNS": "80"}
     done = subprocess.run(
         [sys.executable, "-m", "romexp", *arguments],
         cwd=folder,

@@ -129,7 +129,7 @@ def unedited_cache(
         "model": lm.digest,
         "evaluator": fingerprint(evaluator),
         "references": dict(references),
-        "words": tokenizer_in_use(),
+        "words": tokenizer_in_use() if evaluator.needs_references else None,
         "seed": seed,
         "code": code_digest(),
     }

@@ -1,4 +1,4 @@
-"""Atomic writing of files, and hashes of their content."""
+"""Where shared files are kept, atomic writing of files, and what tells whether a file has changed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
+
+Stamp = tuple[int, int, int]
+"""Size in bytes, and the times in ns when the content and the file's entry were changed last. A file with an equal
+stamp is taken to be unchanged. The second time tells of files that were exchanged with the first one kept.
+"""
 
 
 @contextmanager
@@ -47,6 +52,18 @@ def write_once(path: Path, make: Callable[[], str]) -> None:
     with FileLock(path.with_suffix(".lock")):
         if not path.is_file():
             write_text(path, make())
+
+
+def cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
+    """`cache_dir`; else `$ROMEXP_CACHE`; else `romexp` in the user's cache folder (`$XDG_CACHE_HOME` or ~/.cache)."""
+    given = cache_dir or os.environ.get("ROMEXP_CACHE")
+    return Path(given or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "romexp")).expanduser()
+
+
+def stamp(file: Path) -> Stamp:
+    """The stamp of an existing file; of what it leads to if it is a link."""
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def file_sha256(path: Path) -> str:

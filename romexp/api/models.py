@@ -14,7 +14,9 @@ from romexp.api import checks
 from romexp.api.generation import continue_texts, next_tokens
 from romexp.compose import compose_config, options
 from romexp.errors import ConfigError
+from romexp.files import cache_folder
 from romexp.lm.architecture import architecture_for
+from romexp.lm.kept_digest import load_with_digest
 from romexp.lm.model import LanguageModel, PretrainedModel, prepare
 
 
@@ -92,7 +94,8 @@ def load(
         settings: PretrainedModel = instantiate(compose_config([f"model={path}"]).model)
     else:
         settings = PretrainedModel(path=path)
-    lm = replace(settings, name=name or settings.name, dtype=dtype, device=device).load()
+    chosen = replace(settings, name=name or settings.name, dtype=dtype, device=device)
+    lm = load_with_digest(chosen, cache_folder(None) / "digests")
     return _as_loaded(lm, option=path if path in known else "", source=path)
 
 
@@ -113,4 +116,5 @@ def _as_loaded(lm: LanguageModel, *, option: str, source: str) -> LoadedModel:
         name=lm.name,
         option=option,
         source=source,
+        known_digest=lm.known_digest,
     )

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.measure import Measurement
 
 from romexp.cli.error_messages import MISTAKES, one_line
 from romexp.cli.job import Outcome
 from romexp.cli.job_record import INTERRUPTED
 from romexp.redact import without_secrets
 
+log = logging.getLogger(__name__)
+
 USER_MISTAKE, FAULT = 2, 1
 """Exit statuses."""
+
+NO_SCREEN_WIDTH = 100
+"""Characters in a line where no terminal says it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +67,40 @@ def run_and_report_errors(call: Callable[[], Any], *, debug: bool = False) -> Ex
     return ExitResult(status=0)
 
 
+@contextmanager
+def announced(message: str, *, after_s: float) -> Iterator[None]:
+    """Log a line if the context lasts longer than this many seconds."""
+    timer = threading.Timer(after_s, log.info, ["%s", message])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def print_stderr(message: str) -> None:
     """Write a line to stderr, without passwords of URLs."""
     sys.stderr.write(f"romexp: {without_secrets(message)}\n")
 
 
+def screen_width() -> int:
+    """The width of the terminal, also where the output goes through a pipe, or $COLUMNS; without a terminal 100."""
+    if (columns := os.environ.get("COLUMNS", "")).isdecimal() and int(columns) > 0:
+        return int(columns)
+    for stream in (1, 2, 0):
+        try:
+            if width := os.get_terminal_size(stream).columns:
+                return width
+        except OSError:
+            continue
+    return NO_SCREEN_WIDTH
+
+
 def print_outcome(outcome: Outcome) -> None:
-    """Print a task's outcome on stdout. Tables get their full width, even if they are wider than the screen."""
-    console = Console()
+    """Print a task's outcome on stdout. Tables fit the width of the screen (`romexp.reporting.tables.fitting`)."""
+    console = Console(width=screen_width(), highlight=False)
     for table in outcome.tables:
-        width = Measurement.get(console, console.options.update(max_width=1000), table).maximum
-        Console(width=max(width, console.width), highlight=False).print(table, crop=False)
+        console.print(table)
     for line in outcome.lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -11,6 +11,8 @@ from rich.console import RenderableType
 
 from romexp.bounds import check_bounds
 from romexp.cli.kept_between_jobs import KeptReferences, LoadedModels
+from romexp.cli.run_log import RunLog
+from romexp.cli.sweep_progress import SweepProgress
 from romexp.tracking import Tracker
 
 if TYPE_CHECKING:  # importing torch takes seconds, and the command line imports this file
@@ -32,7 +34,9 @@ class Job:
         overrides: arguments of `romexp` that repeat this run.
         models: keeps the loaded model for later jobs of this process.
         references: keeps the reference texts for later jobs of this process.
-        in_sweep: it is a job of a sweep. It waits for another process that does the same run, instead of failing.
+        log: collects what is logged, and writes it into the folder of the run.
+        sweep: how far the sweep is that this is a job of; None for a single run. A job of a sweep waits for another
+            process that does the same run, instead of failing.
     """
 
     config: Mapping[str, Any]
@@ -45,7 +49,8 @@ class Job:
     overrides: Sequence[str] = ()
     models: LoadedModels = field(default_factory=LoadedModels)
     references: KeptReferences = field(default_factory=KeptReferences)
-    in_sweep: bool = False
+    log: RunLog = field(default_factory=RunLog)
+    sweep: SweepProgress | None = None
 
     def __post_init__(self) -> None:
         check_bounds(self, "", from_0=("seed",))
@@ -56,7 +61,7 @@ class Job:
         Raises:
             ConfigError: see `PretrainedModel.load`.
         """
-        return self.models.load(model)
+        return self.models.load(model, digests=self.cache_dir / "digests")
 
     def roots(self, results: Sequence[str] | None) -> list[Path]:
         """The folders in which a task looks for results: those in `results`, or `outputs` if there are none."""
@@ -71,11 +76,14 @@ class Outcome:
         tables: rich renderables.
         lines: text below the tables, such as paths of results and the number of records set aside.
         folder: the result folder, whose `summary.json` the table of a sweep reads; None if the task has none.
+        inputs: files that the results depend on, besides those that the configuration names; None if they are not
+            known, and then the run is opened in full when it is repeated (`romexp.cli.finished_runs`).
     """
 
     tables: Sequence[RenderableType] = ()
     lines: Sequence[str] = field(default_factory=tuple)
     folder: Path | None = None
+    inputs: Sequence[Path] | None = None
 
 
 class Task(Protocol):

@@ -10,11 +10,12 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from romexp.errors import DataError
-from romexp.files import write_text
+from romexp.files import Stamp, stamp, write_text
 from romexp.results.identity import digest
 
 if TYPE_CHECKING:  # importing scikit-learn and torch takes seconds
@@ -25,8 +26,6 @@ if TYPE_CHECKING:  # importing scikit-learn and torch takes seconds
 
 
 Key = tuple[Any, ...]
-Stamp = tuple[int, int]
-"""Size in bytes and modification time in ns. A file with an equal stamp is taken to be unchanged."""
 
 
 class LoadedModels:
@@ -39,8 +38,11 @@ class LoadedModels:
     def __init__(self) -> None:
         self._held: tuple[Key, LanguageModel] | None = None
 
-    def load(self, model: PretrainedModel) -> LanguageModel:
+    def load(self, model: PretrainedModel, *, digests: Path | None = None) -> LanguageModel:
         """Return the held model if it is the requested one; otherwise release it and load the requested one.
+
+        Args:
+            digests: folder in which models' digests are kept (`romexp.lm.kept_digest`); None keeps none.
 
         Raises:
             ConfigError: see `PretrainedModel.load`.
@@ -49,7 +51,12 @@ class LoadedModels:
         if self._held is not None and self._held[0] == key:
             return self._held[1]
         self.forget()
-        lm = model.load()
+        if digests is None:
+            lm = model.load()
+        else:
+            from romexp.lm.kept_digest import load_with_digest
+
+            lm = load_with_digest(model, digests)
         self._held = (key, lm)
         return lm
 
@@ -60,12 +67,6 @@ class LoadedModels:
     def __reduce__(self) -> tuple[type[LoadedModels], tuple[()]]:
         """Weights are not sent to worker processes: a copy there begins empty."""
         return (LoadedModels, ())
-
-
-def stamp(file: Path) -> Stamp:
-    """The stamp of an existing file."""
-    found = file.stat()
-    return found.st_size, found.st_mtime_ns
 
 
 def _file_stamps(path: str | Path) -> tuple[tuple[str, Stamp], ...]:
@@ -89,9 +90,8 @@ class _Key:
 
     def digest_file(self, cache_dir: Path) -> Path:
         """The file in which the digests are stored."""
-        import sklearn  # its version matters: it may have computed the document frequencies, one of the digests
-
-        contents = [repr(self.source), self.files, sklearn.__version__]
+        # scikit-learn's version matters: it may have computed the document frequencies, one of the digests.
+        contents = [repr(self.source), self.files, version("scikit-learn")]
         return cache_dir / "references" / f"{digest(contents)}.json"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -14,20 +15,35 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from romexp.cli.console import print_outcome, print_stderr, run_and_report_errors
+from romexp.cli.console import announced, print_outcome, run_and_report_errors
 from romexp.cli.field_values import is_on
 from romexp.cli.job import Job, Outcome
 from romexp.cli.job_record import INTERRUPTED, JobRecord
 from romexp.cli.kept_between_jobs import KeptReferences, LoadedModels
+from romexp.cli.run_log import RunLog
+from romexp.cli.sweep_progress import SweepProgress
 from romexp.cli.workers import Process, exit_when_parent_dies
 from romexp.errors import ConfigError
+from romexp.files import cache_folder
 from romexp.redact import without_secrets, without_secrets_in
+
+log = logging.getLogger(__name__)
 
 SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
 """Folder of the shipped sweeps, which `romexp -cn <name>` finds."""
 
 ONE_MACHINE = (".JoblibLauncher", ".LocalLauncher")
 """Launchers whose workers share this machine's GPUs, and keep running if the command is killed."""
+
+ANNOUNCE_AFTER_S = 0.5
+"""A single run that takes longer says what it does: the libraries and a large model take their time to load."""
+
+
+def _summary(cfg: DictConfig) -> str:
+    """The main parts of a run, as in `task=edit model=minifact dataset=minifact editor=rome`."""
+    choices = HydraConfig.get().runtime.choices
+    parts = [part for part in ("model", "dataset", "editor") if part in cfg.task and part in choices]
+    return " ".join(f"{part}={choices[part]}" for part in ("task", *parts)) + ": begins"
 
 
 def _overrides_for_this_job() -> tuple[str, ...]:
@@ -52,12 +68,14 @@ class JobFunction:
         models: keeps the loaded model between jobs; a worker's copy begins empty.
         references: keeps the reference texts between jobs; a worker's copy begins empty.
         status: exit status of the job that ran last in this process.
+        sweep: how far the sweep is; None for a single run.
     """
 
     command: Process | None = None
     models: LoadedModels = field(default_factory=LoadedModels)
     references: KeptReferences = field(default_factory=KeptReferences)
     status: int = 0
+    sweep: SweepProgress | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """The state that is sent to a launcher's workers; it names the process that started them."""
@@ -75,7 +93,8 @@ class JobFunction:
         if hydra.mode == RunMode.MULTIRUN:
             self._run_in_sweep(cfg)
         else:
-            result = run_and_report_errors(lambda: print_outcome(self.run(cfg)), debug=is_on(cfg.get("debug")))
+            with announced(_summary(cfg), after_s=ANNOUNCE_AFTER_S):
+                result = run_and_report_errors(lambda: print_outcome(self.run(cfg)), debug=is_on(cfg.get("debug")))
             self.status = result.status
         if self.status == INTERRUPTED:
             raise SystemExit(INTERRUPTED)
@@ -86,32 +105,46 @@ class JobFunction:
         Raises:
             RomexpError: the configuration has a mistake, or the task raised an error.
         """
-        # These imports take long, and `romexp --help` or a misspelt key does not need them.
+        from romexp.cli.finished_runs import FinishedRuns
         from romexp.cli.unread_settings import refuse_unread
-        from romexp.cli.validate_config import build, validate_config
-        from romexp.data.download import cache_folder
 
         hydra = HydraConfig.get()
         choices = {group: str(option) for group, option in hydra.runtime.choices.items()}
         refuse_unread(cfg, task=choices.get("task", "…"), overrides=hydra.overrides.task, groups=choices)
         if missing := sorted(key for key in OmegaConf.missing_keys(cfg) if not key.startswith("task.")):
             raise ConfigError(f"{', '.join(missing)} must be given: {' '.join(f'{key}=…' for key in missing)}")
-        config = validate_config(plain(cfg))
+        values = plain(cfg)
+        given = values.get("cache_dir")
+        cache = cache_folder(given if isinstance(given, str) else None)
+        finished = FinishedRuns(folder=cache / "finished", config=values)
+        if outcome := finished.find():
+            return outcome
+        outcome = self._run_task(values, choices)
+        finished.keep(outcome)
+        return outcome
+
+    def _run_task(self, values: dict[str, Any], choices: dict[str, str]) -> Outcome:
+        # Checking the values imports their classes, and so torch, which takes seconds.
+        from romexp.cli.validate_config import build, validate_config
+
+        config = validate_config(values)
         task = build(config["task"], where="task")
-        job = Job(
-            config=_recorded(config),
-            choices=choices,
-            tracker=build(config["tracker"], where="tracker"),
-            outputs=Path(config["outputs"]).expanduser(),
-            output_dir=Path(config["output_dir"]).expanduser() if config["output_dir"] else None,
-            cache_dir=cache_folder(config["cache_dir"]),
-            seed=config["seed"],
-            overrides=_overrides_for_this_job(),
-            models=self.models,
-            references=self.references,
-            in_sweep=hydra.mode == RunMode.MULTIRUN,
-        )
-        outcome: Outcome = task(job)
+        with RunLog.collecting() as run_log:
+            job = Job(
+                config=_recorded(config),
+                choices=choices,
+                tracker=build(config["tracker"], where="tracker"),
+                outputs=Path(config["outputs"]).expanduser(),
+                output_dir=Path(config["output_dir"]).expanduser() if config["output_dir"] else None,
+                cache_dir=cache_folder(config["cache_dir"]),
+                seed=config["seed"],
+                overrides=_overrides_for_this_job(),
+                models=self.models,
+                references=self.references,
+                log=run_log,
+                sweep=self.sweep,
+            )
+            outcome: Outcome = task(job)
         return outcome
 
     def _run_in_sweep(self, cfg: DictConfig) -> None:
@@ -119,16 +152,20 @@ class JobFunction:
         hydra = HydraConfig.get()
         if self.command is not None and self._shares_machine:
             exit_when_parent_dies(self.command)
-        folder, results = Path(hydra.sweep.dir), ""
+        folder, results, shown = Path(hydra.sweep.dir), "", ""
         record = JobRecord.begun(number=int(hydra.job.num), overrides=tuple(hydra.overrides.task))
         record.write(folder)
+        self.sweep = SweepProgress.read(folder)
+        name = self.sweep.name(record.number, fallback=" ".join(record.overrides))
+        log.info("%s", name)
         start = time.perf_counter()
 
         def call() -> None:
-            nonlocal results
+            nonlocal results, shown
             with self._own_gpu(cfg):
                 outcome = self.run(cfg)
-            results = str(outcome.folder.resolve()) if outcome.folder else ""
+            if outcome.folder is not None:
+                results, shown = str(outcome.folder.resolve()), str(outcome.folder)
             if outcome.folder is None:  # the table of the sweep does not show it
                 print_outcome(outcome)
 
@@ -144,8 +181,9 @@ class JobFunction:
             seconds=seconds,
         )
         ended.write(folder)
-        if not result.status:
-            print_stderr(f"job {record.number} done in {seconds:.1f} s{f': {results}' if results else ''}")
+        ended_as = "interrupted" if result.status == INTERRUPTED else "failed" if result.status else "done"
+        left, number = self.sweep.left(self.sweep.done()), name.partition(" (")[0]
+        log.info("%s %s in %.1f s%s%s", number, ended_as, seconds, left, f": {shown}" if shown else "")
 
     @contextmanager
     def _own_gpu(self, cfg: DictConfig) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -17,8 +18,11 @@ from omegaconf import DictConfig
 
 from romexp.cli.console import print_stderr
 from romexp.cli.job_record import JobRecord, read_records
+from romexp.cli.sweep_progress import SweepProgress
 from romexp.files import write_text
 from romexp.redact import without_secrets
+
+log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.5
 ONE_WANDB_RUN = ("WANDB_RUN_ID", "WANDB_RESUME", "WANDB_RESUME_FROM", "WANDB_FORK_FROM")
@@ -31,11 +35,22 @@ class RememberSweep(Callback):
     """A callback of Hydra (`hydra.callbacks` in `conf/config.yaml`) that tells the command which sweep it runs."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Set the `HydraConfig` that `current_sweep` reads; Hydra itself sets it only for jobs.
+        """Set the `HydraConfig` that `current_sweep` reads, which Hydra itself sets only for jobs, and write the plan.
 
         Variables by which W&B would put every job into one run are removed, before any worker gets them.
         """
         HydraConfig.instance().set_config(config)
+        hydra = HydraConfig.get()
+        overrides = _planned_overrides(hydra) or ()
+        progress = SweepProgress(
+            folder=Path(hydra.sweep.dir),
+            labels=differing(overrides),
+            shared=_in_all(overrides),
+            started=time.time(),
+            alone=hydra.launcher._target_.endswith(".BasicLauncher"),
+        )
+        progress.write()
+        log.info("%s", progress.header())
         if ignored := [name for name in ONE_WANDB_RUN if os.environ.pop(name, None)]:
             print_stderr(f"{', '.join(ignored)}: ignored in a sweep, where each job has a W&B run of its own")
 
@@ -155,6 +170,11 @@ def differing(jobs: Sequence[Sequence[str]]) -> list[str]:
     if len(pairs) == 1:
         shared = set()
     return [" ".join(f"{key}={value}" for key, value in job.items() if key not in shared) for job in pairs]
+
+
+def _in_all(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """The overrides that all jobs have in common; none for a single job, whose label has all."""
+    return [override for override in jobs[0] if all(override in job for job in jobs)] if len(jobs) > 1 else []
 
 
 def results_root(jobs: Sequence[SweepJob]) -> Path | None:

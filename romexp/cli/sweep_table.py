@@ -12,6 +12,7 @@ from rich.text import Text
 from romexp.analysis.summary import UNEDITED
 from romexp.cli.sweep import Sweep, SweepJob, results_root
 from romexp.errors import DataError
+from romexp.reporting.tables.fitting import FittingTable
 from romexp.reporting.tables.run import TableRow, rich_table
 from romexp.results.folder import RunFolder
 
@@ -64,7 +65,7 @@ def _edit_table(summaries: Sequence[Labelled]) -> Table:
 
 
 def _number_table(numbers: Sequence[Labelled]) -> Table:
-    table = Table(title=f"{len(numbers)} jobs")
+    table = FittingTable(title=f"{len(numbers)} jobs")
     names = list(dict.fromkeys(name for _, values in numbers for name in values))
     table.add_column("Job", no_wrap=True)
     for name in names:

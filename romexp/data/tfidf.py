@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from romexp.data.download import RemoteFile, locate
 from romexp.data.published import TFIDF_IDF, TFIDF_VOCABULARY
@@ -22,6 +22,9 @@ INSTEAD = (
     "references.tfidf.fit=true, or references=none to go on without"
 )
 """What to do where a file cannot be downloaded."""
+
+if TYPE_CHECKING:  # importing scikit-learn takes a second, and a run without generated texts does not need it
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +93,16 @@ def _fitted(snippets: Mapping[SnippetKey, Iterable[Snippet]] | None) -> TfidfVec
     # The keys that are loaded depend on `limit`. If idf were fitted on some keys only, RS would depend on `limit` too.
     if not snippets or not getattr(snippets, "complete", True):
         raise DataError("TF-IDF with fit=true needs all snippets of the file, but not all of them were loaded")
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     return TfidfVectorizer().fit(snippet.text for samples in snippets.values() for snippet in samples)
 
 
 def _restored(vocabulary: dict[str, int], idf: np.ndarray, idf_file: Path, vocabulary_file: Path) -> TfidfVectorizer:
     if len(vocabulary) != len(idf):
         raise DataError(f"{idf_file} has {len(idf)} entries, {vocabulary_file} has {len(vocabulary)} terms")
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     vectorizer = TfidfVectorizer(vocabulary=vocabulary)
     try:
         vectorizer.idf_ = idf

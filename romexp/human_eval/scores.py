@@ -15,6 +15,7 @@ from rich.table import Table
 
 from romexp.human_eval.agreement import by_unit, coincidences, ordinal_alpha
 from romexp.human_eval.answers import MEASURES, Ranking
+from romexp.reporting.tables.fitting import FittingTable
 from romexp.seeds import derive_seed
 
 PUBLISHED: Mapping[tuple[str, str, str], float] = {
@@ -156,7 +157,7 @@ def _pairs(measure: str, entry: Mapping[str, Any], labels: Mapping[str, str]) ->
         f"{measure}: {entry['rankings']} rankings of {agreement['cases']} cases by {agreement['participants']} people"
     )
     alpha = f"Krippendorff's alpha {_number(agreement['alpha'])} {_interval(agreement['interval'])}".rstrip()
-    table = Table(title=title, caption=f"{alpha}; 95 % intervals in brackets")
+    table = FittingTable(title=title, caption=f"{alpha}; 95 % intervals in brackets")
     table.add_column("ranked " + _ADJECTIVE[measure], no_wrap=True)
     for column in ("times", "share", "", "ratio", "", "paper"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -175,7 +176,7 @@ def _pairs(measure: str, entry: Mapping[str, Any], labels: Mapping[str, str]) ->
 
 
 def _systems(scores: Mapping[str, Mapping[str, Any]], labels: Mapping[str, str]) -> Table:
-    table = Table(title="mean rank (1 is best), and how often first")
+    table = FittingTable(title="mean rank (1 is best), and how often first")
     table.add_column("system")
     for measure in scores:
         table.add_column(measure, justify="right")

@@ -43,12 +43,14 @@ class LanguageModel:
     Attributes:
         architecture: the paths of the model's parts.
         name: short name for folders and tables.
+        known_digest: the digest, if it was computed before (`romexp.lm.kept_digest`).
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     architecture: Architecture
     name: str
+    known_digest: str | None = None
 
     @property
     def device(self) -> torch.device:
@@ -106,6 +108,8 @@ class LanguageModel:
         Caches use it as a key. It does not depend on the folder that the model was loaded from. It is computed once and
         stays valid, because `romexp.lm.apply_delta.applied` restores the weights bit for bit.
         """
+        if self.known_digest is not None:
+            return self.known_digest
         # Only entries that differ from the defaults: a new version of transformers may add entries with defaults.
         config = {key: value for key, value in self.model.config.to_diff_dict().items() if key not in _NOT_THE_MODEL}
         tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
-
 from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import bars
 from romexp.errors import ConfigError
 from romexp.lm.model import LanguageModel, PretrainedModel
+from romexp.reporting.tables.fitting import FittingTable
 from romexp.results.identity import of_covariance
 from romexp.stats.covariance import Covariance
 from romexp.stats.second_moment import SecondMoment, save_moments
@@ -68,7 +67,7 @@ class FitCovariance:
             if run.was_done:
                 return self._outcome(run, lm, run.folder.read("summary") or {})
             with run.session(name=f"{lm.name} {run.manifest['hash']}", group=lm.name, job_type="covariance") as tracked:
-                with bars() as bar:
+                with bars(job.sweep) as bar:
                     moments = self.covariance.moments(lm, layers, progress=bar("texts"))
                 if self.export:
                     save_moments(run.folder.path / FILE, moments)
@@ -79,7 +78,7 @@ class FitCovariance:
             return self._outcome(run, lm, summary)
 
     def _outcome(self, run: Run, lm: LanguageModel, summary: Mapping[str, Mapping[str, Any]]) -> Outcome:
-        table = Table(title=f"second moments of {lm.name}")
+        table = FittingTable(title=f"second moments of {lm.name}")
         for column in ("layer", "texts", "tokens", "width", "E‖k‖²"):
             table.add_column(column, justify="right")
         for layer, entry in summary.items():
@@ -90,7 +89,7 @@ class FitCovariance:
         lines += [f"kept in: {self.covariance.cache_dir}", f"results: {run.folder.path}"]
         if self.export:
             lines.append(f"file for covariance.path: {run.folder.path / FILE}")
-        return Outcome(tables=(table,), lines=lines, folder=run.folder.path)
+        return Outcome(tables=(table,), lines=lines, folder=run.folder.path, inputs=())
 
 
 def _describe(moment: SecondMoment) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
@@ -89,19 +90,23 @@ class EditExperiment:
             names=names,
             identity=identity,
             facts=describe_inputs(job, lm, loaded)
-            | {"word_tokenizer": tokenizer_in_use(), "editor_label": self.editor.name},
+            | {"word_tokenizer": self._word_tokenizer(), "editor_label": self.editor.name},
         ) as run:
             if run.was_done:
                 return self._outcome(run, loaded, run.folder.read("summary") or {})
             name = f"{lm.name} {dataset} {editor} {run.manifest['hash']}"
             with run.session(name=name, group=f"{lm.name} {dataset}", job_type="edit") as tracked:
-                with bars() as bar:
+                with bars(job.sweep) as bar:
                     references = self._references(job, loaded.items, texts)
                     second_moment = self._second_moments(run, lm, bar("second moments"))
                     runner = self._runner(job, lm, references, texts, second_moment)
                     self._edit_pending(run, runner, loaded.items, bar(self.editor.name))
                 summary = self._summarize(run, loaded, tracked)
             return self._outcome(run, loaded, summary)
+
+    def _word_tokenizer(self) -> str:
+        """How generated texts are cut into words; empty if there are none, since looking for NLTK's data takes time."""
+        return tokenizer_in_use() if self.evaluator.needs_references else ""
 
     def _cases(self) -> Loaded[Case]:
         loaded = self.dataset.load()
@@ -206,6 +211,7 @@ class EditExperiment:
             tables=(rich_table(table_rows(summary, editor=self.editor.name), title=title),),
             lines=run.closing_lines(),
             folder=run.folder.path,
+            inputs=(Path(loaded.path), *(self.references.files() if self.evaluator.needs_references else ())),
         )
 
 

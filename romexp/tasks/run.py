@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
+from romexp.cli.finished_runs import WAS_FINISHED
 from romexp.cli.job import Job
 from romexp.cli.progress import Report
 from romexp.data.dataset import Loaded
@@ -79,9 +80,11 @@ class Run:
         self.manifest["set_aside"] = aside
         for start in range(0, len(pending), batch_size):
             report(start, len(pending))
-            batch = pending[start : start + batch_size]
+            batch, began = pending[start : start + batch_size], time.perf_counter()
             outcomes = work([item for _, item in batch])
             self.folder.append(without_errors(outcomes))
+            numbers = (f"{kind}s", start + 1, start + len(batch), len(pending), time.perf_counter() - began)
+            log.debug("%s %d to %d of %d in %.1f s", *numbers)
             for (case_id, _), error in zip(batch, outcomes, strict=True):
                 if isinstance(error, RecordError):
                     aside.append({"case_id": case_id, "field": error.field, "reason": error.reason})
@@ -131,6 +134,7 @@ class Run:
 
     def _close(self, session: dict[str, Any], status: Status, total: float) -> None:
         timings = {what: round(seconds, 3) for what, seconds in {**self._timings, "total": total}.items()}
+        log.debug("%s after %.1f s", status, total)
         session |= {"finished": now(), "timings": timings}
         self.folder.write("manifest", self.manifest)
         self.folder.set_status(status)
@@ -169,7 +173,7 @@ def open_run(job: Job, *, names: Mapping[str, str], identity: Identity, facts: M
         ConfigError: another process is writing into the folder, or it holds results of another configuration.
     """
     folder = RunFolder(folder_path(job, names, identity))
-    with folder.locked(wait=job.in_sweep):
+    with folder.locked(wait=job.sweep is not None):
         before = folder.read("manifest")
         refuse_other(folder.path, before["identity"] if before and "identity" in before else None, identity)
         manifest: dict[str, Any] = {"identity": identity, "hash": digest(identity), "names": dict(names)}
@@ -179,8 +183,10 @@ def open_run(job: Job, *, names: Mapping[str, str], identity: Identity, facts: M
             manifest |= {key: before[key] for key in before if key not in manifest}
         was_done = before is not None and folder.status == "done"
         if was_done:
-            log.info("this run was finished before; delete its folder to repeat it")
+            log.info(WAS_FINISHED)
         else:
+            job.log.write_to(folder.path)
+            log.debug("romexp %s", " ".join(job.overrides))
             folder.cut_torn_line()
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(job.config))))
         yield Run(job=job, folder=folder, manifest=manifest, was_done=was_done)

@@ -94,7 +94,7 @@ class TraceExperiment:
                 return self._outcome(run, loaded)
             name = f"{lm.name} {names['dataset']} trace {run.manifest['hash']}"
             with run.session(name=name, group=f"{lm.name} {names['dataset']}", job_type="trace") as tracked:
-                with bars() as bar:
+                with bars(job.sweep) as bar:
                     self._trace_pending(run, lm, self._noise(lm), loaded.items, bar("causal traces"), seed=job.seed)
                 rows = run.folder.rows()
                 if not rows:
@@ -189,7 +189,8 @@ class TraceExperiment:
         rows = run.folder.rows()
         title = f"{run.manifest['model']['name']}, {loaded.name}"
         tables = (trace_table(summary, rows, title=title),)
-        return Outcome(tables=tables, lines=run.closing_lines(), folder=run.folder.path)
+        inputs = (Path(loaded.path),) if self.prompt is None else ()
+        return Outcome(tables=tables, lines=run.closing_lines(), folder=run.folder.path, inputs=inputs)
 
 
 def _check_traceable(lm: LanguageModel, fact: KnownFact) -> None:

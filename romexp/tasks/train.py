@@ -20,6 +20,7 @@ from romexp.learning.locality import Locality
 from romexp.learning.session import Session
 from romexp.learning.training import Training
 from romexp.lm.model import LanguageModel, PretrainedModel
+from romexp.reporting.tables.fitting import FittingTable
 from romexp.results.identity import Identity, by_fields, fingerprint
 from romexp.results.rows import Curves
 from romexp.seeds import derive_seed
@@ -90,7 +91,7 @@ class TrainEditor:
                 log.warning("case %s set aside: %s %s", entry["case_id"], entry["field"], entry["reason"])
             name = f"{lm.name} {names['dataset']} {self.editor.name} training {run.manifest['hash']}"
             with run.session(name=name, group=f"{lm.name} {names['dataset']}", job_type="train") as tracked:
-                with bars() as bar:
+                with bars(job.sweep) as bar:
                     self._train(run, lm, pool, tracked, bar(f"{self.editor.name}: steps"))
                 summary = read_summary(self._curves(run))
                 run.folder.write("summary", summary)
@@ -177,7 +178,7 @@ def read_summary(curves: Curves) -> dict[str, dict[str, float]]:
 
 def _table(summary: Mapping[str, Mapping[str, float]], title: str) -> Table:
     columns: Sequence[str] = ("step", "edit_loss", "locality_loss", "total_loss", "accuracy")
-    table = Table("validation", *(name.replace("_", " ") for name in columns), title=title)
+    table = FittingTable("validation", *(name.replace("_", " ") for name in columns), title=title)
     for when, values in summary.items():
         table.add_row(when, str(int(values["step"])), *(f"{values[name]:.4g}" for name in columns[1:]))
     return table

@@ -6,8 +6,6 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from rich.table import Table
-
 from romexp.bounds import check_bounds
 from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import bars
@@ -15,6 +13,7 @@ from romexp.data.corpora import TextCorpus
 from romexp.lm.model import PretrainedModel
 from romexp.minifact import assets
 from romexp.minifact.train import TrainMinifact
+from romexp.reporting.tables.fitting import FittingTable
 from romexp.results.identity import fingerprint
 from romexp.stats.covariance import Covariance, ship
 from romexp.tasks.run import open_run
@@ -44,7 +43,7 @@ class TrainMinifactExperiment:
             out = run.folder.path / "assets"
             if not run.was_done:
                 with run.session(name=run.manifest["hash"], group="minifact", job_type="train_minifact") as tracked:
-                    with bars() as bar:
+                    with bars(job.sweep) as bar:
                         report = bar("steps")
 
                         def on_step(step: int, loss: float, model: Any) -> None:
@@ -59,7 +58,7 @@ class TrainMinifactExperiment:
                     run.folder.write("summary", recall)
                     tracked.summary(recall)
             summary = run.folder.read("summary") or {}
-            table = Table("prompts", "recall", title="minifact")
+            table = FittingTable("prompts", "recall", title="minifact")
             for kind, value in summary.items():
                 table.add_row(kind, json.dumps(value))
             use = f"to ship it: copy {out} over romexp/minifact/assets"

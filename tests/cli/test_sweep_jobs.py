@@ -192,3 +192,15 @@ def test_jobs_are_named_by_what_differs() -> None:
     assert differing([["a=1", "b=2"], ["a=1", "b=3"]]) == ["b=2", "b=3"]
     assert differing([["a=1", "b=2"]]) == ["a=1 b=2"]
     assert differing([]) == []
+
+
+def test_it_says_once_what_all_jobs_share_and_for_each_what_varies(romexp: Command, tiny: list[str]) -> None:
+    done = romexp(*tiny, "dataset.limit=1", "editor.layer=0,77", "-m")
+    lines = done.err.splitlines()
+    assert lines[0].startswith("2 jobs, each with model=hf ")
+    assert lines[1] == "job 1 of 2 (editor.layer=0)"
+    assert re.fullmatch(r"job 1 of 2 done in \d+\.\d s, about \d+ s left: outputs/edit/tiny/\S+", lines[2])
+    assert lines[3] == "job 2 of 2 (editor.layer=77)"
+    assert re.fullmatch(r"job 2 of 2 failed in \d+\.\d s", lines[5])
+    assert done.err.count("editor.v_num_grad_steps") == 1
+    assert len(lines) == 8

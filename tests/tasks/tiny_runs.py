@@ -98,6 +98,7 @@ def romexp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     from romexp.__main__ import main
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")  # tables in one piece
     monkeypatch.setenv("HYDRA_FULL_ERROR", "")  # the command sets it; this takes it back afterwards
 
     def call(*arguments: str) -> Done:
@@ -113,7 +114,7 @@ def romexp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     """The command in a process of its own."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     command = [sys.executable, "-m", "romexp", *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=cwd, env=environment, stdout=pipe, stderr=pipe, text=True)

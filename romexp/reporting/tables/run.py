@@ -10,6 +10,7 @@ from rich.text import Text
 
 from romexp.analysis.metrics import COUNTERFACT, ZSRE
 from romexp.analysis.summary import UNEDITED, Statistics, Summary
+from romexp.reporting.tables.fitting import MARGINS, FittingTable
 from romexp.reporting.tables.model import failing, fixed
 
 COLUMNS = tuple(dict.fromkeys((*COUNTERFACT, *ZSRE)))
@@ -63,7 +64,7 @@ def rich_table(rows: Sequence[TableRow], *, title: str, heading: str = "Editor")
     Args:
         heading: heading of the column of labels.
     """
-    table = Table(title=title)
+    table = FittingTable(title=title, less_important=MARGINS)
     table.add_column(heading, no_wrap=True)
     names = columns_of(rows)
     for name in names:

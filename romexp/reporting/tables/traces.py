@@ -14,6 +14,7 @@ from romexp.analysis.missing import continuing
 from romexp.analysis.published import PUBLISHED_TRACES, PublishedTrace
 from romexp.analysis.traces import GROUPS, KINDS, LAST_SUBJECT, best_layer, trace_summary, traced
 from romexp.errors import DataError
+from romexp.reporting.tables.fitting import FittingTable
 from romexp.reporting.tables.model import Block, Cell, Column, Line, ReportTable, fixed
 from romexp.results.find import FoundRun
 from romexp.results.rows import Row
@@ -198,7 +199,7 @@ def trace_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *
     )
     if summary["suggested_layer"] is not None:
         caption += f"; suggested layer for editing: {summary['suggested_layer']}"
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table = FittingTable(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.add_column("highest average indirect effect at")
     for kind in KINDS:
         table.add_column(kind, justify="right")
@@ -227,7 +228,7 @@ def _single(row: Mapping[str, Any], title: str) -> Table:
     caption = (
         f"{row['prompt']} → {row['answer'].strip()}: clean {row['high_score']:.1%}, corrupted {row['low_score']:.1%}"
     )
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table = FittingTable(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.add_column("token, subject starred")
     kinds = [kind for kind in KINDS if row.get(kind)]
     for kind in kinds:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from romexp.reporting.tables.fitting import MARGINS, FittingTable
 from romexp.reporting.tables.model import Cell, Column, Line, Mark, ReportTable
 
 _STYLES: Mapping[Mark, str] = {"": "", "best": "bold green", "failure": "red", "strong": "bold"}
@@ -42,15 +43,16 @@ def to_csv(table: ReportTable) -> str:
 
 def to_rich(table: ReportTable) -> list[Table]:
     """Tables for the terminal, one for each block."""
-    out = []
+    out: list[Table] = []
     for number, block in enumerate(table.blocks):
         title = ": ".join(part for part in (table.title if not number else "", block.title) if part)
         last = number == len(table.blocks) - 1
-        shown = Table(
+        shown = FittingTable(
             title=Text(title),
             title_justify="left",
             caption=Text(table.caption) if last else None,
             caption_justify="left",
+            less_important=MARGINS,
         )
         for column in table.columns:
             shown.add_column(Text(column.name), justify="right" if column.numeric else "left", no_wrap=True)
