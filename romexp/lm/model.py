@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 
 from romexp.errors import ConfigError
+from romexp.lm.adapter import adapter_base, is_adapter, merge_adapter
 from romexp.lm.architecture import Architecture, architecture_for, check
 from romexp.lm.head import has_plain_head
 
@@ -99,7 +100,8 @@ class PretrainedModel:
     """Where to load a model from, and with which type, device and attention (configuration group `model`).
 
     Attributes:
-        path: hub id or local folder.
+        path: hub id or local folder. The folder of a PEFT adapter stands for its base model with the adapter merged into
+            the weights.
         name: short name used in folders and tables; if empty, the last part of `path`.
         revision: branch, tag or commit on the hub.
         dtype: type of the weights. It is always set, because `from_pretrained` would take that of the checkpoint.
@@ -148,10 +150,14 @@ class PretrainedModel:
         return prepare(model, tokenizer, architecture=architecture, name=name)
 
     def _read(self, path: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Architecture]:
+        if is_adapter(path):
+            base, revision = adapter_base(path)
+            model, tokenizer, architecture = replace(self, revision=revision)._read(base, dtype)
+            return merge_adapter(model, path), tokenizer, architecture
         # False at all three places: without it transformers asks on the terminal whether to run a model's own code.
         config = AutoConfig.from_pretrained(path, revision=self.revision, trust_remote_code=False)
         architecture = self.architecture or architecture_for(config.model_type)
-        with _without_weight_bars():
+        with without_weight_bars():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 path,
                 revision=self.revision,
@@ -172,8 +178,8 @@ class PretrainedModel:
 
 
 @contextmanager
-def _without_weight_bars() -> Iterator[None]:
-    """Hide the progress bar of reading weights. Progress bars of downloads are not affected."""
+def without_weight_bars() -> Iterator[None]:
+    """Hide the progress bars of reading and writing weights. Those of downloads are not affected."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
