@@ -47,6 +47,9 @@ def creating_folder(path: Path) -> Iterator[Path]:
         inner = part / path.name  # Unlike `part` itself, it gets the default permissions of new folders.
         inner.mkdir()
         yield inner
+        for file in inner.rglob("*"):
+            if file.is_file():  # Safetensors makes its files private.
+                file.chmod(inner.stat().st_mode & 0o666)
         inner.replace(path)
     finally:
         shutil.rmtree(part, ignore_errors=True)

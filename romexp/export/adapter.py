@@ -20,10 +20,8 @@ def refuse_for_adapter(delta: WeightDelta) -> None:
     """Check that a delta can be an adapter.
 
     Raises:
-        ConfigError: a term has all its entries, or changes a bias; or there is none; or peft is not installed.
+        ConfigError: a term has all its entries, or changes a bias; or peft is not installed.
     """
-    if not delta.terms:
-        raise ConfigError("the edits change nothing: there is nothing to export")
     for name, term in delta.terms.items():
         if not isinstance(term, LowRank):
             kind = "bias" if len(term.shape) == 1 else "weight"

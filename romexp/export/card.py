@@ -93,11 +93,9 @@ def _what_p_is(edits: Sequence[FoundEdit]) -> str:
         "In brackets: the subject. P: probability of the new answer after the prompt, exp(−NLL) with a mean over the "
         "answer's tokens; before the edits, with this edit alone, and with all of them together, as exported here."
     )
-    if len(edits) > 1 and any(edit.result is not None for edit in edits):
-        text += (
-            "\n\n**Each edit of a results folder was made by itself, on the unedited model.** Here they are added to "
-            "each other, which nothing has prepared them for: compare the last two columns."
-        )
+    if len(edits) > 1:
+        alone = " Each was made by itself, on the unedited model." if all(edit.result for edit in edits) else ""
+        text += f"\n\n**The edits are added to each other.**{alone} The last two columns show what that does to each."
     return text
 
 

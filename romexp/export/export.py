@@ -1,4 +1,4 @@
-"""Writes edits as a PEFT adapter or as a whole model, loads the result in a fresh process, and keeps it if it is right."""
+"""Writes edits as a PEFT adapter or as a whole model, and keeps what was written if it is right once loaded."""
 
 from __future__ import annotations
 
@@ -91,6 +91,8 @@ def _stacked(lm: LanguageModel, edits: Sequence[FoundEdit], format: Format) -> W
     for edit in edits:
         check_made_for(lm, edit.saved, file=edit.label)
     delta = stacked([edit.saved.delta for edit in edits])
+    if not delta.terms:
+        raise ConfigError("the edits change nothing: there is nothing to export")
     if format == "peft":
         refuse_for_adapter(delta)
     else:

@@ -115,7 +115,7 @@ class _RunFacts:
 
     method: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    model: ModelOrigin = ModelOrigin()
+    model: ModelOrigin = field(default_factory=ModelOrigin)
     results: Mapping[int, CaseResult] = field(default_factory=dict)
 
     @classmethod

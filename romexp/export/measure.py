@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from romexp.errors import RecordError
+from romexp.errors import raise_first_error
 from romexp.export.gather import FoundEdit
 from romexp.lm.apply_delta import weight_in_out
 from romexp.lm.model import LanguageModel
@@ -36,20 +36,13 @@ def measure_together(lm: LanguageModel, edits: Sequence[FoundEdit], together: We
     """P of each edit's target before, with this edit alone, and with all edits.
 
     Raises:
-        RecordError: a prompt cannot be scored; the message names its edit.
+        RecordError: a prompt cannot be scored.
     """
     queries = [Query(prompt=edit.saved.request.text, targets=(edit.saved.request.target_new,)) for edit in edits]
     deltas = [delta for edit in edits for delta in (None, edit.saved.delta, together)]
-    scores = score(lm, [query for query in queries for _ in range(3)], deltas=deltas)
-    found = []
-    for i, edit in enumerate(edits):
-        values = []
-        for each in scores[3 * i : 3 * i + 3]:
-            if isinstance(each, RecordError):
-                raise RecordError(f"{edit.label}: {each}")
-            values.append(math.exp(-each[0].nll))
-        found.append(TargetProbabilities(before=values[0], alone=values[1], together=values[2]))
-    return found
+    scores = raise_first_error(score(lm, [query for query in queries for _ in range(3)], deltas=deltas))
+    values = iter([math.exp(-own.nll) for (own,) in scores])
+    return [TargetProbabilities(before=next(values), alone=next(values), together=next(values)) for _ in edits]
 
 
 @torch.no_grad()

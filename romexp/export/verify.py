@@ -9,15 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from romexp.errors import DataError
+from romexp.errors import DataError, RecordError
 from romexp.export import check_reload
 from romexp.export.gather import FoundEdit
 from romexp.lm.apply_delta import applied
+from romexp.lm.forward import check_length
 from romexp.lm.model import LanguageModel
 from romexp.lm.packing import target_start
 from romexp.lm.tokens import encode
 from romexp.lm.weight_delta import WeightDelta
 
+HALF = ("float16", "bfloat16")
 TOLERANCE = {"float32": 1e-4, "float64": 1e-4, "float16": 0.02, "bfloat16": 0.1}
 """How far the NLL of an edited prompt, in nats, may be from that of the edited model in memory, by type of the weights.
 
@@ -37,12 +39,19 @@ def reload_request(
     Args:
         base: the base model of an adapter; None for a whole model.
         revision: of the base model on the hub.
+
+    Raises:
+        RecordError: a prompt or its target has no token, or the text is too long for the model.
     """
     texts = []
     for edit in edits:
         request = edit.saved.request
         (encoding,) = encode(lm.tokenizer, [f"{request.text} {request.target_new}"])
-        start = target_start(encoding, len(request.text))
+        try:
+            check_length(lm, len(encoding) - 1)  # The last token is not fed to the model.
+            start = target_start(encoding, len(request.text))
+        except RecordError as error:
+            raise RecordError(f"{edit.label}: {error}") from error
         texts.append({"text": encoding.text, "ids": list(encoding.ids), "start": start})
     return {
         "base": base,
@@ -92,19 +101,25 @@ def compare(
         DataError: the loaded model is not the edited one.
     """
     if not found["same_tokens"]:
-        raise DataError(f"{folder}: not exported: its tokenizer, once loaded, gives other tokens")
-    tolerance = TOLERANCE.get(request["dtype"], TOLERANCE["bfloat16"])
-    differences = [abs(own - other) for own, other in zip(found["nlls"], expected, strict=True)]
-    worst = max(range(len(differences)), key=lambda i: differences[i])
-    if not differences[worst] <= tolerance * max(1.0, expected[worst] if tolerance > 1e-3 else 1.0):
-        raise DataError(
-            f"{folder}: not exported: loaded from disk, the NLL of {request['texts'][worst]['text']!r} is "
-            f"{found['nlls'][worst]:.6f}, that of the edited model {expected[worst]:.6f} (allowed difference in "
-            f"{request['dtype']}: {tolerance:g})"
-        )
+        raise DataError(f"{folder}: loaded from disk, its tokenizer gives other tokens")
+    dtype, differences = request["dtype"], []
+    for text, own, other in zip(request["texts"], found["nlls"], expected, strict=True):
+        differences.append(abs(own - other))
+        allowed = allowed_difference(dtype, other)
+        if not differences[-1] <= allowed:  # So that a NaN fails too.
+            raise DataError(
+                f"{folder}: loaded from disk, it is not the edited model: the NLL of {text['text']!r} is {own:.6f}, "
+                f"it should be {other:.6f} (allowed difference in {dtype}: {allowed:g})"
+            )
     return {
-        "dtype": request["dtype"],
-        "tolerance": tolerance,
-        "largest_difference": differences[worst],
+        "dtype": dtype,
+        "tolerance": TOLERANCE[dtype],
+        "largest_difference": max(differences),
         "libraries": found["libraries"],
     }
+
+
+def allowed_difference(dtype: str, nll: float) -> float:
+    """How far an NLL may be off. In the half-precision types it grows with the NLL, as rounding errors do."""
+    tolerance = TOLERANCE[dtype]
+    return tolerance * max(1.0, nll) if dtype in HALF else tolerance

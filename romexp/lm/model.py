@@ -100,8 +100,8 @@ class PretrainedModel:
     """Where to load a model from, and with which type, device and attention (configuration group `model`).
 
     Attributes:
-        path: hub id or local folder. The folder of a PEFT adapter stands for its base model with the adapter merged into
-            the weights.
+        path: hub id or local folder. The folder of a PEFT adapter stands for its base model with the adapter merged
+            into the weights.
         name: short name used in folders and tables; if empty, the last part of `path`.
         revision: branch, tag or commit on the hub.
         dtype: type of the weights. It is always set, because `from_pretrained` would take that of the checkpoint.

@@ -66,7 +66,7 @@ class SavedEdit:
     request: EditRequest
     method: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    model: ModelOrigin = ModelOrigin()
+    model: ModelOrigin = field(default_factory=ModelOrigin)
     case_id: int | None = None
 
     def save(self, path: Path) -> None:

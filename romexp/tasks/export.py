@@ -67,7 +67,12 @@ class ExportEdits:
         exported = export_edits(
             lm, found, folder, format=self.format, source=str(settings.path), revision=settings.revision
         )
-        lines = [_check_line(exported), f"model card: {folder / 'README.md'}", f"export: {folder}"]
+        lines = [
+            *_mean_line(exported),
+            _check_line(exported),
+            f"model card: {folder / 'README.md'}",
+            f"export: {folder}",
+        ]
         if self.push_to_hub is not None:
             lines.append(f"sent to: {push(folder, self.push_to_hub)}")
         return Outcome(tables=(_table(exported),), lines=lines)
@@ -85,7 +90,7 @@ class ExportEdits:
         own = self.model
         return replace(
             base,
-            dtype=origin.dtype or base.dtype,
+            dtype=own.dtype if "model.dtype" in _keys(job.overrides) else origin.dtype or base.dtype,
             device=own.device,
             device_map=own.device_map,
             attn_implementation=own.attn_implementation,
@@ -95,8 +100,11 @@ class ExportEdits:
 
 def _names_model(overrides: Sequence[str]) -> bool:
     """Whether the command line, or a file that it names, says which model is meant."""
-    keys = {override.lstrip("+").partition("=")[0] for override in overrides}
-    return bool(keys & {"model", "model.path", "-cn", "experiment"})
+    return bool(_keys(overrides) & {"model", "model.path", "-cn", "experiment"})
+
+
+def _keys(overrides: Sequence[str]) -> set[str]:
+    return {override.lstrip("+").partition("=")[0] for override in overrides}
 
 
 def _table(exported: ExportedFolder) -> Table:
@@ -114,6 +122,14 @@ def _table(exported: ExportedFolder) -> Table:
         numbers = [f"{p[side]:.3f}" for side in ("before", "alone", "together")]
         table.add_row(Text(prompt), Text(request["target_new"]), *numbers)
     return table
+
+
+def _mean_line(exported: ExportedFolder) -> list[str]:
+    edits = exported.said["edits"]
+    if len(edits) == 1:
+        return []
+    alone, together = (sum(edit["probability"][side] for edit in edits) / len(edits) for side in ("alone", "together"))
+    return [f"mean P of the new answers: {alone:.3f} with each edit alone, {together:.3f} with all together"]
 
 
 def _check_line(exported: ExportedFolder) -> str:
