@@ -48,6 +48,7 @@ def merge_adapter(model: PreTrainedModel, folder: str | Path) -> PreTrainedModel
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")  # between peft and transformers
             merged: PreTrainedModel = peft.PeftModel.from_pretrained(model, str(folder)).merge_and_unload(
                 safe_merge=True
             )
