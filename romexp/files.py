@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +35,29 @@ def replacing(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def creating_folder(path: Path) -> Iterator[Path]:
+    """Make a folder with all its files at once: yields a temporary folder, which becomes `path` when the context ends.
+
+    If the context ends with an error, the temporary folder is deleted, and `path` does not exist or is as it was.
+
+    Raises:
+        OSError: `path` cannot be made, or is by now something else than an empty folder.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        inner = part / path.name  # Unlike `part` itself, it gets the default permissions of new folders.
+        inner.mkdir()
+        yield inner
+        for file in inner.rglob("*"):
+            if file.is_file():  # Safetensors makes its files private.
+                file.chmod(inner.stat().st_mode & 0o666)
+        inner.replace(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,7 +9,7 @@ from threading import Barrier
 import pytest
 import torch
 
-from romexp.files import file_sha256, replacing, write_once, write_text
+from romexp.files import creating_folder, file_sha256, replacing, write_once, write_text
 from romexp.lm.weight_delta import Dense, WeightDelta
 
 
@@ -35,6 +35,29 @@ def test_a_delta_has_the_mode_of_a_new_file(tmp_path: Path) -> None:
     plain.touch()
     WeightDelta(terms={"w.bias": Dense(value=torch.ones(2))}).save(tmp_path / "d.safetensors")
     assert (tmp_path / "d.safetensors").stat().st_mode == plain.stat().st_mode
+
+
+def _fill(path: Path, *, fail: bool = False) -> None:
+    with creating_folder(path) as part:
+        (part / "a.txt").write_text("whole")
+        (part / "a.txt").chmod(0o600)
+        if fail:
+            raise RuntimeError("midway")
+
+
+def test_a_folder_is_there_with_all_its_files_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder"
+    with pytest.raises(RuntimeError, match="midway"):
+        _fill(path, fail=True)
+    assert list(path.parent.iterdir()) == []
+    _fill(path)
+    (plain := tmp_path / "plain").touch()
+    assert [file.name for file in path.iterdir()] == ["a.txt"]
+    assert (path / "a.txt").stat().st_mode == plain.stat().st_mode
+    assert list(path.parent.iterdir()) == [path]
+    with pytest.raises(OSError, match="not empty"):
+        _fill(path)
+    assert [file.name for file in path.parent.iterdir()] == ["folder"]
 
 
 def test_who_starts_together_makes_a_file_once(tmp_path: Path) -> None:

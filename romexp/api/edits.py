@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,17 @@ from romexp.api import checks
 from romexp.api.generation import continue_texts, next_token_probabilities, next_tokens
 from romexp.api.methods import Method, Moments, editor_for, resources_for
 from romexp.api.models import load
-from romexp.errors import ConfigError, DataError, raise_first_error
+from romexp.errors import ConfigError, raise_first_error
+from romexp.export.export import Format, export_edits
+from romexp.export.gather import FoundEdit
 from romexp.facts import EditRequest
-from romexp.lm.apply_delta import applied, check_fits
+from romexp.lm.apply_delta import applied
 from romexp.lm.model import LanguageModel
 from romexp.lm.packing import Query
+from romexp.lm.saved_edit import ModelOrigin, SavedEdit, check_made_for
 from romexp.lm.scoring import TargetScore, score
-from romexp.lm.weight_delta import WeightDelta, read_metadata
+from romexp.lm.weight_delta import WeightDelta
+from romexp.results.identity import fingerprint
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -38,6 +42,7 @@ class FactEdit:
         method: the method's label, as `ROME`.
         delta: what the edit adds to the weights.
         diagnostics: what the method says of its work (losses by step, norms, …).
+        settings: the method's hyper-parameters, as JSON values.
     """
 
     lm: LanguageModel
@@ -45,6 +50,7 @@ class FactEdit:
     method: str
     delta: WeightDelta
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def generate(
         self, prompt: str | Sequence[str], max_new_tokens: int = 20, *, top_k: int = 1, seed: int = 0
@@ -88,9 +94,34 @@ class FactEdit:
     def save(self, path: str | Path) -> Path:
         """Write the edit to a safetensors file, with the fact and the model's digest, and return its path."""
         file = Path(path).expanduser()
-        model = {"name": self.lm.name, "digest": self.lm.digest, "source": getattr(self.lm, "source", "")}
-        self.delta.save(file, metadata={"request": asdict(self.request), "method": self.method, "model": model})
+        self._saved().save(file)
         return file
+
+    def export(self, folder: str | Path, format: Format = "peft") -> Path:
+        """Write the edited model for other programs, load it in a fresh process and compare; return the folder.
+
+        Args:
+            folder: a new folder. A model card (README.md) in it says what was edited.
+            format: `peft`, a LoRA adapter for the model, or `hf`, a whole Hugging Face model with its tokenizer.
+
+        Raises:
+            ConfigError: the edit cannot be exported in this format (fine-tuning makes no adapter), the folder holds
+                something else, or peft is not installed.
+            DataError: the loaded export does not give the edit's numbers. Nothing is left behind.
+        """
+        found = FoundEdit(saved=self._saved())
+        return export_edits(
+            self.lm, [found], Path(folder).expanduser(), format=format, source=found.saved.model.source
+        ).path
+
+    def _saved(self) -> SavedEdit:
+        return SavedEdit(
+            delta=self.delta,
+            request=self.request,
+            method=self.method,
+            settings=self.settings,
+            model=ModelOrigin.of(self.lm, source=getattr(self.lm, "source", "")),
+        )
 
     @cached_property
     def probabilities(self) -> tuple[float, float]:
@@ -148,7 +179,12 @@ def edit(
     with resources_for(model, covariance, seed=seed) as resources:
         (made,) = raise_first_error(chosen(model, [request], resources=resources))
     found = FactEdit(
-        lm=model, request=request, method=chosen.name, delta=made.delta, diagnostics=dict(made.diagnostics)
+        lm=model,
+        request=request,
+        method=chosen.name,
+        delta=made.delta,
+        diagnostics=dict(made.diagnostics),
+        settings=fingerprint(chosen),
     )
     (own,) = found._scored([request.text], None)
     if own.predictions == own.token_ids:
@@ -160,7 +196,7 @@ def edit(
 
 
 def load_edit(path: str | Path, lm: LanguageModel | None = None) -> FactEdit:
-    """An edit that `FactEdit.save` wrote.
+    """An edit that `FactEdit.save` wrote, or `romexp save_deltas=true` or `romexp task=try`.
 
     Args:
         lm: the model that it is for; None loads the one that the file names.
@@ -170,24 +206,19 @@ def load_edit(path: str | Path, lm: LanguageModel | None = None) -> FactEdit:
         ConfigError: the model that it names cannot be loaded.
     """
     file = Path(path).expanduser()
-    delta = WeightDelta.load(file)
-    said = read_metadata(file)
-    if not {"request", "method", "model"} <= said.keys():
-        raise DataError(f"{file}: holds a delta, but not the fact that it is about (was it written by `save`?)")
-    origin = said["model"]
+    saved = SavedEdit.load(file)
     if lm is None:
-        if not origin["source"]:
-            raise ConfigError(f"{file}: of the model {origin['name']!r}, which was handed over as an object: give lm=")
-        lm = load(origin["source"])
-    if lm.digest != origin["digest"]:
-        raise DataError(f"{file}: made for {origin['name']} ({origin['digest']}), not for {lm.name} ({lm.digest})")
-    try:
-        for name, term in delta.terms.items():
-            check_fits(lm, name, term)
-        request = EditRequest(**said["request"])
-    except (KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{file}: not an edit of {lm.name} ({error})") from error
-    return FactEdit(lm=lm, request=request, method=said["method"], delta=delta.to(device=lm.device))
+        if not saved.model.source:
+            raise ConfigError(f"{file}: of {saved.model}, and does not say where that can be loaded from: give lm=")
+        lm = load(saved.model.source, dtype=saved.model.dtype or "float32")
+    check_made_for(lm, saved, file=str(file))
+    return FactEdit(
+        lm=lm,
+        request=saved.request,
+        method=saved.method,
+        delta=saved.delta.to(device=lm.device),
+        settings=saved.settings,
+    )
 
 
 def _probability(scored: TargetScore) -> float:

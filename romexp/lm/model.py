@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from romexp.errors import ConfigError
 from romexp.hub import hub_access
+from romexp.lm.adapter import adapter_base, is_adapter, merge_adapter
 from romexp.lm.architecture import Architecture, architecture_for, check
 from romexp.lm.head import has_plain_head
 from romexp.lm.loading import loading, prepare_config, refuse_quantized, refuse_quantized_tensors, refuse_unpacking
@@ -127,7 +128,8 @@ class PretrainedModel:
     """Where to load a model from, and with which type, device and attention (configuration group `model`).
 
     Attributes:
-        path: hub id or local folder.
+        path: hub id or local folder. The folder of a PEFT adapter stands for its base model with the adapter merged
+            into the weights.
         name: short name used in folders and tables; if empty, the last part of `path`.
         revision: branch, tag or commit on the hub.
         dtype: type of the weights. It is always set, because `from_pretrained` would take that of the checkpoint.
@@ -171,6 +173,10 @@ class PretrainedModel:
         return prepare(model, tokenizer, architecture=architecture, name=name)
 
     def _read(self, path: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Architecture]:
+        if is_adapter(path):
+            base, revision = adapter_base(path)
+            model, tokenizer, architecture = replace(self, revision=revision)._read(base, dtype)
+            return merge_adapter(model, path), tokenizer, architecture
         with loading(path), nullcontext() if Path(path).exists() else hub_access():
             # False at all three places: without it transformers asks on the terminal whether to run a model's own code.
             with loading(path, "config.json"):
@@ -188,7 +194,7 @@ class PretrainedModel:
 
     def _read_weights(self, path: str, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
         refuse_unpacking(path)
-        with _without_weight_bars():
+        with without_weight_bars():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 path,
                 config=config,
@@ -208,8 +214,8 @@ class PretrainedModel:
 
 
 @contextmanager
-def _without_weight_bars() -> Iterator[None]:
-    """Hide the progress bar of reading weights. Progress bars of downloads are not affected."""
+def without_weight_bars() -> Iterator[None]:
+    """Hide the progress bars of reading and writing weights. Those of downloads are not affected."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,29 @@ class WeightDelta:
             elif kind != "right" or f"{name}.left" not in tensors:
                 raise DataError(f"{path}: tensor {key!r} is neither .dense nor a .left/.right pair")
         return cls(terms=terms)
+
+
+def stacked(deltas: Sequence[WeightDelta]) -> WeightDelta:
+    """The sum of several deltas.
+
+    Low-rank terms of a parameter are put side by side, so that their ranks add up. If one of them is dense, the sum is
+    dense.
+    """
+    by_name: dict[str, list[Term]] = {}
+    for delta in deltas:
+        for name, term in delta.terms.items():
+            by_name.setdefault(name, []).append(term)
+    return WeightDelta(terms={name: _sum(terms) for name, terms in by_name.items()})
+
+
+def _sum(terms: Sequence[Term]) -> Term:
+    low_rank = [term for term in terms if isinstance(term, LowRank)]
+    if len(low_rank) < len(terms):
+        return Dense(value=torch.stack([term.dense() for term in terms]).sum(dim=0))
+    return LowRank(
+        left=torch.cat([term.left for term in low_rank], dim=1),
+        right=torch.cat([term.right for term in low_rank], dim=1),
+    )
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

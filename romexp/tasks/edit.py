@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from romexp.analysis.summary import Summary, case_frame, flatten, summarize_fram
 from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import Report, bars
 from romexp.data.dataset import Loaded
-from romexp.edit_batch import EditBatch, unedited_cache
+from romexp.edit_batch import EditBatch, MeasuredEdit, unedited_cache
 from romexp.editors.base import Editor, Resources
 from romexp.editors.traced_layer import with_traced_layer
 from romexp.errors import ConfigError, DataError, RecordError, without_errors
@@ -22,6 +22,7 @@ from romexp.evaluation.generation import References
 from romexp.evaluation.text_metrics import tokenizer_in_use
 from romexp.facts import Case
 from romexp.lm.model import LanguageModel, PretrainedModel
+from romexp.lm.saved_edit import ModelOrigin, SavedEdit
 from romexp.references import ReferenceSource
 from romexp.reporting.tables.run import rich_table, table_rows
 from romexp.results.identity import Identity, fingerprint, of_covariance
@@ -183,13 +184,24 @@ class EditExperiment:
             run.add_seconds(edit=done.edit_seconds, evaluate=done.evaluate_seconds)
             if self.save_deltas:  # before the rows, so that every case with a row has its delta
                 for measured in without_errors(done.outcomes):
-                    result = measured.result
-                    metadata = {"case_id": result.case_id, **asdict(result.request)}
-                    measured.delta.save(run.folder.delta(result.case_id), metadata=metadata)
+                    self._save(measured, runner, run.folder.delta(measured.result.case_id))
             return [each if isinstance(each, RecordError) else each.result.to_json() for each in done.outcomes]
 
         by_id = {case.case_id: case for case in cases}
         run.run_batches(by_id, work, batch_size=self.batch_size, report=report, kind="case")
+
+    def _save(self, measured: MeasuredEdit, runner: EditBatch, file: Path) -> None:
+        """Write one edit, with all that says what it is for."""
+        origin = ModelOrigin.of(runner.lm, source=str(self.model.path), revision=self.model.revision)
+        result = measured.result
+        SavedEdit(
+            delta=measured.delta,
+            request=result.request,
+            method=self.editor.name,
+            settings=fingerprint(self.editor),
+            model=origin,
+            case_id=result.case_id,
+        ).save(file)
 
     def _summarize(self, run: Run, loaded: Loaded[Case], tracked: TrackedRun) -> Summary:
         results = [CaseResult.from_json(row) for row in run.folder.rows()]

@@ -1,0 +1,1 @@
+"""Edits as files for other programs: a PEFT adapter, or a whole model as a Hugging Face folder."""
