@@ -15,6 +15,7 @@ from rich.measure import Measurement
 from romexp.cli.error_messages import MISTAKES, one_line
 from romexp.cli.job import Outcome
 from romexp.cli.job_record import INTERRUPTED
+from romexp.os_errors import path_in_errors
 
 USER_MISTAKE, FAULT = 2, 1
 """Exit statuses."""
@@ -44,7 +45,7 @@ def run_and_report_errors(call: Callable[[], Any], *, debug: bool = False) -> Ex
     debug = debug or os.environ.get("ROMEXP_TRACEBACK") == "1"
     try:
         call()
-    except MISTAKES as error:
+    except (*MISTAKES, OSError) as error:
         if debug:
             traceback.print_exc()
         print_stderr(f"error: {one_line(error)}")
@@ -67,8 +68,9 @@ def print_stderr(message: str) -> None:
 def print_outcome(outcome: Outcome) -> None:
     """Print a task's outcome on stdout. Tables get their full width, even if they are wider than the screen."""
     console = Console()
-    for table in outcome.tables:
-        width = Measurement.get(console, console.options.update(max_width=1000), table).maximum
-        Console(width=max(width, console.width), highlight=False).print(table, crop=False)
-    for line in outcome.lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    with path_in_errors("standard output"):
+        for table in outcome.tables:
+            width = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+            Console(width=max(width, console.width), highlight=False).print(table, crop=False)
+        for line in outcome.lines:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from romexp.errors import RomexpError
+from romexp.os_errors import describe
 
 MISTAKES = (RomexpError, HydraException, OmegaConfBaseException, PermissionError)
 """Errors that the user can correct. Any other error is a fault of the program, and its traceback is shown."""
@@ -19,12 +20,14 @@ MISTAKES = (RomexpError, HydraException, OmegaConfBaseException, PermissionError
 def one_line(error: BaseException) -> str:
     """The message of an error, without line breaks.
 
-    If Hydra has wrapped a `RomexpError`, the message is that error's own. If a key does not exist, the message names
+    An error of the operating system is worded by `romexp.os_errors.describe`. If Hydra has wrapped a `RomexpError`, the message is that error's own. If a key does not exist, the message names
     keys that are spelt similarly.
     """
     for cause in _chain(error):
         if isinstance(cause, RomexpError):
             return _join_lines(str(cause))
+    if isinstance(error, OSError):
+        return _join_lines(describe(error))
     text = str(error)
     for marker in (
         "\nConfig search path:",

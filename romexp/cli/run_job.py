@@ -20,7 +20,8 @@ from romexp.cli.job import Job, Outcome
 from romexp.cli.job_record import INTERRUPTED, JobRecord
 from romexp.cli.kept_between_jobs import KeptReferences, LoadedModels
 from romexp.cli.workers import Process, exit_when_parent_dies
-from romexp.errors import ConfigError
+from romexp.errors import ConfigError, FileError
+from romexp.os_errors import describe
 
 SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
 """Folder of the shipped sweeps, which `romexp -cn <name>` finds."""
@@ -107,7 +108,10 @@ class JobFunction:
             references=self.references,
             in_sweep=hydra.mode == RunMode.MULTIRUN,
         )
-        outcome: Outcome = task(job)
+        try:
+            outcome: Outcome = task(job)
+        except OSError as error:
+            raise FileError(describe(error, job.folders)) from error
         return outcome
 
     def _run_in_sweep(self, cfg: DictConfig) -> None:

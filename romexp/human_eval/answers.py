@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from romexp.errors import DataError
-from romexp.results.find import first_fault
+from romexp.measured import first_fault
 
 MEASURES = ("consistency", "fluency")
 """The two properties by which texts are ranked (paper App. J)."""
