@@ -237,8 +237,9 @@ def _kept_summary(folder: RunFolder, *, pooling: Pooling) -> dict[str, Any] | No
     """The summary of a finished run; None if it is missing, or is not what its rows give."""
     with suppress(DataError):
         summary = folder.read("summary")
-        # Averages are quick to make, so they are compared as a whole. Through JSON, as they are stored.
-        if summary == json.loads(json.dumps(trace_summary(_rows_in(folder), pooling=pooling))):
+        # Averages are quick to make, so they are compared as a whole; as texts, in which NaN equals NaN.
+        made = trace_summary(_rows_in(folder), pooling=pooling)
+        if json.dumps(summary, sort_keys=True) == json.dumps(made, sort_keys=True):
             return summary
     return None
 
