@@ -52,7 +52,7 @@ def path_in_errors(path: Path | str) -> Iterator[None]:
 
 
 def os_error(message: str, path: Path | str) -> OSError | None:
-    """The `OSError` that a library written in Rust reports as text, as in `… (os error 28)`; None if it reports none."""
+    """The `OSError` that a library written in Rust reports as text, `… (os error 28)`; None if it reports none."""
     number = re.search(r"\(os error (\d+)\)", message)
     return OSError(int(number[1]), os.strerror(int(number[1])), str(path)) if number else None
 

@@ -14,14 +14,14 @@ from romexp.errors import RomexpError
 from romexp.os_errors import describe
 
 MISTAKES = (RomexpError, HydraException, OmegaConfBaseException, PermissionError)
-"""Errors that the user can correct. Any other error is a fault of the program, and its traceback is shown."""
+"""Errors that the user can correct. Of others, the traceback is shown, except of those of the operating system."""
 
 
 def one_line(error: BaseException) -> str:
     """The message of an error, without line breaks.
 
-    An error of the operating system is worded by `romexp.os_errors.describe`. If Hydra has wrapped a `RomexpError`, the message is that error's own. If a key does not exist, the message names
-    keys that are spelt similarly.
+    An error of the operating system is worded by `romexp.os_errors.describe`. If Hydra has wrapped a `RomexpError`, the
+    message is that error's own. If a key does not exist, the message names keys that are spelt similarly.
     """
     for cause in _chain(error):
         if isinstance(cause, RomexpError):

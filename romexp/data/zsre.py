@@ -73,7 +73,9 @@ def _template(question: str, subject: str) -> str:
             contains `{}` already.
     """
     if (found := question.count(subject)) != 1:
-        raise RecordError(f"expected the subject {shown(subject)} once in {shown(question)}, found {found}", field="src")
+        raise RecordError(
+            f"expected the subject {shown(subject)} once in {shown(question)}, found {found}", field="src"
+        )
     before, after = question.split(subject)
     if before and not before.endswith(" "):
         raise RecordError(f"expected a space before the subject {shown(subject)} in {shown(question)}", field="src")

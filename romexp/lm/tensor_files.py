@@ -36,7 +36,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
     # Safetensors refuses tensors that share memory, so they are cloned.
     kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     checksums = json.dumps({name: checksum(tensor) for name, tensor in kept.items()})
-    with replacing(path) as part, _os_errors(path):
+    with replacing(path) as part, os_errors_of_safetensors(path):
         save_file(kept, part, metadata=dict(metadata) | {CHECKSUMS: checksums})
 
 
@@ -49,7 +49,7 @@ def read_tensors(path: Path, *, wanted: Wanted = lambda name: True) -> tuple[dic
         OSError: the file cannot be read. Its `filename` is the path.
         SafetensorError: the file is damaged, or is not a safetensors file.
     """
-    with path_in_errors(path), _os_errors(path), safe_open(str(path), framework="pt") as file:
+    with path_in_errors(path), os_errors_of_safetensors(path), safe_open(str(path), framework="pt") as file:
         names = [name for name in file.keys() if wanted(name)]  # noqa: SIM118 (no mapping)
         tensors = {name: file.get_tensor(name) for name in names}
         metadata = file.metadata() or {}
@@ -86,8 +86,8 @@ def _checksums(text: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _os_errors(path: Path) -> Iterator[None]:
-    """Raise errors of the operating system as `OSError`: safetensors reports them as text."""
+def os_errors_of_safetensors(path: Path) -> Iterator[None]:
+    """Raise errors of the operating system as `OSError` with this path; safetensors reports them as text."""
     try:
         yield
     except FileNotFoundError as error:

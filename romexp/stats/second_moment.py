@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from romexp.errors import DataError
-from romexp.lm.tensor_files import stored_metadata, read_tensors, write_tensors
+from romexp.lm.tensor_files import read_tensors, stored_metadata, write_tensors
 from romexp.os_errors import describe
 
 FORMAT = "romexp second moments 1"

@@ -23,8 +23,8 @@ from romexp.facts import Case
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.references import ReferenceSource
 from romexp.reporting.tables.run import rich_table, table_rows
-from romexp.results.identity import Identity, fingerprint, of_covariance
 from romexp.results.folder import RunFolder
+from romexp.results.identity import Identity, fingerprint, of_covariance
 from romexp.results.rows import CaseResult, Row
 from romexp.stats.covariance import Covariance
 from romexp.stats.second_moment import SecondMoment
@@ -33,6 +33,7 @@ from romexp.tasks.edit_results import EditResults
 from romexp.tasks.kept_results import lost_rows
 from romexp.tasks.run import Run, describe_inputs, open_run
 from romexp.tracking import TrackedRun
+
 
 class CaseSource(Protocol):
     """A data set of evaluation cases (config group `dataset`)."""

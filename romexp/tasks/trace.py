@@ -23,8 +23,8 @@ from romexp.facts import KnownFact
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.reporting.figures import traces as trace_figures
 from romexp.reporting.tables.traces import trace_table
-from romexp.results.identity import Identity, fingerprint
 from romexp.results.folder import RunFolder
+from romexp.results.identity import Identity, fingerprint
 from romexp.results.rows import Row
 from romexp.results.trace_rows import trace_row_fault
 from romexp.seeds import derive_seed
