@@ -20,6 +20,10 @@ class DataError(RomexpError):
     """A file is missing, cannot be read, or is not what its loader expects."""
 
 
+class FileError(RomexpError):
+    """A file or folder cannot be read or written: no space, no permission, a name that is too long, and so on."""
+
+
 class RecordError(DataError):
     """One record cannot be used. A run sets it aside, reports it and continues (docs/method.md §1.6).
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+LARGEST_ID = 2**63 - 1
+"""The largest number of a case or fact. Tables of results store it in 64 bits."""
+
 Measurements = dict[str, Any]
 """JSON-ready raw measurements of one case on one model. `romexp.analysis` computes metrics from them."""
 

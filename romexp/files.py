@@ -1,17 +1,26 @@
-"""Where shared files are kept, atomic writing of files, and what tells whether a file has changed."""
+"""Where shared files are kept, reading and atomic writing of files, and what tells whether a file has changed."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
+from romexp.os_errors import path_in_errors
+
+log = logging.getLogger(__name__)
+
+PART = ".part"
+"""The ending of files that are being written. One that a killed process has left is no content of its folder."""
 Stamp = tuple[int, int, int]
 """Size in bytes, and the times in ns when the content and the file's entry were changed last. A file with an equal
 stamp is taken to be unchanged. The second time tells of files that were exchanged with the first one kept.
@@ -24,17 +33,26 @@ def replacing(path: Path) -> Iterator[Path]:
 
     If the context ends with an error, the temporary file is deleted and `path` does not change. The folder is created
     if it does not exist. The file gets the default permissions of new files; safetensors would make it private.
+
+    Raises:
+        OSError: the file cannot be written. Its `filename` is that of a folder above, or `path` itself.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.touch()
-    mode = part.stat().st_mode
+    part = path.with_name(f"{path.name}.{os.getpid()}{PART}")
     try:
-        yield part
-        part.chmod(mode)
-        part.replace(path)
+        with path_in_errors(path):
+            part.touch()
+            mode = part.stat().st_mode
+            yield part
+            part.chmod(mode)
+            part.replace(path)
+    except OSError as error:
+        if error.filename in (str(part), part):
+            error.filename = str(path)
+        raise
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -61,21 +79,30 @@ def creating_folder(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text to a file, atomically and in UTF-8."""
+    """Write a text to a file, atomically and in UTF-8.
+
+    Half of a surrogate pair, which is no character and which UTF-8 cannot express, becomes `\\udXXX`. In JSON this is
+    the same text.
+    """
     with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def write_once(path: Path, make: Callable[[], str]) -> None:
-    """Write the text that `make` returns to a file, unless the file exists.
+def write_once(path: Path, make: Callable[[], str], *, usable: Callable[[Path], bool] = Path.is_file) -> None:
+    """Write the text that `make` returns to a file, unless the file exists and is usable.
 
     If several processes call this at the same time, only one of them makes the text.
+
+    Args:
+        usable: whether a file is what `make` would write. It is false for a missing file.
     """
-    if path.is_file():
+    if usable(path):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        if not path.is_file():
+        if not usable(path):
+            if path.is_file():
+                log.warning("%s is damaged: it is made again", path)
             write_text(path, make())
 
 
@@ -89,6 +116,23 @@ def stamp(file: Path) -> Stamp:
     """The stamp of an existing file; of what it leads to if it is a link."""
     found = file.stat()
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        OSError: the file cannot be read. Its `filename` is `path`.
+        ValueError: the file is not UTF-8 or not JSON, or Python cannot read a value in it. The message is one line.
+    """
+    with path_in_errors(path):
+        data = path.read_bytes()
+    try:
+        return json.loads(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 text: {error.reason}") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def file_sha256(path: Path) -> str:

@@ -17,6 +17,7 @@ from rich.console import Console
 from romexp.cli.error_messages import MISTAKES, one_line
 from romexp.cli.job import Outcome
 from romexp.cli.job_record import INTERRUPTED
+from romexp.os_errors import path_in_errors
 from romexp.redact import without_secrets
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def run_and_report_errors(call: Callable[[], Any], *, debug: bool = False) -> Ex
     debug = debug or os.environ.get("ROMEXP_TRACEBACK") == "1"
     try:
         call()
-    except MISTAKES as error:
+    except (*MISTAKES, OSError) as error:
         if debug:
             sys.stderr.write(without_secrets(traceback.format_exc()))
         print_stderr(f"error: {one_line(error)}")
@@ -100,7 +101,8 @@ def screen_width() -> int:
 def print_outcome(outcome: Outcome) -> None:
     """Print a task's outcome on stdout. Tables fit the width of the screen (`romexp.reporting.tables.fitting`)."""
     console = Console(width=screen_width(), highlight=False)
-    for table in outcome.tables:
-        console.print(table)
-    for line in outcome.lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    with path_in_errors("standard output"):
+        for table in outcome.tables:
+            console.print(table)
+        for line in outcome.lines:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -12,16 +12,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from romexp.cli.quoting import quoting_hint
 from romexp.errors import RomexpError
+from romexp.os_errors import describe
 from romexp.redact import without_secrets
 
 MISTAKES = (RomexpError, HydraException, OmegaConfBaseException, PermissionError)
-"""Errors that the user can correct. Any other error is a fault of the program, and its traceback is shown."""
+"""Errors that the user can correct. Of others, the traceback is shown, except of those of the operating system."""
 
 
 def one_line(error: BaseException) -> str:
     """The message of an error, without line breaks and without passwords of URLs.
 
-    If Hydra cannot read an argument, the message says how to quote it. If Hydra has wrapped a `RomexpError`, the
+    If Hydra cannot read an argument, the message says how to quote it. An error of the operating system is worded by
+    `romexp.os_errors.describe`. If Hydra has wrapped a `RomexpError`, the
     message is that error's own. If a key does not exist, the message names keys that are spelt similarly.
     """
     return without_secrets(_one_line(error))
@@ -33,6 +35,8 @@ def _one_line(error: BaseException) -> str:
             return _join_lines(str(cause))
         if hint := quoting_hint(cause):
             return _join_lines(hint)
+    if isinstance(error, OSError):
+        return _join_lines(describe(error))
     text = str(error)
     for marker in (
         "\nConfig search path:",

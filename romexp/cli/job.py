@@ -63,6 +63,11 @@ class Job:
         """
         return self.models.load(model, digests=self.cache_dir / "digests")
 
+    @property
+    def folders(self) -> dict[str, Path | None]:
+        """The folders that settings choose, by the names of these settings. The innermost come first."""
+        return {"output_dir": self.output_dir, "cache_dir or ROMEXP_CACHE": self.cache_dir, "outputs": self.outputs}
+
     def roots(self, results: Sequence[str] | None) -> list[Path]:
         """The folders in which a task looks for results: those in `results`, or `outputs` if there are none."""
         return [Path(root).expanduser() for root in results] if results else [self.outputs]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from romexp.cli.workers import Process
-from romexp.files import write_text
+from romexp.files import read_json, write_text
 from romexp.redact import without_secrets_in
 from romexp.results.environment import now
+
+log = logging.getLogger(__name__)
 
 Status = Literal["running", "done", "failed", "interrupted"]
 INTERRUPTED = 130
@@ -72,10 +75,19 @@ class JobRecord:
 
 
 def read_records(sweep_dir: Path) -> dict[int, JobRecord]:
-    """The records of a sweep by job number; empty if no job has begun."""
-    found = [json.loads(file.read_text(encoding="utf-8")) for file in _folder(sweep_dir).glob("*.json")]
-    records = [JobRecord(**entry | {"process": Process(**entry["process"])}) for entry in found]
-    return {record.number: record for record in sorted(records, key=lambda record: record.number)}
+    """The records of a sweep by job number; empty if no job has begun. A damaged file counts as missing."""
+    found = [record for file in _folder(sweep_dir).glob("*.json") if (record := _read(file)) is not None]
+    return {record.number: record for record in sorted(found, key=lambda record: record.number)}
+
+
+def _read(file: Path) -> JobRecord | None:
+    try:
+        entry = read_json(file)
+        record = JobRecord(**entry | {"process": Process(**entry["process"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        log.warning("%s: not the record of a job (%s)", file, error)
+        return None
+    return record if type(record.number) is int else None
 
 
 def _folder(sweep_dir: Path) -> Path:

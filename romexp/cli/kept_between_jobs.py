@@ -14,8 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from romexp.errors import DataError
-from romexp.files import Stamp, stamp, write_text
+from romexp.files import Stamp, read_json, stamp, write_text
 from romexp.results.identity import digest
 
 if TYPE_CHECKING:  # importing scikit-learn and torch takes seconds
@@ -128,7 +127,7 @@ class KeptReferences:
         self._held = None  # released before other texts are read, since they may take gigabytes
         loaded = source.load(needed)
         if key.files:
-            _write_digests(key.digest_file(cache_dir), loaded.digests)
+            write_text(key.digest_file(cache_dir), json.dumps(dict(loaded.digests)) + "\n")
             self._held = (key, needed, loaded)
         return loaded
 
@@ -140,14 +139,8 @@ class KeptReferences:
 def _read_digests(file: Path) -> Mapping[str, Any] | None:
     """The stored digests; None if the file is missing or damaged, and then the texts are read again."""
     try:
-        digests = json.loads(file.read_text(encoding="utf-8"))
+        digests = read_json(file)
     except (OSError, ValueError):
         return None
-    return digests if isinstance(digests, dict) and digests else None
-
-
-def _write_digests(file: Path, digests: Mapping[str, Any]) -> None:
-    try:
-        write_text(file, json.dumps(digests) + "\n")
-    except OSError as error:
-        raise DataError(f"cache_dir: cannot write {file}: {error.strerror or error}") from error
+    is_right = isinstance(digests, dict) and all(isinstance(value, str) and value for value in digests.values())
+    return digests if is_right and digests else None

@@ -23,8 +23,9 @@ from romexp.cli.kept_between_jobs import KeptReferences, LoadedModels
 from romexp.cli.run_log import RunLog
 from romexp.cli.sweep_progress import SweepProgress
 from romexp.cli.workers import Process, exit_when_parent_dies
-from romexp.errors import ConfigError
+from romexp.errors import ConfigError, FileError
 from romexp.files import cache_folder
+from romexp.os_errors import describe
 from romexp.redact import without_secrets, without_secrets_in
 
 log = logging.getLogger(__name__)
@@ -144,7 +145,10 @@ class JobFunction:
                 log=run_log,
                 sweep=self.sweep,
             )
-            outcome: Outcome = task(job)
+            try:
+                outcome: Outcome = task(job)
+            except OSError as error:
+                raise FileError(describe(error, job.folders)) from error
         return outcome
 
     def _run_in_sweep(self, cfg: DictConfig) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field
 
 from romexp.data.dataset import RecordFile
 from romexp.data.download import RemoteFile
 from romexp.data.published import COUNTERFACT
-from romexp.data.schema import Prompt, RawRecord, Target, Template, Text
+from romexp.data.schema import Id, Prompt, RawRecord, Target, Template, Text, shown
 from romexp.errors import RecordError
 from romexp.facts import Case, EditRequest
 
@@ -29,7 +29,7 @@ class _RawRewrite(RawRecord):
 
 
 class _RawCase(RawRecord):
-    case_id: Annotated[int, Field(ge=0)]
+    case_id: Id
     requested_rewrite: _RawRewrite
     paraphrase_prompts: list[Prompt]
     neighborhood_prompts: list[Prompt]
@@ -54,7 +54,7 @@ class CounterFact(RecordFile[Case]):
         rewrite = raw.requested_rewrite
         if rewrite.target_new.text == rewrite.target_true.text:
             raise RecordError(
-                f"expected another answer than target_true, not {rewrite.target_new.text!r}",
+                f"expected another answer than target_true, not {shown(rewrite.target_new.text)}",
                 field="requested_rewrite.target_new.str",
             )
         request = EditRequest(

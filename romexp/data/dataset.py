@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from romexp.data.download import FileSource
 from romexp.data.json_array import stream_array
-from romexp.data.schema import explain
+from romexp.data.schema import explain, shown
 from romexp.data.selection import Selection
 from romexp.errors import DataError, RecordError
 from romexp.files import file_sha256
@@ -92,7 +92,7 @@ class RecordFile(Selection, FileSource, Generic[T]):
             try:
                 if number is not None and first_index[number] != index:
                     raise RecordError(
-                        f"id {number} is already that of record {first_index[number]}", field=self.id_field
+                        f"id {shown(number)} is already that of record {first_index[number]}", field=self.id_field
                     )
                 items.append(self.parse(index, records[index]))
             except ValidationError as error:

@@ -8,28 +8,50 @@ from __future__ import annotations
 
 import codecs
 import json
-import sys
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from romexp.errors import DataError
+from romexp.os_errors import path_in_errors
 
 _SPACE = " \t\r\n"
+
+
+_MARK = re.compile(r'"(?:[^"\\]++|\\.)*+"|["\[\]{}]', re.DOTALL)
+"""A whole string, or a bracket; a quotation mark alone begins a string that does not end."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands for a value of a file that Python's parser refuses, though it is JSON. It fits no type of a field.
+
+    Attributes:
+        what: the kind of value: `an integer of 5,000 digits`, or `nested too deeply`.
+    """
+
+    what: str
+
+    def __repr__(self) -> str:
+        return self.what
 
 
 def stream_array(path: Path, *, chunk_bytes: int = 1 << 22) -> Iterator[Any]:
     """Yield the elements of the JSON list in `path`, decoded by the standard library.
 
+    `Unreadable` stands in the place of an integer of thousands of digits, and of an element with about a thousand
+    levels of nesting. So such a record costs no other record, and is judged by its data set.
+
     Raises:
-        DataError: the file cannot be read, is not UTF-8, is not a JSON list, or ends early; or a record exceeds a limit
-            of Python's parser (an integer of thousands of digits, or a thousand levels of nesting).
+        DataError: the file cannot be read, is not UTF-8, is not a JSON list, or ends early.
     """
     try:
-        with path.open("rb") as file:
+        with path_in_errors(path), path.open("rb") as file:
             yield from _elements(_Text(file, path, chunk_bytes))
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason})") from error
 
@@ -66,22 +88,46 @@ class _Text:
     def element(self, number: int) -> Any:
         """Parse one value. One that ends with the buffer may be incomplete (`1` of `12`), so more is read then."""
         while True:
-            problem = None
+            problem, end = "", None
             try:
-                value, end = json.JSONDecoder().raw_decode(self.buffer, self.position)
+                value, end = _DECODER.raw_decode(self.buffer, self.position)
             except json.JSONDecodeError as error:
-                problem = error
-            except ValueError as error:
-                digits = f"an integer of more than {sys.get_int_max_str_digits()} digits"
-                raise DataError(f"{self.path}, record {number}: cannot be read ({digits})") from error
-            except RecursionError as error:
-                raise DataError(f"{self.path}, record {number}: cannot be read (nested too deeply)") from error
-            if problem is None and (self.ended or end < len(self.buffer)):
+                problem = error.msg
+            except RecursionError:
+                value, end = Unreadable("nested too deeply"), _end_of_nested(self.buffer, self.position)
+                problem = "" if end else "it does not end"
+            if end is not None and (self.ended or end < len(self.buffer)):
                 self.position = end
                 return value
-            if problem is not None and self.ended:
-                raise DataError(f"{self.path}, record {number}: not JSON ({problem.msg})") from problem
+            if self.ended:
+                raise DataError(f"{self.path}, record {number}: not JSON ({problem})")
             self.grow()
+
+
+def _integer(digits: str) -> int | Unreadable:
+    try:
+        return int(digits)
+    except ValueError:  # Python refuses thousands of digits, since converting them takes quadratic time.
+        return Unreadable(f"an integer of {len(digits.lstrip('-')):,} digits")
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer)
+
+
+def _end_of_nested(text: str, start: int) -> int | None:
+    """The end of the list or object that begins at `start`, found by its brackets alone; None if it does not end."""
+    depth = 0
+    for mark in _MARK.finditer(text, start):
+        match mark[0]:
+            case "[" | "{":
+                depth += 1
+            case "]" | "}":
+                depth -= 1
+            case '"':  # A string that does not end in this text.
+                return None
+        if not depth:
+            return mark.end()
+    return None
 
 
 def _elements(text: _Text) -> Iterator[Any]:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
-
-from pydantic import Field
+from typing import Any, ClassVar
 
 from romexp.data.dataset import RecordFile
 from romexp.data.download import RemoteFile
 from romexp.data.published import KNOWN_1000
-from romexp.data.schema import Prompt, RawRecord, Target, Text
+from romexp.data.schema import Id, Prompt, RawRecord, Target, Text, shown
 from romexp.errors import RecordError
 from romexp.facts import KnownFact
 
 
 class _RawKnown(RawRecord):
-    known_id: Annotated[int, Field(ge=0)]
+    known_id: Id
     subject: Text
     attribute: Target
     prompt: Prompt
@@ -41,7 +39,7 @@ class KnownFacts(RecordFile[KnownFact]):
     def parse(self, index: int, record: Any) -> KnownFact:
         raw = _RawKnown.model_validate(record)
         if raw.subject not in raw.prompt:
-            raise RecordError(f"expected the subject {raw.subject!r} in {raw.prompt!r}", field="prompt")
+            raise RecordError(f"expected the subject {shown(raw.subject)} in {shown(raw.prompt)}", field="prompt")
         return KnownFact(**raw.model_dump())
 
     def subjects(self) -> Iterator[str]:

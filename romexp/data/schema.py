@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import reprlib
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
+
+from romexp.facts import LARGEST_ID
+
+MOST_FAULTS = 4
+"""Most faults of a record that its reason names."""
 
 _VISIBLE, _VISIBLE_END, _VISIBLE_START = r"\S", r"\S$", r"^\S"
 _PATTERNS = {
@@ -32,6 +38,9 @@ Target = Annotated[str, StringConstraints(pattern=_VISIBLE_START)]
 Template = Annotated[Prompt, AfterValidator(_one_slot)]
 """A prompt with exactly one `{}`."""
 
+Id = Annotated[int, Field(ge=0, le=LARGEST_ID)]
+"""The number of a record."""
+
 
 class RawRecord(BaseModel):
     """Base of raw records. It does not convert types (`"5"` is not a number), and ignores unknown fields."""
@@ -40,10 +49,28 @@ class RawRecord(BaseModel):
 
 
 def explain(error: ValidationError) -> tuple[str, str]:
-    """The first invalid field, and the reason. Further faults are appended to the reason."""
-    faults = [(_field(fault), _reason(fault)) for fault in error.errors(include_url=False)]
+    """The first invalid field, and the reason. Some further faults are appended to the reason."""
+    faults = [(_field(fault), _reason(fault)) for fault in error.errors(include_url=False)[: MOST_FAULTS + 1]]
     field, reason = faults[0]
-    return field, "; ".join([reason, *(f"{name}: {why}" for name, why in faults[1:])])
+    more = [f"{name}: {why}" for name, why in faults[1:MOST_FAULTS]] + ["…"] * (len(faults) > MOST_FAULTS)
+    return field, "; ".join([reason, *more])
+
+
+def shown(value: Any) -> str:
+    """The value as an error message shows it: `repr`, cut to 60 characters and a few levels of nesting."""
+    if isinstance(value, str) and len(value) > 200:
+        value = value[:200]  # so that a text of megabytes is not copied
+    text = _BRIEF.repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _brief() -> reprlib.Repr:
+    brief = reprlib.Repr()
+    brief.maxstring = brief.maxother = 100
+    return brief
+
+
+_BRIEF = _brief()
 
 
 def _field(fault: ErrorDetails) -> str:
@@ -52,16 +79,15 @@ def _field(fault: ErrorDetails) -> str:
 
 
 def _reason(fault: ErrorDetails) -> str:
-    shown = repr(fault["input"])
-    shown = shown if len(shown) <= 60 else shown[:57] + "…"
+    given = shown(fault["input"])
     match fault["type"]:
         case "missing":
             return "missing"
         case "string_pattern_mismatch":
-            return f"{_PATTERNS[fault['ctx']['pattern']]}, not {shown}"
+            return f"{_PATTERNS[fault['ctx']['pattern']]}, not {given}"
         case "model_type":
-            return f"expected an object, not {shown}"
+            return f"expected an object, not {given}"
         case "one_slot":
-            return f"{fault['msg']} in {shown}"
+            return f"{fault['msg']} in {given}"
         case _:
-            return f"{fault['msg'].replace('Input should be', 'expected')}, not {shown}"
+            return f"{fault['msg'].replace('Input should be', 'expected')}, not {given}"

@@ -26,6 +26,9 @@ LONG_PARAGRAPH = 4000
 """Plain text is cut into paragraphs if it has at least `ENOUGH_PARAGRAPHS` of them, and their mean length is at most
 `LONG_PARAGRAPH` characters."""
 
+MOST_NAMES = 10
+"""Most names of fields that an error shows."""
+
 
 def read_texts(file: Path, *, field: str, unit: Unit) -> Iterator[str]:
     """Every text of a file that is not blank, in order.
@@ -75,7 +78,8 @@ def text_of(record: Any, field: str, where: str) -> str:
     if not isinstance(record, dict):
         raise DataError(f"{place}: expected an object with this field, got {type(record).__name__}")
     if field not in record:
-        known = ", ".join(map(str, record)) or "nothing"
+        known = ", ".join(str(name)[:40] for name in list(record)[:MOST_NAMES]) or "nothing"
+        known += ", …" * (len(record) > MOST_NAMES)
         raise DataError(f"{place}: missing; the record has {known} (corpus.field says which field holds the text)")
     text = record[field]
     if not isinstance(text, str):
@@ -133,6 +137,7 @@ def _parquet(file: Path, field: str) -> Iterator[str]:
     import pyarrow
     import pyarrow.parquet
 
+    index = 0
     try:
         with pyarrow.parquet.ParquetFile(file) as table:
             check_column(table.schema_arrow.names, field, str(file))
@@ -146,6 +151,8 @@ def _parquet(file: Path, field: str) -> Iterator[str]:
                     check_unpacked_size(file, packed, characters, at_least=True)
                     yield text_of({field: value}, field, f"{file}, record {index}")
                     index += 1
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}, from record {index}, field {field}: not UTF-8 text ({error.reason})") from error
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{file}: not a readable Parquet file ({error})") from error
 

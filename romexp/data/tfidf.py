@@ -15,6 +15,7 @@ from romexp.data.download import RemoteFile, locate
 from romexp.data.published import TFIDF_IDF, TFIDF_VOCABULARY
 from romexp.data.snippets import Snippet, SnippetKey
 from romexp.errors import ConfigError, DataError
+from romexp.files import read_json, replacing, write_text
 from romexp.unpacked import check_array
 
 INSTEAD = (
@@ -84,9 +85,10 @@ class TfIdf:
 
 def save_statistics(vectorizer: TfidfVectorizer, *, idf_path: Path, vocabulary_path: Path) -> None:
     """Write a fitted vectorizer as the two files that `TfIdf` reads."""
-    np.save(idf_path, np.asarray(vectorizer.idf_, dtype=np.float64), allow_pickle=False)
+    with replacing(idf_path) as part, part.open("wb") as file:
+        np.save(file, np.asarray(vectorizer.idf_, dtype=np.float64), allow_pickle=False)
     columns = {term: int(column) for term, column in sorted(vectorizer.vocabulary_.items())}
-    vocabulary_path.write_text(json.dumps(columns, ensure_ascii=False), encoding="utf-8")
+    write_text(vocabulary_path, json.dumps(columns, ensure_ascii=False))
 
 
 def _fitted(snippets: Mapping[SnippetKey, Iterable[Snippet]] | None) -> TfidfVectorizer:
@@ -125,7 +127,7 @@ def _read_idf(file: Path) -> np.ndarray:
 
 def _read_vocabulary(file: Path) -> dict[str, int]:
     try:
-        vocabulary = json.loads(file.read_text(encoding="utf-8"))
+        vocabulary = read_json(file)
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: not a JSON file ({error})") from error
     if not isinstance(vocabulary, dict) or not all(type(column) is int for column in vocabulary.values()):

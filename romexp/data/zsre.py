@@ -10,7 +10,7 @@ from pydantic import Field
 from romexp.data.dataset import RecordFile
 from romexp.data.download import RemoteFile
 from romexp.data.published import ZSRE_EVAL
-from romexp.data.schema import Prompt, RawRecord, Target, Text
+from romexp.data.schema import Prompt, RawRecord, Target, Text, shown
 from romexp.errors import RecordError
 from romexp.facts import Case, EditRequest
 
@@ -54,7 +54,7 @@ class ZsRE(RecordFile[Case]):
         raw = _RawQuestion.model_validate(record)
         prompt = _template(raw.src, raw.subject)
         if self.loc_marker not in raw.loc:
-            raise RecordError(f"expected text with {self.loc_marker!r}, not {raw.loc!r}", field="loc")
+            raise RecordError(f"expected text with {self.loc_marker!r}, not {shown(raw.loc)}", field="loc")
         request = EditRequest(subject=raw.subject, prompt=prompt, target_new=raw.answers[0], target_true=NO_TRUE_TARGET)
         return Case(
             case_id=index,
@@ -73,11 +73,13 @@ def _template(question: str, subject: str) -> str:
             contains `{}` already.
     """
     if (found := question.count(subject)) != 1:
-        raise RecordError(f"expected the subject {subject!r} once in {question!r}, found {found}", field="src")
+        raise RecordError(
+            f"expected the subject {shown(subject)} once in {shown(question)}, found {found}", field="src"
+        )
     before, after = question.split(subject)
     if before and not before.endswith(" "):
-        raise RecordError(f"expected a space before the subject {subject!r} in {question!r}", field="src")
+        raise RecordError(f"expected a space before the subject {shown(subject)} in {shown(question)}", field="src")
     template = before + "{}" + after
     if template.count("{}") != 1:
-        raise RecordError(f"{question!r} has braces of its own", field="src")
+        raise RecordError(f"{shown(question)} has braces of its own", field="src")
     return template

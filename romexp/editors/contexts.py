@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from romexp.errors import ConfigError, raise_first_error
-from romexp.files import write_once
+from romexp.files import read_json, write_once
 from romexp.lm.model import LanguageModel
 from romexp.lm.sampling import Sampler, generate
 from romexp.seeds import derive_seed
@@ -43,8 +43,21 @@ def context_templates(
     if cache_dir is None:
         return _sampled(lm, length_counts, seed)
     path = cache_dir / "context_templates" / f"{key}.json"
-    write_once(path, lambda: json.dumps(_sampled(lm, length_counts, seed), ensure_ascii=False, indent=0))
+    count = 1 + sum(number for _, number in length_counts)
+    write_once(
+        path,
+        lambda: json.dumps(_sampled(lm, length_counts, seed), ensure_ascii=False, indent=0),
+        usable=lambda file: _holds(file, count),
+    )
     return _read_and_check(str(path))
+
+
+def _holds(path: Path, count: int) -> bool:
+    """Whether a file of the cache holds that many templates."""
+    try:
+        return path.is_file() and len(_read_and_check(str(path))) == count
+    except ConfigError:
+        return False
 
 
 def _sampled(lm: LanguageModel, length_counts: Sequence[Sequence[int]], seed: int) -> tuple[str, ...]:
@@ -72,7 +85,7 @@ def _read_and_check(given: str | Sequence[str]) -> tuple[str, ...]:
     if isinstance(given, str):
         where += f" ({given})"
         try:
-            templates = json.loads(Path(given).read_text())
+            templates = read_json(Path(given))
         except OSError as error:
             raise ConfigError(f"{where}: cannot be read ({error.strerror})") from error
         except ValueError as error:

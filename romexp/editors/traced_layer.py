@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from romexp.errors import ConfigError
-from romexp.files import write_text
+from romexp.files import read_json, write_text
 
 
 def _layer_file(cache_dir: Path, digest: str) -> Path:
@@ -32,12 +32,27 @@ def traced_layer(cache_dir: Path, digest: str) -> int:
     """The layer that the newest trace of the model with this digest suggested.
 
     Raises:
-        ConfigError: the model has not been traced.
+        ConfigError: the model has not been traced, or the file with its layer is damaged.
     """
+    if (layer := _stored_layer(cache_dir, digest)) is not None:
+        return layer
     path = _layer_file(cache_dir, digest)
-    if not path.is_file():
-        raise ConfigError("editor.layer=traced: this model has not been traced; run romexp task=trace with it first")
-    return int(json.loads(path.read_text(encoding="utf-8"))["layer"])
+    why = f"{path} is damaged" if path.exists() else "this model has not been traced"
+    raise ConfigError(f"editor.layer=traced: {why}; run romexp task=trace with this model first")
+
+
+def knows_layer(cache_dir: Path, digest: str) -> bool:
+    """Whether a layer is stored for the model with this digest."""
+    return _stored_layer(cache_dir, digest) is not None
+
+
+def _stored_layer(cache_dir: Path, digest: str) -> int | None:
+    try:
+        content = read_json(_layer_file(cache_dir, digest))
+    except (OSError, ValueError):
+        return None
+    layer = content.get("layer") if isinstance(content, dict) else None
+    return layer if type(layer) is int and layer >= 0 else None
 
 
 def with_traced_layer(editor: Any, cache_dir: Path, digest: str) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,10 @@ from filelock import BaseFileLock, FileLock, Timeout
 import romexp
 from romexp.errors import ConfigError, RecordError
 from romexp.facts import Case, Measurements
+from romexp.measured import fault_of
+from romexp.os_errors import describe
+
+_log = logging.getLogger(__name__)
 
 CODE = ("lm", "evaluation", "seeds.py")
 """Parts of the package whose code decides what is measured on an unedited model."""
@@ -82,15 +87,23 @@ class UneditedCache:
         return {case.case_id: result for case, result in measured}
 
     def _load(self, cases: Iterable[Case]) -> Found:
-        """The measurements of those cases that are in the file, by case id."""
+        """The measurements of those cases that are in the file, by case id. Damaged ones are removed from it."""
         found: Found = {}
         if not self.path.exists():
             return found
         with self._connection() as connection:
             for case in cases:
                 row = connection.execute("SELECT value FROM rows WHERE key = ?", (self.key(case),)).fetchone()
-                if row is not None:
-                    found[case.case_id] = json.loads(zlib.decompress(row[0]))
+                if row is None:
+                    continue
+                measured = _unpacked(row[0])
+                if measured is None:
+                    _log.warning(
+                        "%s: what was measured on case %d is damaged; it is measured again", self.path, case.case_id
+                    )
+                    connection.execute("DELETE FROM rows WHERE key = ?", (self.key(case),))
+                else:
+                    found[case.case_id] = measured
         return found
 
     def _store(self, measured: Sequence[tuple[Case, Measurements]]) -> None:
@@ -144,7 +157,7 @@ class UneditedCache:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"cache_dir: cannot use {folder}: {error}") from error
+            raise ConfigError(f"cache_dir (or ROMEXP_CACHE): {describe(error)}") from error
         return FileLock(folder / f"{self.key(case)[:32]}.lock")
 
     @contextmanager
@@ -158,8 +171,27 @@ class UneditedCache:
                     yield connection
             finally:
                 connection.close()
-        except (OSError, sqlite3.Error) as error:
-            raise ConfigError(f"cache_dir: cannot use {self.path}: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"cache_dir (or ROMEXP_CACHE): {describe(error)}") from error
+        except sqlite3.Error as error:
+            raise ConfigError(f"cache_dir (or ROMEXP_CACHE): cannot use {self.path}: {_advice(error)}") from error
+
+
+def _unpacked(value: Any) -> Measurements | None:
+    """The measurements that `_store` has packed; None if it is something else."""
+    try:
+        measured = json.loads(zlib.decompress(value))
+    except (zlib.error, TypeError, ValueError, RecursionError):
+        return None
+    return measured if isinstance(measured, dict) and not fault_of(measured) else None
+
+
+def _advice(error: sqlite3.Error) -> str:
+    """The error, and what to do about it."""
+    # An OperationalError comes from the system (no space, no permission); the others tell that the file is damaged.
+    damaged = not isinstance(error, sqlite3.OperationalError) or "no such column" in str(error)
+    remedy = "it is damaged: delete it, and it is made again" if damaged else "free some space or choose another folder"
+    return f"{error}; {remedy}"
 
 
 def _remove(locks: Iterable[BaseFileLock]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from romexp.errors import DataError
-from romexp.results.find import first_fault
+from romexp.facts import LARGEST_ID
+from romexp.files import read_json
+from romexp.measured import first_fault
 
 MEASURES = ("consistency", "fluency")
 """The two properties by which texts are ranked (paper App. J)."""
@@ -58,9 +59,33 @@ class _Ranks(BaseModel):
 class _File(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
     questionnaire: str
-    participant: int = Field(ge=1)
+    participant: int = Field(ge=1, le=LARGEST_ID)
     saved: str = ""
     rankings: dict[str, _Ranks]
+
+
+class _KeyItem(BaseModel):
+    model_config = ConfigDict(strict=True)
+    id: int
+    case_id: int
+    order: list[str]
+
+
+class _Key(BaseModel):
+    model_config = ConfigDict(strict=True)
+    questionnaire: str
+    items: list[_KeyItem]
+    plan: list[list[int]] = Field(min_length=1)
+    systems: dict[str, str]
+
+
+def check_key(key: Any) -> str:
+    """What is wrong with a value that should be a questionnaire's key; empty if nothing is."""
+    try:
+        _Key.model_validate(key)
+    except ValidationError as error:
+        return first_fault(error)
+    return ""
 
 
 def answer_files(path: Path) -> list[Path]:
@@ -84,7 +109,7 @@ def questionnaires_named(files: Sequence[Path]) -> list[str]:
     counts: dict[str, int] = {}
     for file in files:
         try:
-            digest = json.loads(file.read_text(encoding="utf-8")).get("questionnaire")
+            digest = read_json(file).get("questionnaire")
         except (OSError, ValueError, AttributeError):
             continue
         if isinstance(digest, str):
@@ -129,6 +154,8 @@ def _parse(path: Path) -> _File:
         return _File.model_validate_json(path.read_bytes())
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}") from error
+    except RecursionError as error:
+        raise DataError("nested too deeply") from error
     except ValidationError as error:
         raise DataError(first_fault(error)) from error
 

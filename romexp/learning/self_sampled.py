@@ -13,7 +13,7 @@ from typing import Any
 from romexp.bounds import check_bounds
 from romexp.editors.targets import EditText
 from romexp.errors import ConfigError, DataError, RecordError, raise_first_error
-from romexp.files import file_sha256, write_once
+from romexp.files import file_sha256, read_json, write_once
 from romexp.learning.edits import EditPool, TrainingEdit, pool, usable
 from romexp.lm.forward import check_known, check_length, context_length
 from romexp.lm.model import LanguageModel
@@ -86,8 +86,15 @@ class SelfSampledEdits:
         parts = (lm.digest, dict(self.corpus.provenance), self.count, self.n_tokens, tuple(self.context_tokens))
         name = f"{derive_seed(*parts, self.top_k, self.temperature, seed):016x}.json"
         file = cache_dir / "self_sampled" / name
-        write_once(file, lambda: json.dumps(self.make(lm, seed), ensure_ascii=False))
+        write_once(file, lambda: json.dumps(self.make(lm, seed), ensure_ascii=False), usable=self._is_usable)
         return file
+
+    def _is_usable(self, file: Path) -> bool:
+        """Whether a file of the cache holds completions of this length."""
+        try:
+            return file.is_file() and read_completions(file)[1] == self.n_tokens
+        except DataError:
+            return False
 
     def make(self, lm: LanguageModel, seed: int) -> dict[str, Any]:
         """Make the content of such a file: cut texts of the corpus at a random length and let the model continue them.
@@ -163,7 +170,7 @@ def read_completions(path: Path) -> tuple[list[str], int]:
         DataError: the file is missing or has another layout.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except OSError as error:
         raise DataError(f"task.edits.path: cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:

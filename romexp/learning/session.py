@@ -218,13 +218,27 @@ def load_state(path: Path, network: nn.Module, optimizers: Sequence[torch.optim.
     """
     try:
         metadata, tensors = read_tensors(path)
-        progress: dict[str, Any] = json.loads(metadata[HEADER])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        progress = asdict(Progress(**json.loads(metadata[HEADER])))
+        if type(progress["step"]) is not int or type(progress["best_step"]) is not int:
+            raise ValueError("its numbers of steps are no integers")
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: not a training state ({error}); delete it to start over") from error
     try:
         network.load_state_dict(_under_prefix(tensors, "network"))
     except RuntimeError as error:
         raise DataError(f"{path}: the state of another network ({str(error).splitlines()[0]})") from error
+    try:
+        _restore_optimization(tensors, network, optimizers)
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path}: not the state of this training ({reason}); delete it to start over") from error
+    return progress
+
+
+def _restore_optimization(
+    tensors: Mapping[str, torch.Tensor], network: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
+) -> None:
+    """Restore the accumulated gradients, and the optimizers' moments."""
     gradients = _under_prefix(tensors, "gradient")
     for name, parameter in network.named_parameters():
         parameter.grad = gradients[name].to(parameter.device) if name in gradients else None
@@ -234,7 +248,6 @@ def load_state(path: Path, network: nn.Module, optimizers: Sequence[torch.optim.
             index, _, kind = name.partition(".")
             state.setdefault(int(index), {})[kind] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return progress
 
 
 def _under_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -12,7 +12,8 @@ import torch
 from safetensors import SafetensorError
 
 from romexp.errors import DataError
-from romexp.lm.tensor_files import read_tensors, write_tensors
+from romexp.lm.tensor_files import read_tensors, stored_metadata, write_tensors
+from romexp.os_errors import describe
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -131,6 +132,8 @@ class WeightDelta:
             _, tensors = read_tensors(path)
         except SafetensorError as error:
             raise DataError(f"{path}: not a safetensors file ({error})") from error
+        except OSError as error:
+            raise DataError(describe(error)) from error
         terms: dict[str, Term] = {}
         for key, tensor in tensors.items():
             name, _, kind = key.rpartition(".")
@@ -176,9 +179,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
         DataError: the file is missing or damaged, or has no such metadata.
     """
     try:
-        metadata, _ = read_tensors(path)
-        found = json.loads(metadata["romexp"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        found = json.loads(stored_metadata(path)["romexp"])
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a file of a delta ({type(error).__name__}: {error})") from error
     return dict(found) if isinstance(found, dict) else {}
 

@@ -14,6 +14,8 @@ import numpy as np
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from romexp.bounds import check_bounds
+from romexp.files import replacing, write_text
+from romexp.lm.tensor_files import os_errors_of_safetensors
 from romexp.minifact import assets, records, snippets
 from romexp.minifact.batches import Batch, BatchMaker
 from romexp.minifact.corpus import CorpusMix, CorpusWriter
@@ -105,7 +107,8 @@ class TrainMinifact:
         tokenizer = self.tokenizer(world)
         save_tokenizer(tokenizer, out / assets.MODEL)
         model = self.train(world, tokenizer, on_step)
-        model.save_pretrained(str(out / assets.MODEL))
+        with os_errors_of_safetensors(out / assets.MODEL):
+            model.save_pretrained(str(out / assets.MODEL))
         return recall_report(model, tokenizer, world, facts=500, seed=self.seed)
 
     def write_data(self, world: World, out: Path) -> None:
@@ -117,10 +120,11 @@ class TrainMinifact:
         texts = snippets.attribute_snippets(world, self.sizes.snippets, self.seed)
         _write_records(out / assets.SNIPPETS, texts)
         idf, vocabulary = snippets.tfidf_statistics(texts)
-        np.save(out / assets.TFIDF / assets.IDF, idf)
-        (out / assets.TFIDF / assets.VOCABULARY).write_text(json.dumps(vocabulary), encoding="utf-8")
+        with replacing(out / assets.TFIDF / assets.IDF) as part, part.open("wb") as file:
+            np.save(file, idf)
+        write_text(out / assets.TFIDF / assets.VOCABULARY, json.dumps(vocabulary))
         lines = snippets.corpus_lines(world, self.mix, self.sizes.corpus, self.seed)
-        (out / assets.CORPUS).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_text(out / assets.CORPUS, "".join(f"{line}\n" for line in lines))
 
     def tokenizer(self, world: World) -> PreTrainedTokenizerFast:
         """Train the tokenizer on documents about this world."""
@@ -156,4 +160,4 @@ def recall_report(
 def _write_records(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write a JSON list with one record on each line."""
     lines = ",\n".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows)
-    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    write_text(path, f"[\n{lines}\n]\n")

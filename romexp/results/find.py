@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from romexp.errors import DataError
+from romexp.files import read_json
+from romexp.measured import first_fault
+from romexp.os_errors import describe
+from romexp.results.folder import read_status
 from romexp.results.rows import Row, read_rows
 from romexp.results.settings import Json
 
@@ -26,6 +30,14 @@ class _Identity(BaseModel):
     editor: Json = {}
 
 
+class _Session(BaseModel):
+    started: str = ""
+    finished: str = ""
+    timings: Mapping[str, float] = {}
+    libraries: Mapping[str, str | None] = {}
+    tracked_at: str = ""
+
+
 class _Manifest(BaseModel):
     """The parts of a manifest that reports read, with their types. A manifest may have other parts too."""
 
@@ -37,7 +49,9 @@ class _Manifest(BaseModel):
     model: Json = {}
     set_aside: Sequence[Json] = ()
     rejected: Sequence[Json] = ()
-    sessions: Sequence[Json] = ()
+    sessions: Sequence[_Session] = ()
+    hash: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,26 +164,27 @@ def find_runs(roots: Sequence[Path]) -> Found:
     return Found(runs=tuple(runs[path] for path in sorted(runs)), problems=tuple(problems))
 
 
-def first_fault(error: ValidationError) -> str:
-    """The first fault of a file in words, for example `names.model: Input should be a valid string`."""
-    first = error.errors()[0]
-    return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
-
-
 def _read(folder: Path, file: Path) -> FoundRun:
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        manifest = read_json(file)
+        status = read_status(folder / "status")
+    except ValueError as error:
         raise DataError(f"{file}: not JSON ({error})") from error
+    except OSError as error:
+        raise DataError(describe(error)) from error
+    check_manifest(manifest, file)
+    return FoundRun(path=folder, status=status, manifest=manifest)
+
+
+def check_manifest(manifest: Any, file: Path) -> None:
+    """Make sure that the parts of a manifest that romexp reads have their types.
+
+    Raises:
+        DataError: it is not a manifest.
+    """
     if not isinstance(manifest, dict):
         raise DataError(f"{file}: not a run's manifest: it is not a JSON object")
     try:
         _Manifest.model_validate(manifest)
     except ValidationError as error:
         raise DataError(f"{file}: not a run's manifest ({first_fault(error)})") from error
-    status = folder / "status"
-    return FoundRun(
-        path=folder,
-        status=status.read_text(encoding="utf-8").strip() if status.is_file() else "",
-        manifest=manifest,
-    )

@@ -15,9 +15,10 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from romexp.errors import ConfigError, DataError
-from romexp.files import replacing, write_text
+from romexp.files import PART, read_json, replacing, write_text
+from romexp.os_errors import describe, path_in_errors
 from romexp.redact import without_secrets_in
-from romexp.results.rows import Row, cut_torn_line, read_rows
+from romexp.results.rows import Row, read_rows, set_damaged_lines_aside
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class RunFolder:
                 f"another romexp process is writing into {self.path}: wait for it, or set another output_dir"
             ) from None
         except OSError as error:
-            raise ConfigError(f"output_dir: cannot write into {self.path}: {error.strerror or error}") from error
+            raise ConfigError(f"output_dir: cannot write into {self.path}: {describe(error)}") from error
         try:
             yield
         finally:
@@ -79,15 +80,23 @@ class RunFolder:
         """The rows of all finished cases, in file order. An incomplete last line, left by a killed run, is ignored."""
         return read_rows(self.cases) if self.cases.exists() else []
 
-    def cut_torn_line(self) -> None:
-        """Remove an incomplete last line, so that `append` begins on a new line."""
-        if self.cases.exists():
-            cut_torn_line(self.cases)
+    def prepare_to_append(self) -> None:
+        """Remove what killed processes have left: an incomplete last row, and files that were being written.
+
+        Damaged lines are moved to `cases.jsonl.damaged`, so that their cases count as not measured.
+        """
+        for left_over in self.path.glob(f"*{PART}"):
+            if left_over.is_file():
+                left_over.unlink()
+        if self.cases.exists() and (lines := set_damaged_lines_aside(self.cases)):
+            numbers = ", ".join(map(str, lines[:5])) + (", …" if len(lines) > 5 else "")
+            log.warning("%s: line %s is no row; moved to %s.damaged", self.cases, numbers, self.cases.name)
 
     def append(self, rows: Sequence[Row]) -> None:
         """Append the rows of finished cases, and make sure that they are on disk."""
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        with self.cases.open("a", encoding="utf-8") as file:
+        # A half of a surrogate pair is written as `\\udXXX`, as `romexp.files.write_text` does.
+        with path_in_errors(self.cases), self.cases.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -95,8 +104,7 @@ class RunFolder:
     @property
     def status(self) -> Status | None:
         """The status, or None. A killed run keeps `running`, so only the lock tells whether a process is writing."""
-        file = self.path / "status"
-        return file.read_text(encoding="utf-8").strip() if file.exists() else None  # type: ignore[return-value]
+        return read_status(self.path / "status") or None  # type: ignore[return-value]
 
     def set_status(self, status: Status) -> None:
         write_text(self.path / "status", status + "\n")
@@ -111,7 +119,7 @@ class RunFolder:
         if not file.exists():
             return None
         try:
-            value = json.loads(file.read_text(encoding="utf-8"))
+            value = read_json(file)
         except ValueError as error:
             raise DataError(f"{file}: not JSON ({error})") from error
         if not isinstance(value, dict):
@@ -125,5 +133,24 @@ class RunFolder:
 
     def write_parquet(self, frame: pd.DataFrame) -> None:
         """Write `cases.parquet`. A process that is killed in between leaves the old file, not an incomplete one."""
-        with replacing(self.path / "cases.parquet") as part:
+        with replacing(self.parquet) as part:
             frame.to_parquet(part, index=False)
+
+    @property
+    def parquet(self) -> Path:
+        """The metrics by case, made from the rows."""
+        return self.path / "cases.parquet"
+
+    def has_parquet_of(self, count: int) -> bool:
+        """Whether `cases.parquet` is there and has that many lines."""
+        from pyarrow import ArrowException, parquet  # This import takes long, and most tasks have no such file.
+
+        try:
+            return int(parquet.read_metadata(self.parquet).num_rows) == count
+        except (OSError, ArrowException):
+            return False
+
+
+def read_status(file: Path) -> str:
+    """The word in a file `status`; empty if there is no such file. A damaged file gives a word that is no status."""
+    return file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else ""

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from romexp.errors import DataError
-from romexp.facts import EditRequest, Measurements
-from romexp.files import write_text
+from romexp.facts import LARGEST_ID, EditRequest, Measurements
+from romexp.files import replacing, write_text
+from romexp.measured import fault_of
+from romexp.os_errors import describe, path_in_errors
 
 Row = dict[str, Any]
 """A parsed line of the file: a JSON object with an integer `case_id`."""
@@ -67,7 +69,7 @@ class CaseResult:
         """Read a line that `to_json` made. Missing parts stay empty.
 
         Raises:
-            DataError: a part has a wrong type.
+            DataError: a part has a wrong type, or what was measured has not the form of measurements.
         """
         request, prompts = _object(row, "requested_rewrite") or {}, _object(row, "prompts") or {}
         names = ("subject", "prompt", "target_new", "target_true", "relation_id", "target_new_id")
@@ -75,11 +77,35 @@ class CaseResult:
             case_id=row["case_id"],
             request=EditRequest(**{name: str(request.get(name, "")) for name in names}),
             prompts={kind: list(map(str, texts)) for kind, texts in prompts.items() if isinstance(texts, list)},
-            before=_object(row, "pre"),
-            after=_object(row, "post"),
+            before=_measured(row, "pre"),
+            after=_measured(row, "post"),
             edit=_object(row, "edit") or {},
-            seconds=float(row.get("time") or 0.0),
+            seconds=_seconds(row),
         )
+
+
+def edit_row_fault(row: Row) -> str:
+    """Why a row of `task=edit` does not count as that of a finished case; empty if it does."""
+    try:
+        result = CaseResult.from_json(row)
+    except DataError as error:
+        return str(error)
+    missing = [side for side in ("pre", "post") if result.measured(side) is None]  # type: ignore[arg-type]
+    return f"{' and '.join(missing)}: missing" if missing else ""
+
+
+def _measured(row: Row, key: str) -> dict[str, Any] | None:
+    value = _object(row, key)
+    if value is not None and (fault := fault_of(value)):
+        raise DataError(f"{key}.{fault}")
+    return value
+
+
+def _seconds(row: Row) -> float:
+    value = row.get("time") or 0.0
+    if not isinstance(value, (int, float)):
+        raise DataError(f"time: expected a number, found {type(value).__name__}")
+    return float(value)
 
 
 def _object(row: Row, key: str) -> dict[str, Any] | None:
@@ -98,49 +124,67 @@ def read_rows(path: Path) -> list[Row]:
         DataError: there is no such file, or a complete line is not a JSON object with an integer `case_id`.
     """
     rows: dict[int, Row] = {}
-    for row, _ in _complete(path):
-        rows[row["case_id"]] = row
+    for number, line, row in _lines(path):
+        if row is not None:
+            rows[row["case_id"]] = row
+        elif line.strip() and line.endswith(b"\n"):  # Only the last line can lack its line break.
+            raise DataError(f"{path}, line {number}: expected a JSON object with an integer case_id")
     return list(rows.values())
 
 
-def cut_torn_line(path: Path) -> None:
-    """Remove an incomplete last line of the file, so that rows can be appended.
+def set_damaged_lines_aside(path: Path) -> list[int]:
+    """Remove an incomplete last line, so that rows can be appended, and move every other line that is no row away.
+
+    They go to a file beside it (`<name>.damaged`), since they may be of use to somebody.
+
+    Returns:
+        The numbers of the lines that were moved, from 1.
 
     Raises:
-        DataError: for the same reasons as in `read_rows`.
+        DataError: there is no such file.
     """
-    end = max((end for _, end in _complete(path)), default=0)
-    with path.open("r+b") as file:
+    end, position, damaged = 0, 0, {}
+    for number, line, row in _lines(path):
+        position += len(line)
+        if row is not None:
+            end = position
+        elif line.strip() and line.endswith(b"\n"):
+            damaged[number] = line
+    if damaged:
+        kept = [line.rstrip(b"\n") + b"\n" for _, line, row in _lines(path) if row is not None]
+        with path.with_name(f"{path.name}.damaged").open("ab") as aside:
+            aside.writelines(damaged.values())
+        with replacing(path) as part:
+            part.write_bytes(b"".join(kept))
+        return list(damaged)
+    with path_in_errors(path), path.open("r+b") as file:
         file.truncate(end)
         file.seek(max(end - 1, 0))
         if end and file.read(1) != b"\n":  # The row is complete, and only its line break is missing.
             file.write(b"\n")
+    return []
 
 
-def _complete(path: Path) -> Iterator[tuple[Row, int]]:
-    """Each complete row, with the position in bytes after its line. It stops before an incomplete last line."""
+def _lines(path: Path) -> Iterator[tuple[int, bytes, Row | None]]:
+    """Number (from 1), bytes and row of each line; None in place of the row where the line is none."""
     try:
         file = path.open("rb")
-    except OSError as error:
+    except FileNotFoundError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
-    end = 0
+    except OSError as error:
+        raise DataError(describe(error)) from error
     with file:
         for number, line in enumerate(file, start=1):
-            end += len(line)
-            row = _parse(line)
-            if row is not None:
-                yield row, end
-            elif line.strip() and line.endswith(b"\n"):  # Only the last line can lack its line break.
-                raise DataError(f"{path}, line {number}: expected a JSON object with an integer case_id")
+            yield number, line, _parse(line)
 
 
 def _parse(line: bytes) -> Row | None:
     try:
         row = json.loads(line)
-    except ValueError:  # The line is not JSON, or ends inside a character.
+    except (ValueError, RecursionError):  # The line is not JSON, or ends inside a character.
         return None
-    has_id = isinstance(row, dict) and isinstance(row.get("case_id"), int)
-    return row if has_id else None
+    number = row.get("case_id") if isinstance(row, dict) else None
+    return row if type(number) is int and abs(number) <= LARGEST_ID else None
 
 
 @dataclass(frozen=True)
@@ -153,16 +197,16 @@ class Curves:
     path: Path
 
     def rows(self) -> list[dict[str, float]]:
-        """All points in file order. An incomplete last line, left by a killed run, is ignored."""
+        """All points in file order. What is no point is ignored, as an incomplete last line of a killed run."""
         if not self.path.exists():
             return []
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        points = map(_point, self.path.read_bytes().splitlines())
+        return [point for point in points if point is not None]
 
     def append(self, point: Mapping[str, float]) -> None:
         """Add one point."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
+        with path_in_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(dict(point)) + "\n")
 
     def cut(self, step: int) -> None:
@@ -170,3 +214,12 @@ class Curves:
         if self.path.exists():
             kept = [row for row in self.rows() if row["step"] <= step]
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def _point(line: bytes) -> dict[str, float] | None:
+    try:
+        point = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    values = [point.get("step"), *point.values()] if isinstance(point, dict) else [None]
+    return point if all(isinstance(value, (int, float)) for value in values) else None

@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from romexp.errors import DataError
 from romexp.stats.second_moment import SecondMoment, load_moments, save_moments
 
 _log = logging.getLogger(__name__)
@@ -60,7 +61,13 @@ class MomentCache:
             DataError: the file exists but cannot be read.
         """
         path = self.path(entry)
-        return load_moments(path, [entry.layer])[entry.layer] if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return load_moments(path, [entry.layer])[entry.layer]
+        except DataError as error:
+            # It is not measured again without being asked, since that may take hours.
+            raise DataError(f"{error}; delete this file of the cache, and it is measured again") from error
 
     def put(self, entry: Entry, moment: SecondMoment) -> None:
         save_moments(self.path(entry), {entry.layer: moment})

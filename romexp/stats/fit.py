@@ -6,6 +6,7 @@ A pass that was killed can be resumed.
 from __future__ import annotations
 
 import json
+import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,15 +16,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 
 from romexp.errors import ConfigError, DataError
-from romexp.files import replacing
 from romexp.lm.batching import by_length
 from romexp.lm.model import LanguageModel
+from romexp.lm.tensor_files import read_tensors, write_tensors
 from romexp.lm.tokens import pad
 from romexp.stats.second_moment import SecondMoment, pack, unpack
+
+_log = logging.getLogger(__name__)
 
 WINDOW = 1000
 """Number of texts that are tokenized and batched together. Checkpoints are written only between two windows."""
@@ -161,8 +163,7 @@ def _adding_keys(lm: LanguageModel, fitters: Mapping[int, MomentFitter], real: t
 def _write(checkpoint: Checkpoint, fitters: Mapping[int, MomentFitter], done: int) -> None:
     tensors = {f"{layer}.{name}": value for layer, f in fitters.items() for name, value in f.state().items()}
     header = json.dumps({"key": checkpoint.key, "layers": sorted(fitters), "done": done})
-    with replacing(checkpoint.path) as part:
-        save_file(tensors, part, metadata={"romexp": header})
+    write_tensors(checkpoint.path, tensors, {"romexp": header})
 
 
 def _resume(checkpoint: Checkpoint, fitters: Mapping[int, MomentFitter]) -> int:
@@ -174,15 +175,29 @@ def _resume(checkpoint: Checkpoint, fitters: Mapping[int, MomentFitter]) -> int:
     if not checkpoint.path.is_file():
         return 0
     try:
-        with safe_open(str(checkpoint.path), framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("romexp", "{}"))
-            if header.get("key") != checkpoint.key or header.get("layers") != sorted(fitters):
-                return 0
-            for layer, fitter in fitters.items():
-                fitter.restore({n: file.get_tensor(f"{layer}.{n}") for n in ("count", "width", "triangle")})
-            return int(header["done"])
-    except (SafetensorError, ValueError):  # The file is not a checkpoint, so the pass begins at the first text.
+        metadata, tensors = read_tensors(checkpoint.path)
+        header = json.loads(metadata.get("romexp", "{}"))
+        if header.get("key") != checkpoint.key or header.get("layers") != sorted(fitters):
+            return 0
+        parts = ("count", "width", "triangle")
+        states = {layer: {name: tensors[f"{layer}.{name}"] for name in parts} for layer in fitters}
+        restored = {layer: _restored(state, fitters[layer].dtype) for layer, state in states.items()}
+        done = int(header["done"])
+    # Whatever else the file is, it is no checkpoint, and the pass begins at the first text.
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        _log.warning("%s is damaged (%s): the pass begins at the first text", checkpoint.path, error)
         return 0
+    for layer, fitter in restored.items():  # only now, so that no sum is restored alone
+        fitters[layer].count, fitters[layer].total = fitter.count, fitter.total
+    return done
+
+
+def _restored(state: Mapping[str, torch.Tensor], dtype: torch.dtype) -> MomentFitter:
+    if state["triangle"].dtype != dtype:
+        raise ValueError(f"sums of {state['triangle'].dtype}, expected {dtype}")
+    fitter = MomentFitter(dtype)
+    fitter.restore(state)
+    return fitter
 
 
 class MomentFitter:
@@ -231,7 +246,11 @@ class MomentFitter:
         return {"count": torch.tensor(self.count), "width": torch.tensor(total.shape[0]), "triangle": pack(total).cpu()}
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Set count and sum to those of a `state`."""
+        """Set count and sum to those of a `state`.
+
+        Raises:
+            ValueError: the triangle has another size.
+        """
         width = int(state["width"])
         self.count = int(state["count"])
         self.total = unpack(state["triangle"], width).to(self.dtype) if width else None

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 
 from romexp.errors import DataError
-from romexp.files import replacing
+from romexp.lm.tensor_files import read_tensors, stored_metadata, write_tensors
+from romexp.os_errors import describe
 
 FORMAT = "romexp second moments 1"
 _log = logging.getLogger(__name__)
@@ -142,16 +142,18 @@ def _float64_device(device: torch.device) -> torch.device:
 
 
 def save_moments(path: Path, moments: Mapping[int, SecondMoment]) -> None:
-    """Write second moments by layer, atomically: safetensors with one packed float32 triangle per layer, and JSON
-    metadata.
+    """Write second moments by layer, atomically: safetensors with one packed float32 triangle per layer, its checksum,
+    and JSON metadata.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     layers = {
         str(layer): {"width": m.width, "count": m.count, "provenance": dict(m.provenance)}
         for layer, m in sorted(moments.items())
     }
     tensors = {f"layers.{layer}": pack(m.matrix.detach().cpu().float()) for layer, m in moments.items()}
-    with replacing(Path(path)) as part:
-        save_file(tensors, part, metadata={"romexp": json.dumps({"format": FORMAT, "layers": layers})})
+    write_tensors(Path(path), tensors, {"romexp": json.dumps({"format": FORMAT, "layers": layers})})
 
 
 def stored_layers(path: Path) -> dict[int, dict[str, Any]]:
@@ -163,13 +165,31 @@ def stored_layers(path: Path) -> dict[int, dict[str, Any]]:
     if not Path(path).is_file():
         raise DataError(f"no file of second moments at {path}")
     try:
-        with safe_open(str(path), framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("romexp", "{}"))
-    except (SafetensorError, ValueError) as error:
+        header = json.loads(stored_metadata(Path(path)).get("romexp", "{}"))
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a readable safetensors file ({error})") from error
-    if header.get("format") != FORMAT:
+    except OSError as error:
+        raise DataError(describe(error)) from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise DataError(f"{path}: not a file of second moments (expected metadata romexp.format {FORMAT!r})")
-    return {int(layer): entry for layer, entry in header["layers"].items()}
+    try:
+        return {int(layer): _checked_entry(entry) for layer, entry in header["layers"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: its metadata are not those of second moments ({error})") from error
+
+
+def _checked_entry(entry: dict[str, Any]) -> dict[str, Any]:
+    """What a file says of one layer.
+
+    Raises:
+        KeyError, TypeError, ValueError: a part is missing or has a wrong type.
+    """
+    if not isinstance(entry["provenance"], dict):
+        raise TypeError("the provenance is not an object")
+    width, count = entry["width"], entry["count"]
+    if type(width) is not int or type(count) is not int or width < 1 or count < 0:
+        raise ValueError(f"width {width!r}, count {count!r}")
+    return entry
 
 
 def load_moments(path: Path, layers: list[int] | None = None) -> dict[int, SecondMoment]:
@@ -179,22 +199,33 @@ def load_moments(path: Path, layers: list[int] | None = None) -> dict[int, Secon
         layers: the layers to read; None reads all.
 
     Raises:
-        DataError: it is not such a file, a layer is missing, or a triangle has the wrong size.
+        DataError: it is not such a file, a layer is missing, a triangle has the wrong size or type, or it has changed
+            since it was written.
     """
     stored = stored_layers(path)
     wanted = sorted(stored) if layers is None else layers
     if missing := [layer for layer in wanted if layer not in stored]:
         raise DataError(f"{path}: no second moment of layer {missing}; it holds {sorted(stored)}")
-    moments = {}
-    with safe_open(str(path), framework="pt") as file:
-        for layer in wanted:
-            try:
-                matrix = unpack(file.get_tensor(f"layers.{layer}"), stored[layer]["width"])
-            except (SafetensorError, ValueError) as error:
-                raise DataError(f"{path}, layer {layer}: {error}") from error
-            provenance = {**stored[layer]["provenance"], "file": str(path)}
-            moments[layer] = SecondMoment(matrix=matrix, count=stored[layer]["count"], provenance=provenance)
-    return moments
+    names = {f"layers.{layer}": layer for layer in wanted}
+    try:
+        _, tensors = read_tensors(Path(path), wanted=names.__contains__)
+    except SafetensorError as error:
+        raise DataError(f"{path}: {error}") from error
+    except OSError as error:
+        raise DataError(describe(error)) from error
+    return {layer: _moment(tensors.get(name), stored[layer], layer, path) for name, layer in names.items()}
+
+
+def _moment(packed: torch.Tensor | None, entry: Mapping[str, Any], layer: int, path: Path) -> SecondMoment:
+    try:
+        if packed is None or packed.dtype != torch.float32:
+            found = "none" if packed is None else str(packed.dtype)
+            raise ValueError(f"expected a triangle of float32, found {found}")
+        matrix = unpack(packed, entry["width"])
+    except ValueError as error:
+        raise DataError(f"{path}, layer {layer}: {error}") from error
+    provenance = {**entry["provenance"], "file": str(path)}
+    return SecondMoment(matrix=matrix, count=entry["count"], provenance=provenance)
 
 
 def packed_size(width: int) -> int:

@@ -8,12 +8,13 @@ from typing import Any
 
 from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import bars
-from romexp.errors import ConfigError
+from romexp.errors import ConfigError, DataError
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.reporting.tables.fitting import FittingTable
+from romexp.results.folder import RunFolder
 from romexp.results.identity import of_covariance
 from romexp.stats.covariance import Covariance
-from romexp.stats.second_moment import SecondMoment, save_moments
+from romexp.stats.second_moment import SecondMoment, load_moments, save_moments
 from romexp.stats.token_counts import measured_on
 from romexp.tasks.run import Run, describe_model, open_run
 
@@ -63,7 +64,7 @@ class FitCovariance:
         }
         names = {"task": "covariance", "model": lm.name, "covariance": job.choices["covariance"]}
         facts = {"model": describe_model(lm)}
-        with open_run(job, names=names, identity=identity, facts=facts) as run:
+        with open_run(job, names=names, identity=identity, facts=facts, lacking=self._lacking) as run:
             if run.was_done:
                 return self._outcome(run, lm, run.folder.read("summary") or {})
             with run.session(name=f"{lm.name} {run.manifest['hash']}", group=lm.name, job_type="covariance") as tracked:
@@ -76,6 +77,18 @@ class FitCovariance:
                 run.folder.write("summary", summary)
                 tracked.summary({f"layer {k}/{name}": v for k, entry in summary.items() for name, v in entry.items()})
             return self._outcome(run, lm, summary)
+
+    def _lacking(self, folder: RunFolder, manifest: Mapping[str, Any]) -> str:
+        """What the folder of a finished run lacks; empty if nothing."""
+        try:
+            summary = folder.read("summary")
+            if self.export:
+                load_moments(folder.path / FILE)
+        except DataError as error:
+            return f"a readable file ({error})"
+        entries = list((summary or {}).values())
+        usable = entries and all(isinstance(e, dict) and isinstance(e.get("trace"), float) for e in entries)
+        return "" if usable else "its summary"
 
     def _outcome(self, run: Run, lm: LanguageModel, summary: Mapping[str, Mapping[str, Any]]) -> Outcome:
         table = FittingTable(title=f"second moments of {lm.name}")
@@ -96,5 +109,5 @@ def _describe(moment: SecondMoment) -> dict[str, Any]:
     return {**measured_on(moment), "trace": float(moment.matrix.diagonal().sum())}
 
 
-def _count(number: int | None) -> str:
-    return "–" if number is None else f"{number:,}"
+def _count(number: object) -> str:
+    return f"{number:,}" if isinstance(number, int) else "–"

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from romexp.analysis.summary import Summary, case_frame, flatten, summarize_frame
+from romexp.analysis.summary import Summary, flatten
 from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import Report, bars
 from romexp.data.dataset import Loaded
@@ -25,11 +25,14 @@ from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.lm.saved_edit import ModelOrigin, SavedEdit
 from romexp.references import ReferenceSource
 from romexp.reporting.tables.run import rich_table, table_rows
+from romexp.results.folder import RunFolder
 from romexp.results.identity import Identity, fingerprint, of_covariance
 from romexp.results.rows import CaseResult, Row
 from romexp.stats.covariance import Covariance
 from romexp.stats.second_moment import SecondMoment
 from romexp.stats.token_counts import measured_on
+from romexp.tasks.edit_results import EditResults
+from romexp.tasks.kept_results import lost_rows
 from romexp.tasks.run import Run, describe_inputs, open_run
 from romexp.tracking import TrackedRun
 
@@ -92,9 +95,12 @@ class EditExperiment:
             identity=identity,
             facts=describe_inputs(job, lm, loaded)
             | {"word_tokenizer": self._word_tokenizer(), "editor_label": self.editor.name},
+            lacking=lambda folder, manifest: lost_rows(
+                folder, manifest, [c.case_id for c in loaded.items], self._results(folder, seed=job.seed).fault
+            ),
         ) as run:
             if run.was_done:
-                return self._outcome(run, loaded, run.folder.read("summary") or {})
+                return self._outcome(run, loaded, self._results(run.folder, seed=job.seed).kept_summary())
             name = f"{lm.name} {dataset} {editor} {run.manifest['hash']}"
             with run.session(name=name, group=f"{lm.name} {dataset}", job_type="edit") as tracked:
                 with bars(job.sweep) as bar:
@@ -108,6 +114,9 @@ class EditExperiment:
     def _word_tokenizer(self) -> str:
         """How generated texts are cut into words; empty if there are none, since looking for NLTK's data takes time."""
         return tokenizer_in_use() if self.evaluator.needs_references else ""
+
+    def _results(self, folder: RunFolder, *, seed: int) -> EditResults:
+        return EditResults(folder=folder, with_deltas=self.save_deltas, seed=seed)
 
     def _cases(self) -> Loaded[Case]:
         loaded = self.dataset.load()
@@ -188,7 +197,8 @@ class EditExperiment:
             return [each if isinstance(each, RecordError) else each.result.to_json() for each in done.outcomes]
 
         by_id = {case.case_id: case for case in cases}
-        run.run_batches(by_id, work, batch_size=self.batch_size, report=report, kind="case")
+        fault = self._results(run.folder, seed=run.job.seed).fault
+        run.run_batches(by_id, work, batch_size=self.batch_size, report=report, kind="case", fault=fault)
 
     def _save(self, measured: MeasuredEdit, runner: EditBatch, file: Path) -> None:
         """Write one edit, with all that says what it is for."""
@@ -204,14 +214,12 @@ class EditExperiment:
         ).save(file)
 
     def _summarize(self, run: Run, loaded: Loaded[Case], tracked: TrackedRun) -> Summary:
-        results = [CaseResult.from_json(row) for row in run.folder.rows()]
+        kept = self._results(run.folder, seed=run.job.seed)
+        results = kept.cases()
         if not results:
             aside = run.manifest["set_aside"]
             raise DataError(f"{loaded.path}: not one of {len(aside)} cases could be edited; the first: {aside[0]}")
-        frame = case_frame(results)
-        summary = summarize_frame(frame, seed=run.job.seed)
-        run.folder.write_parquet(frame)
-        run.folder.write("summary", summary)
+        summary, frame = kept.write_summary(results)
         tracked.table("cases", *_table(results, frame))
         tracked.summary(flatten(summary))
         return summary

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from typing import Any
 from romexp.analysis.studies import Study, to_studies
 from romexp.cli.job import Job, Outcome
 from romexp.errors import ConfigError, DataError
-from romexp.files import write_text
-from romexp.human_eval.answers import Answers, answer_files, questionnaires_named, read_answers
+from romexp.files import read_json, write_text
+from romexp.human_eval.answers import Answers, answer_files, check_key, questionnaires_named, read_answers
 from romexp.human_eval.questionnaire import Questionnaire, draw, questionnaire_page
 from romexp.human_eval.scores import score, score_tables
 from romexp.human_eval.texts import pick_study, statements_of, texts_of
 from romexp.results.find import find_runs
+from romexp.results.folder import RunFolder
 from romexp.results.identity import digest
 from romexp.tasks.run import open_run
 from romexp.tracking import NoTracker
@@ -78,7 +80,11 @@ class HumanEvaluation:
         names = {"task": "human_eval", "model": study.model, "dataset": study.dataset}
         identity = {"task": "human_eval", "questionnaire": questionnaire.digest, "editors": list(self.editors)}
         with open_run(
-            replace(job, tracker=NoTracker()), names=names, identity=identity, facts={"seed": job.seed}
+            replace(job, tracker=NoTracker()),
+            names=names,
+            identity=identity,
+            facts={"seed": job.seed},
+            lacking=lambda folder, manifest: _lacking(folder, questionnaire.digest),
         ) as run:
             folder = run.folder.path
             if not run.was_done:
@@ -150,20 +156,49 @@ def find_key(job: Job, named: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     """
     places = [job.output_dir / KEY] if job.output_dir else sorted((job.outputs / "human_eval").rglob(KEY))
     keys: dict[str, tuple[Path, dict[str, Any]]] = {}
+    damaged: list[str] = []
     for place in places:
         try:
-            key = json.loads(place.read_text(encoding="utf-8"))
+            key = _read_key(place)
             keys[key["questionnaire"]] = (place.parent, key)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{place}: not the key of a questionnaire ({error})") from error
-    if job.output_dir:
+        except DataError as error:
+            damaged.append(str(error))
+    if job.output_dir and keys:
         return next(iter(keys.values()))
+    if job.output_dir:
+        raise DataError(damaged[0])
     for name in named:
         if name in keys:
             return keys[name]
     wanted = ", ".join(named) or "(they name none)"
     where = job.outputs / "human_eval"
-    raise DataError(f"no {KEY} of questionnaire {wanted} below {where}: name its folder by output_dir=")
+    lost = "".join(f"; {problem}" for problem in damaged)
+    raise DataError(f"no {KEY} of questionnaire {wanted} below {where}: name its folder by output_dir={lost}")
+
+
+def _read_key(place: Path) -> dict[str, Any]:
+    """The key of a questionnaire.
+
+    Raises:
+        DataError: the file cannot be read, or is no key.
+    """
+    try:
+        key: dict[str, Any] = read_json(place)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{place}: not the key of a questionnaire ({error})") from error
+    if fault := check_key(key):
+        raise DataError(f"{place}: not the key of a questionnaire ({fault})")
+    return key
+
+
+def _lacking(folder: RunFolder, questionnaire: str) -> str:
+    """What a folder lacks of a questionnaire that was written before; empty if nothing."""
+    if not (folder.path / PAGE).is_file() or not (folder.path / PAGE).stat().st_size:
+        return PAGE
+    with suppress(DataError):
+        if _read_key(folder.path / KEY)["questionnaire"] == questionnaire:
+            return ""
+    return f"a readable {KEY}"
 
 
 def _write_scores(folder: Path, scores: Mapping[str, Any], answers: Answers) -> Path:

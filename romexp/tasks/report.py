@@ -13,7 +13,7 @@ from romexp.analysis.published import TABLES, published_table
 from romexp.analysis.studies import Study, to_studies
 from romexp.cli.job import Job, Outcome
 from romexp.errors import ConfigError, DataError
-from romexp.files import write_text
+from romexp.files import PART, read_json, write_text
 from romexp.reporting.tables.latex import latex_document, to_latex
 from romexp.reporting.tables.model import ReportTable
 from romexp.reporting.tables.paired import paired_table
@@ -186,11 +186,16 @@ def _folder(job: Job, inputs: Any) -> Path:
     index = job.output_dir / INDEX
     if index.is_file():
         try:
-            same = json.loads(index.read_text(encoding="utf-8")).get("digest") == digest(inputs)
+            same = read_json(index).get("digest") == digest(inputs)
         except (ValueError, AttributeError):
             same = False
         if not same:
             raise ConfigError(f"output_dir: {job.output_dir} holds a report on other results or of other options")
-    elif job.output_dir.exists() and (not job.output_dir.is_dir() or any(job.output_dir.iterdir())):
+    elif job.output_dir.exists() and (not job.output_dir.is_dir() or not _is_empty(job.output_dir)):
         raise ConfigError(f"output_dir: {job.output_dir} is not an empty folder")
     return job.output_dir
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether the folder holds nothing but files that a killed process was writing."""
+    return all(path.name.endswith(PART) for path in folder.iterdir())

@@ -6,7 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,10 +20,12 @@ from romexp.data.dataset import Loaded
 from romexp.errors import RecordError, without_errors
 from romexp.files import write_text
 from romexp.lm.model import LanguageModel
+from romexp.os_errors import describe as describe_os_error
 from romexp.results.environment import describe, now
 from romexp.results.folder import RunFolder, Status
 from romexp.results.identity import Identity, digest, refuse_other
 from romexp.results.rows import Row
+from romexp.tasks.kept_results import RowFault, read_manifest
 from romexp.tracking import TrackedRun
 
 log = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ class Run:
         job: settings that all tasks share.
         folder: its files.
         manifest: content of `manifest.json`; tasks add to it, `session` writes it.
-        was_done: whether an earlier process has finished this run.
+        was_done: whether an earlier process has finished this run, and its results are still there.
     """
 
     job: Job
@@ -61,18 +63,23 @@ class Run:
         batch_size: int,
         report: Report,
         kind: str,
+        fault: RowFault,
         quiet: bool = False,
     ) -> None:
         """Append a row for every item that has none yet, batch by batch; list items with errors in `set_aside`.
+
+        A row with a fault counts as none: its item gets another, which replaces it.
 
         Args:
             items: items by case id.
             work: returns, for each item of a batch, its row or the error because of which it gets none.
             report: is called with the numbers of finished and of all pending items.
             kind: name of an item in messages.
+            fault: why a row does not count; empty if it does.
             quiet: log no warning for items with errors.
         """
-        finished = {row["case_id"] for row in self.folder.rows()}
+        rows = self.folder.rows()
+        finished = {row["case_id"] for row in rows if not (reason := fault(row)) or _warn(kind, row, reason)}
         pending = [(case_id, item) for case_id, item in items.items() if case_id not in finished]
         if finished:
             log.info("%d of %d %ss were finished before; continuing after them", len(finished), len(items), kind)
@@ -116,8 +123,9 @@ class Run:
                 session["tracked_at"] = tracked.location
                 yield tracked
         except BaseException as error:
-            self.manifest["error"] = str(error) or type(error).__name__
-            self._close(session, "failed", time.perf_counter() - start)
+            self.manifest["error"] = _text(error)
+            with suppress(OSError):  # On a full disk this fails too, and the first error is the one to show.
+                self._close(session, "failed", time.perf_counter() - start)
             raise
         self._close(session, "done", time.perf_counter() - start)
 
@@ -159,22 +167,32 @@ class Run:
 
 
 @contextmanager
-def open_run(job: Job, *, names: Mapping[str, str], identity: Identity, facts: Mapping[str, Any]) -> Iterator[Run]:
+def open_run(
+    job: Job,
+    *,
+    names: Mapping[str, str],
+    identity: Identity,
+    facts: Mapping[str, Any],
+    lacking: Callable[[RunFolder, Mapping[str, Any]], str] = lambda folder, manifest: "",
+) -> Iterator[Run]:
     """Lock the run's folder, remove an incomplete last row, and store the configuration beside the results.
 
     Args:
         names: parts of the folder's path in order (task, model, …), used where `output_dir` is not set.
         identity: everything that affects the result.
         facts: further entries of the manifest (digests, device, records set aside).
+        lacking: called with the folder of a finished run and its manifest. It returns in words what its results lack;
+            then the run goes on as if it had not been finished. Empty if they are complete.
 
     A job of a sweep waits for another process that is writing into the folder, and then takes its results.
 
     Raises:
         ConfigError: another process is writing into the folder, or it holds results of another configuration.
+        DataError: the folder's manifest is damaged.
     """
     folder = RunFolder(folder_path(job, names, identity))
     with folder.locked(wait=job.sweep is not None):
-        before = folder.read("manifest")
+        before = read_manifest(folder)
         refuse_other(folder.path, before["identity"] if before and "identity" in before else None, identity)
         manifest: dict[str, Any] = {"identity": identity, "hash": digest(identity), "names": dict(names)}
         manifest |= {"overrides": list(job.overrides), **facts}
@@ -182,14 +200,26 @@ def open_run(job: Job, *, names: Mapping[str, str], identity: Identity, facts: M
             manifest["sessions"] = before.get("sessions", [])
             manifest |= {key: before[key] for key in before if key not in manifest}
         was_done = before is not None and folder.status == "done"
+        if was_done and (lost := lacking(folder, manifest)):
+            log.warning("this run was finished before, but %s lacks %s: it is done again", folder.path, lost)
+            was_done = False
         if was_done:
             log.info(WAS_FINISHED)
         else:
             job.log.write_to(folder.path)
             log.debug("romexp %s", " ".join(job.overrides))
-            folder.cut_torn_line()
+            folder.prepare_to_append()
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(job.config))))
         yield Run(job=job, folder=folder, manifest=manifest, was_done=was_done)
+
+
+def _text(error: BaseException) -> str:
+    return describe_os_error(error) if isinstance(error, OSError) else str(error) or type(error).__name__
+
+
+def _warn(kind: str, row: Row, reason: str) -> bool:
+    log.warning("the row of %s %d is damaged (%s): it is made again", kind, row["case_id"], reason)
+    return False
 
 
 def describe_inputs(job: Job, lm: LanguageModel, loaded: Loaded[Any]) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,21 +17,26 @@ from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import Report, bars
 from romexp.data.dataset import Loaded
 from romexp.data.known import KnownFacts
-from romexp.editors.traced_layer import remember_layer
+from romexp.editors.traced_layer import knows_layer, remember_layer
 from romexp.errors import ConfigError, DataError, RecordError, with_errors_in_place
 from romexp.facts import KnownFact
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.reporting.figures import traces as trace_figures
 from romexp.reporting.tables.traces import trace_table
+from romexp.results.folder import RunFolder
 from romexp.results.identity import Identity, fingerprint
 from romexp.results.rows import Row
+from romexp.results.trace_rows import trace_row_fault
 from romexp.seeds import derive_seed
+from romexp.tasks.kept_results import lost_rows
 from romexp.tasks.run import Run, describe_inputs, open_run
 from romexp.tracing.gradients import integrated_gradients
 from romexp.tracing.noise import Noise, make_noise, reads_corpus
 from romexp.tracing.prompt import TracedPrompt, prepare_prompts
 from romexp.tracing.rows import to_row
 from romexp.tracing.tracer import Tracer
+
+log = logging.getLogger(__name__)
 
 
 class Corpus(Protocol):
@@ -89,25 +97,53 @@ class TraceExperiment:
         if self.prompt is not None:
             _check_traceable(lm, loaded.items[0])
         identity = self._identity(job, lm, loaded)
-        with open_run(job, names=names, identity=identity, facts=describe_inputs(job, lm, loaded)) as run:
+        ids = [fact.known_id for fact in loaded.items]
+        with open_run(
+            job,
+            names=names,
+            identity=identity,
+            facts=describe_inputs(job, lm, loaded),
+            lacking=lambda folder, manifest: lost_rows(folder, manifest, ids, trace_row_fault),
+        ) as run:
             if run.was_done:
+                self._keep_results(run, lm)
                 return self._outcome(run, loaded)
             name = f"{lm.name} {names['dataset']} trace {run.manifest['hash']}"
             with run.session(name=name, group=f"{lm.name} {names['dataset']}", job_type="trace") as tracked:
                 with bars(job.sweep) as bar:
                     self._trace_pending(run, lm, self._noise(lm), loaded.items, bar("causal traces"), seed=job.seed)
-                rows = run.folder.rows()
-                if not rows:
+                if not _rows_in(run.folder):
                     reason = run.manifest["set_aside"][0]["reason"]
                     raise DataError(f"{loaded.path}: not one fact could be traced; the first: {reason}")
-                summary = trace_summary(rows, pooling=self.pooling)
-                run.folder.write("summary", summary)
-                figures = self._draw(run, rows, summary, lm.name)
-                if self.prompt is None and summary["suggested_layer"] is not None:
-                    remember_layer(job.cache_dir, lm.digest, layer=summary["suggested_layer"], source=run.folder.path)
+                summary, figures = self._write_results(run, lm)
+                self._remember_layer(run, lm, summary)
                 tracked.summary(flatten_trace(summary))
                 tracked.images({path.stem: path for path in figures if path.suffix == ".png"})
             return self._outcome(run, loaded)
+
+    def _write_results(self, run: Run, lm: LanguageModel) -> tuple[dict[str, Any], list[Path]]:
+        """Write summary and figures, which are made from the rows, and return them."""
+        rows = _rows_in(run.folder)
+        summary = trace_summary(rows, pooling=self.pooling)
+        run.folder.write("summary", summary)
+        figures = self._draw(run, rows, summary, lm.name)
+        run.manifest["figures"] = sorted(path.name for path in figures)
+        return summary, figures
+
+    def _keep_results(self, run: Run, lm: LanguageModel) -> None:
+        """Make what a finished run lacks again from its rows: the summary, a figure, or the layer in the cache."""
+        folder = run.folder.path / "figures"
+        lost = [name for name in run.manifest.get("figures", ()) if not (folder / name).is_file()]
+        summary = _kept_summary(run.folder, pooling=self.pooling)
+        if lost or summary is None:
+            log.warning("%s: its summary or figures are missing or damaged: made again from rows", run.folder.path)
+            summary, _ = self._write_results(run, lm)
+        if not knows_layer(run.job.cache_dir, lm.digest):
+            self._remember_layer(run, lm, summary)
+
+    def _remember_layer(self, run: Run, lm: LanguageModel, summary: Mapping[str, Any]) -> None:
+        if self.prompt is None and (layer := summary["suggested_layer"]) is not None:
+            remember_layer(run.job.cache_dir, lm.digest, layer=layer, source=run.folder.path)
 
     def _facts(self) -> Loaded[KnownFact]:
         if self.prompt is None or self.subject is None:
@@ -145,6 +181,7 @@ class TraceExperiment:
             batch_size=self.batch_size,
             report=report,
             kind="fact",
+            fault=trace_row_fault,
             quiet=self.prompt is not None,
         )
 
@@ -186,11 +223,26 @@ class TraceExperiment:
 
     def _outcome(self, run: Run, loaded: Loaded[KnownFact]) -> Outcome:
         summary = run.folder.read("summary") or {}
-        rows = run.folder.rows()
+        rows = _rows_in(run.folder)
         title = f"{run.manifest['model']['name']}, {loaded.name}"
         tables = (trace_table(summary, rows, title=title),)
         inputs = (Path(loaded.path),) if self.prompt is None else ()
         return Outcome(tables=tables, lines=run.closing_lines(), folder=run.folder.path, inputs=inputs)
+
+
+def _rows_in(folder: RunFolder) -> list[Row]:
+    return [row for row in folder.rows() if not trace_row_fault(row)]
+
+
+def _kept_summary(folder: RunFolder, *, pooling: Pooling) -> dict[str, Any] | None:
+    """The summary of a finished run; None if it is missing, or is not what its rows give."""
+    with suppress(DataError):
+        summary = folder.read("summary")
+        # Averages are quick to make, so they are compared as a whole; as texts, in which NaN equals NaN.
+        made = trace_summary(_rows_in(folder), pooling=pooling)
+        if json.dumps(summary, sort_keys=True) == json.dumps(made, sort_keys=True):
+            return summary
+    return None
 
 
 def _check_traceable(lm: LanguageModel, fact: KnownFact) -> None:

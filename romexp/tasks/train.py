@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -12,8 +13,9 @@ from rich.table import Table
 
 from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import Report, bars
+from romexp.editors.learned import checkpoint
 from romexp.editors.learned.base import EditNetwork
-from romexp.errors import ConfigError
+from romexp.errors import ConfigError, DataError
 from romexp.learning.draws import Draws
 from romexp.learning.edits import EditPool, EditSource
 from romexp.learning.locality import Locality
@@ -21,6 +23,7 @@ from romexp.learning.session import Session
 from romexp.learning.training import Training
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.reporting.tables.fitting import FittingTable
+from romexp.results.folder import RunFolder
 from romexp.results.identity import Identity, by_fields, fingerprint
 from romexp.results.rows import Curves
 from romexp.seeds import derive_seed
@@ -30,7 +33,9 @@ from romexp.tracking import TrackedRun
 
 log = logging.getLogger(__name__)
 
-NETWORK, STATE = "network.safetensors", "training_state.safetensors"
+NETWORK, STATE, CURVES = "network.safetensors", "training_state.safetensors", "curves.jsonl"
+COLUMNS = ("step", "edit_loss", "locality_loss", "total_loss", "accuracy")
+"""Values of a validation that the command shows."""
 NOT_TRAINED = ("checkpoint", "shipped", "published", "networks", "lr_scale", "statistics", "lr_order")
 """Fields of an editor that affect the use of a trained network, but not its training."""
 
@@ -83,9 +88,14 @@ class TrainEditor:
         pool = self.edits.load(lm, seed=job.seed, cache_dir=job.cache_dir)
         names = {"task": "train", "model": lm.name, "dataset": job.choices["dataset"], "editor": job.choices["editor"]}
         with open_run(
-            job, names=names, identity=self._identity(job, lm, pool), facts=self._facts(job, lm, pool)
+            job,
+            names=names,
+            identity=self._identity(job, lm, pool),
+            facts=self._facts(job, lm, pool),
+            lacking=_lacking,
         ) as run:
             if run.was_done:
+                run.folder.write("summary", _kept_summary(run.folder) or {})
                 return self._outcome(run)
             for entry in pool.set_aside:
                 log.warning("case %s set aside: %s %s", entry["case_id"], entry["field"], entry["reason"])
@@ -141,7 +151,7 @@ class TrainEditor:
         session.run(TrainingReports(report=report, curves=curves, tracked=tracked, file=file))
 
     def _curves(self, run: Run) -> Curves:
-        return Curves(run.folder.path / "curves.jsonl")
+        return Curves(run.folder.path / CURVES)
 
     def _outcome(self, run: Run) -> Outcome:
         summary = run.folder.read("summary") or {}
@@ -153,6 +163,31 @@ class TrainEditor:
         file = run.folder.path / NETWORK
         use = f"to edit with it: romexp editor={run.job.choices['editor']} editor.checkpoint={file}"
         return Outcome(tables=(_table(summary, title),), lines=(*run.closing_lines(), use), folder=run.folder.path)
+
+
+def _lacking(folder: RunFolder, manifest: Mapping[str, Any]) -> str:
+    """What the folder of a finished training lacks; empty if nothing."""
+    try:
+        checkpoint.read(folder.path / NETWORK)
+    except DataError as error:
+        return f"the network ({error})"
+    return "" if _kept_summary(folder) else "its summary and curves"
+
+
+def _kept_summary(folder: RunFolder) -> dict[str, Any] | None:
+    """The summary of a finished training, or that of its curves; None if neither can be read."""
+    with suppress(DataError):
+        summary = folder.read("summary") or {}
+        if set(summary) == {"first", "best", "last"} and all(map(_is_point, summary.values())):
+            return summary
+    try:
+        return read_summary(Curves(folder.path / CURVES))
+    except DataError:
+        return None
+
+
+def _is_point(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(name), (int, float)) for name in COLUMNS)
 
 
 def sources(pool: EditPool) -> dict[str, Any]:
@@ -169,16 +204,20 @@ def read_summary(curves: Curves) -> dict[str, dict[str, float]]:
     """Validation values after the first step, at the step of lowest loss and at the last step.
 
     The values are by name, without the prefix `validation/`.
+
+    Raises:
+        DataError: the curves have no validation.
     """
     prefix = "validation/"
     rows = [row for row in curves.rows() if f"{prefix}total_loss" in row]
+    if not rows:
+        raise DataError(f"{curves.path}: no validation")
     chosen = {"first": rows[0], "best": min(rows, key=lambda row: row[f"{prefix}total_loss"]), "last": rows[-1]}
     return {when: {key.removeprefix(prefix): value for key, value in row.items()} for when, row in chosen.items()}
 
 
 def _table(summary: Mapping[str, Mapping[str, float]], title: str) -> Table:
-    columns: Sequence[str] = ("step", "edit_loss", "locality_loss", "total_loss", "accuracy")
-    table = FittingTable("validation", *(name.replace("_", " ") for name in columns), title=title)
+    table = FittingTable("validation", *(name.replace("_", " ") for name in COLUMNS), title=title)
     for when, values in summary.items():
-        table.add_row(when, str(int(values["step"])), *(f"{values[name]:.4g}" for name in columns[1:]))
+        table.add_row(when, str(int(values["step"])), *(f"{values[name]:.4g}" for name in COLUMNS[1:]))
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,10 +11,12 @@ from romexp.bounds import check_bounds
 from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import bars
 from romexp.data.corpora import TextCorpus
+from romexp.errors import DataError
 from romexp.lm.model import PretrainedModel
 from romexp.minifact import assets
 from romexp.minifact.train import TrainMinifact
 from romexp.reporting.tables.fitting import FittingTable
+from romexp.results.folder import RunFolder
 from romexp.results.identity import fingerprint
 from romexp.stats.covariance import Covariance, ship
 from romexp.tasks.run import open_run
@@ -39,7 +42,9 @@ class TrainMinifactExperiment:
     def __call__(self, job: Job) -> Outcome:
         """Generate all files. The summary holds the recall of the world's facts by kind of prompt."""
         identity = {"task": "train_minifact", "trainer": fingerprint(self.trainer)}
-        with open_run(job, names={"task": "train_minifact"}, identity=identity, facts={"seed": job.seed}) as run:
+        with open_run(
+            job, names={"task": "train_minifact"}, identity=identity, facts={"seed": job.seed}, lacking=_lacking
+        ) as run:
             out = run.folder.path / "assets"
             if not run.was_done:
                 with run.session(name=run.manifest["hash"], group="minifact", job_type="train_minifact") as tracked:
@@ -63,3 +68,14 @@ class TrainMinifactExperiment:
                 table.add_row(kind, json.dumps(value))
             use = f"to ship it: copy {out} over romexp/minifact/assets"
             return Outcome(tables=(table,), lines=(f"results: {run.folder.path}", use))
+
+
+def _lacking(folder: RunFolder, manifest: Mapping[str, Any]) -> str:
+    """What the folder of a finished run lacks; empty if nothing."""
+    out = folder.path / "assets"
+    files = [out / assets.MODEL / "model.safetensors", out / assets.CORPUS, out / assets.SECOND_MOMENTS]
+    lost = [file.name for file in files if not file.is_file() or not file.stat().st_size]
+    try:
+        return ", ".join(lost) or ("" if folder.read("summary") else "its summary")
+    except DataError as error:
+        return f"a readable summary ({error})"

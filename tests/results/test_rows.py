@@ -10,7 +10,7 @@ import pytest
 
 from romexp.errors import DataError
 from romexp.facts import EditRequest
-from romexp.results.rows import CaseResult, cut_torn_line, read_rows
+from romexp.results.rows import CaseResult, read_rows, set_damaged_lines_aside
 
 ROWS = [{"case_id": i, "pre": {"text": [f"Zoë {i}\n\u2028"]}, "post": {}} for i in range(3)]
 TEXT = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
@@ -23,7 +23,7 @@ def test_a_file_cut_anywhere_gives_its_whole_rows_and_can_be_continued(tmp_path:
         path.write_bytes(TEXT[:cut])
         whole = sum(end <= cut for end in ends)  # a row counts once its closing brace is there
         assert read_rows(path) == ROWS[:whole]
-        cut_torn_line(path)
+        set_damaged_lines_aside(path)
         with path.open("ab") as file:
             file.write(b'{"case_id": 99}\n')
         assert read_rows(path) == [*ROWS[:whole], {"case_id": 99}]
@@ -53,7 +53,7 @@ def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
     path = tmp_path / "cases.jsonl"
     path.touch()
     assert read_rows(path) == []
-    cut_torn_line(path)
+    set_damaged_lines_aside(path)
     assert path.read_bytes() == b""
 
 

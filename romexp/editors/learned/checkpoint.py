@@ -21,6 +21,7 @@ from romexp.files import file_sha256
 from romexp.lm.apply_delta import weight_in_out
 from romexp.lm.model import LanguageModel
 from romexp.lm.tensor_files import read_tensors, write_tensors
+from romexp.os_errors import describe
 
 _log = logging.getLogger(__name__)
 
@@ -69,12 +70,16 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         metadata, tensors = read_tensors(path)
     except SafetensorError as error:
         raise DataError(f"{path}: not a safetensors file ({error})") from error
+    except OSError as error:
+        raise DataError(describe(error)) from error
     if FORMAT not in metadata:
         raise DataError(f"{path}: a safetensors file, but of no edit network")
     try:
         description = json.loads(metadata[FORMAT])
         description["config"]["kind"]
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(description.get("training", {}), dict):
+            raise TypeError("the facts about the training are not an object")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: its metadata are not those of an edit network") from error
     return description, tensors
 
@@ -125,7 +130,7 @@ def load(path: Path, lm: LanguageModel | None = None) -> EditNetwork:
     try:
         network = build(config)
         network.load_state_dict(tensors)
-    except (DataError, RuntimeError) as error:
+    except (DataError, RuntimeError, MemoryError) as error:
         raise DataError(f"{path}: {' '.join(str(error).split())[:300]}") from error
     if lm is not None:
         _check_fits(network, lm, path)

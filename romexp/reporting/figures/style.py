@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from romexp.analysis.summary import interval_of
+from romexp.files import replacing
 
 Side = Mapping[str, Mapping[str, Any]]
 """Statistics by metric: the part `pre` or `post` of a summary."""
@@ -188,8 +189,11 @@ def add_title(figure: Figure, title: str) -> Figure:
 
 def write_figure(figure: Figure, stem: Path, *, caption: str) -> list[Path]:
     """Write `stem`.pdf and `stem`.png with the caption in their metadata. Equal figures give byte-identical files."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_name(f"{stem.name}.pdf"), stem.with_name(f"{stem.name}.png")]
-    figure.savefig(paths[0], dpi=300, metadata={"CreationDate": None, "Title": caption}, bbox_inches="tight")
-    figure.savefig(paths[1], dpi=160, metadata={"Software": None, "Description": caption}, bbox_inches="tight")
+    with replacing(paths[0]) as part:
+        metadata = {"CreationDate": None, "Title": caption}
+        figure.savefig(part, format="pdf", dpi=300, metadata=metadata, bbox_inches="tight")
+    with replacing(paths[1]) as part:
+        metadata = {"Software": None, "Description": caption}
+        figure.savefig(part, format="png", dpi=160, metadata=metadata, bbox_inches="tight")
     return paths

@@ -57,7 +57,13 @@ def write_page(
         `path`.
     """
     pictures = [_figure(file) for file in figures if file.suffix == ".png"]
-    pictures += [_figure(file, of=run) for run in others for file in sorted((run.path / "figures").glob("*.png"))]
+    damaged: list[str] = []
+    for run in others:
+        for file in sorted((run.path / "figures").glob("*.png")):
+            try:
+                pictures.append(_figure(file, of=run))
+            except (OSError, ValueError, SyntaxError) as error:  # Pillow says SyntaxError of a broken PNG
+                damaged.append(f"{file}: not a picture ({error})")
     origins = _origins(studies, others)
     ids = run_ids([run for run, _, _ in origins])
     content = {
@@ -67,7 +73,7 @@ def write_page(
         "cases": [case_data(s, identifier=_digest(s), most_cases=most_cases) for s in studies],
         "runs": [describe_run(run, identifier=ids[str(run.path)], label=name, group=of) for run, name, of in origins],
     }
-    about = _about([run for run, _, _ in origins]) | {"problems": problems}
+    about = _about([run for run, _, _ in origins]) | {"problems": [*problems, *damaged]}
     write_text(path, render(TEMPLATE, SCRIPTS, data=content["cases"], **_template_values(content), **about, **content))
     return path
 

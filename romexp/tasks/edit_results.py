@@ -1,0 +1,60 @@
+"""The results of `task=edit` in a run's folder: usable rows, and the files that are made from them."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+
+import pandas as pd
+
+from romexp.analysis.summary import Summary, case_frame, summarize_frame
+from romexp.analysis.summary_check import is_summary
+from romexp.errors import DataError
+from romexp.results.folder import RunFolder
+from romexp.results.rows import CaseResult, Row, edit_row_fault
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditResults:
+    """The results in one folder.
+
+    Attributes:
+        folder: the folder.
+        with_deltas: whether every case must have a file of its delta.
+        seed: seed of the bootstrap for S.
+    """
+
+    folder: RunFolder
+    with_deltas: bool
+    seed: int
+
+    def fault(self, row: Row) -> str:
+        """Why a row does not count as that of a finished case; empty if it does."""
+        if reason := edit_row_fault(row):
+            return reason
+        return "its delta is missing" if self.with_deltas and not self.folder.delta(row["case_id"]).is_file() else ""
+
+    def cases(self) -> list[CaseResult]:
+        """The results of the rows that count, in file order."""
+        return [CaseResult.from_json(row) for row in self.folder.rows() if not self.fault(row)]
+
+    def write_summary(self, results: list[CaseResult]) -> tuple[Summary, pd.DataFrame]:
+        """Write `cases.parquet` and `summary.json`; return the summary, and the metrics by case."""
+        frame = case_frame(results)
+        summary = summarize_frame(frame, seed=self.seed)
+        self.folder.write_parquet(frame)
+        self.folder.write("summary", summary)
+        return summary, frame
+
+    def kept_summary(self) -> Summary:
+        """The summary of a finished run. If it or `cases.parquet` is missing or damaged, both are made again."""
+        results = self.cases()
+        with suppress(DataError):
+            summary = self.folder.read("summary")
+            if summary and is_summary(summary, count=len(results)) and self.folder.has_parquet_of(len(results)):
+                return summary
+        log.warning("%s: its summary or cases.parquet is missing or damaged: made again from rows", self.folder.path)
+        return self.write_summary(results)[0]
