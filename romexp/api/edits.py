@@ -20,7 +20,7 @@ from romexp.api.generation import continue_texts, next_token_probabilities, next
 from romexp.api.methods import Method, Moments, editor_for, resources_for
 from romexp.api.models import load
 from romexp.errors import ConfigError, DataError, raise_first_error
-from romexp.facts import EditRequest
+from romexp.facts import EditRequest, answer_text
 from romexp.lm.apply_delta import applied, check_fits
 from romexp.lm.model import LanguageModel
 from romexp.lm.packing import Query
@@ -141,8 +141,8 @@ def edit(
     request = EditRequest(
         subject=checks.text(subject, "subject"),
         prompt=checks.template(prompt, "prompt"),
-        target_new=checks.text(target, "target").strip(),
-        target_true="" if target_true == "" else checks.text(target_true, "target_true").strip(),
+        target_new=answer_text(checks.text(target, "target")),
+        target_true="" if target_true == "" else answer_text(checks.text(target_true, "target_true")),
     )
     chosen = editor_for(model, method)
     with resources_for(model, covariance, seed=seed) as resources:

@@ -40,7 +40,7 @@ class KnownFacts(RecordFile[KnownFact]):
 
     def parse(self, index: int, record: Any) -> KnownFact:
         raw = _RawKnown.model_validate(record)
-        if raw.subject not in raw.prompt:
+        if raw.subject.strip() not in raw.prompt:
             raise RecordError(f"expected the subject {raw.subject!r} in {raw.prompt!r}", field="prompt")
         return KnownFact(**raw.model_dump())
 

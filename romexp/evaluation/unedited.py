@@ -21,7 +21,7 @@ import romexp
 from romexp.errors import ConfigError, RecordError
 from romexp.facts import Case, Measurements
 
-CODE = ("lm", "evaluation", "seeds.py")
+CODE = ("lm", "evaluation", "facts.py", "seeds.py")
 """Parts of the package whose code decides what is measured on an unedited model."""
 
 MOST_CLAIMS = 100

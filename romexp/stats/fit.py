@@ -22,7 +22,7 @@ from romexp.errors import ConfigError
 from romexp.files import replacing
 from romexp.lm.batching import by_length
 from romexp.lm.model import LanguageModel
-from romexp.lm.tokens import pad
+from romexp.lm.tokens import pad, token_ids
 from romexp.stats.second_moment import SecondMoment, pack, unpack
 
 WINDOW = 1000
@@ -99,12 +99,9 @@ def fit(
 
 
 def _token_ids(lm: LanguageModel, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-    """Token ids of the texts, cut to `max_tokens`, with the tokenizer's special tokens. Empty texts are left out."""
-    nonempty = [text for text in texts if text]
-    if not nonempty:
-        return []
-    ids = lm.tokenizer(nonempty, truncation=True, max_length=max_tokens, padding=False)["input_ids"]
-    return [row for row in ids if row]
+    """Token ids of the texts, cut to `max_tokens`. Empty texts are left out."""
+    rows = token_ids(lm.tokenizer, [text for text in texts if text], max_tokens=max_tokens)
+    return [row for row in rows if row]
 
 
 def _run_batch(lm: LanguageModel, rows: Sequence[Sequence[int]], fitters: Mapping[int, MomentFitter]) -> None:
