@@ -72,9 +72,9 @@ class KnownFact:
     Attributes:
         known_id: number of the fact.
         subject: the subject, which occurs in the prompt.
-        attribute: the correct completion of the prompt, a single word.
+        attribute: the correct completion of the prompt.
         prompt: complete text that ends before the attribute.
-        template: the prompt with `{}` for the subject; empty if unknown.
+        template: the prompt, or its beginning, with `{}` for the subject; empty if unknown.
         prediction: the data set's prediction for the prompt; empty if unknown.
         relation_id: identifies the relation; empty if unknown.
     """

@@ -139,8 +139,8 @@ def edit(
     """
     model = checks.model(lm)
     request = EditRequest(
-        subject=checks.text(subject, "subject"),
-        prompt=checks.template(prompt, "prompt"),
+        subject=checks.text(subject, "subject").strip(),
+        prompt=checks.template(prompt, "prompt").rstrip(),
         target_new=answer_text(checks.text(target, "target")),
         target_true="" if target_true == "" else answer_text(checks.text(target_true, "target_true")),
     )

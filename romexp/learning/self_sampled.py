@@ -145,9 +145,8 @@ def self_sampled_edit(lm: LanguageModel, text: str, n_tokens: int) -> TrainingEd
     (encoding,) = encode(lm.tokenizer, [text])
     start = len(encoding) - n_tokens
     if start <= encoding.special:
-        raise RecordError(
-            f"expected more than {n_tokens} tokens, found {len(encoding) - encoding.special}", field="completions"
-        )
+        found = len(encoding) - encoding.special
+        raise RecordError(f"expected more than {n_tokens} tokens, found {found}", field="completions")
     check_length(lm, len(encoding))
     edited = EditText(ids=encoding.ids, target_start=start)
     return TrainingEdit(subject=text, text=edited, uncut=encoding.special)

@@ -1,4 +1,4 @@
-"""What a tokenizer adds to a text by itself: special tokens around it, and a word mark before it (docs/method.md §0)."""
+"""What a tokenizer adds to a text by itself: special tokens around it, a word mark before it (docs/method.md §0)."""
 
 from __future__ import annotations
 

@@ -102,7 +102,14 @@ def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_t
     """The first `max_tokens` tokens of each text, as `encode` gives them."""
     if not texts:
         return []
-    out = tokenizer([*texts, PROBE], return_special_tokens_mask=True, padding=False, truncation=False, verbose=False)
+    out = tokenizer(
+        [*texts, PROBE],
+        return_special_tokens_mask=True,
+        return_attention_mask=False,
+        padding=False,
+        truncation=False,
+        verbose=False,
+    )
     _, after = special_counts(out["special_tokens_mask"][-1])
     return [ids[: min(len(ids) - after, max_tokens)] for ids in out["input_ids"][:-1]]
 

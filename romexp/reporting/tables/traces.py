@@ -89,8 +89,8 @@ def trace_report(studies: Sequence[TraceStudy]) -> ReportTable:
         notes=(
             *(f"{study.label}: not finished" for study in unfinished),
             *(
-                f"{study.label}: {several} of {study.summary['n']} facts have an answer of several tokens; p is that of "
-                "its first token"
+                f"{study.label}: {several} of {study.summary['n']} facts have an answer of several tokens; p is "
+                "that of its first token"
                 for study in studies
                 if (several := study.summary.get("n_several_tokens"))
             ),
@@ -234,9 +234,10 @@ def _share(statistic: Mapping[str, Any]) -> str:
 
 
 def _single(row: Mapping[str, Any], title: str) -> Table:
-    caption = (
-        f"{row['prompt']} → {row['answer'].strip()}: clean {row['high_score']:.1%}, corrupted {row['low_score']:.1%}"
-    )
+    answer = row["answer"].strip()
+    if (tokens := row.get("completion_tokens", 1)) > 1:
+        answer += f" (the first of {tokens} tokens of {row['completion'].strip()})"
+    caption = f"{row['prompt']} → {answer}: clean {row['high_score']:.1%}, corrupted {row['low_score']:.1%}"
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.add_column("token, subject starred")
     kinds = [kind for kind in KINDS if row.get(kind)]
