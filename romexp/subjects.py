@@ -11,7 +11,7 @@ from romexp.errors import RecordError
 from romexp.facts import fill
 
 _WHOLE, _COMPOUND, _INSIDE = range(3)
-"""A place of its own; a part of a compound, as in "Anna-Maria", "O'Neill" or "8.1"; inside another word."""
+"""Words of their own; a part of a compound, as in "Anna-Maria", "O'Neill", "8.1" or "U.S.A."; inside another word."""
 
 _HYPHENS, _APOSTROPHES, _POINTS = "-\u2010\u2011", "'\u2019", ".,"
 
@@ -90,11 +90,11 @@ def _attached(chars: str, *, before: bool) -> int:
         before: whether this is the side before the subject.
     """
     edge, outside, beyond, further = (chars[i : i + 1] for i in range(4))
-    if not _of_a_word(edge):
+    if _unspaced(edge):
         return _WHOLE
     if _of_a_word(outside):
-        return _INSIDE
-    if not _of_a_word(beyond):
+        return _INSIDE if _of_a_word(edge) else _COMPOUND  # "U.S." in "U.S.A."
+    if not _of_a_word(edge) or not _of_a_word(beyond):
         return _WHOLE
     possessive = not before and beyond in "sS" and not _of_a_word(further)
     compound = (
@@ -107,6 +107,8 @@ def _attached(chars: str, *, before: bool) -> int:
 
 def _of_a_word(char: str) -> bool:
     """Whether a character belongs to the word beside it: a letter, a mark on one, a number, or an underscore."""
-    if not char or any(first <= char <= last for first, last in _UNSPACED):
-        return False
-    return char == "_" or unicodedata.category(char)[0] in "LMN"
+    return bool(char) and not _unspaced(char) and (char == "_" or unicodedata.category(char)[0] in "LMN")
+
+
+def _unspaced(char: str) -> bool:
+    return any(first <= char <= last for first, last in _UNSPACED)

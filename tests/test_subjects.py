@@ -41,12 +41,15 @@ from romexp.subjects import find_subject, places
         ("Adam Smith and Adam were", "Adam", ""),
         # a subject that ends in no letter has no word that could go on
         ("High!, created in", "High!", ""),
-        ("C++11 and C++ are", "C++", ""),
+        ("High!s", "High!", ""),
+        ("C++11 and C++ are", "C++", "C++11 and "),
+        ("The U.S.A. or the U.S. is", "U.S.", "The U.S.A. or the "),
         # the only place there is
         ("The Beatles played", "Beatle", "The "),
         ("서울은 한국의 수도이다", "서울", ""),
         # scripts without spaces
         ("东京是日本的首都", "日本", "东京是"),
+        ("A日本 and 日本", "日本", "A"),
         ("Romeo在Rome的", "Rome", "Romeo在"),
         # capitals are kept to where they can be
         ("Mariano met Ian in", "ian", "Mariano met "),
