@@ -22,8 +22,7 @@ class EditRequest:
     Attributes:
         subject: the subject of the fact.
         prompt: template with exactly one `{}` for the subject.
-        target_new: the answer after the edit, without a leading space. Code that tokenizes it adds one (docs/method.md
-            §1.5).
+        target_new: the answer after the edit, without a leading space. `with_answer` adds one (docs/method.md §1.5).
         target_true: the answer before the edit, likewise without a leading space. Only metrics that compare both
             answers and some editors need it.
         relation_id: identifies the relation; reference texts are found by it.
@@ -76,9 +75,9 @@ class KnownFact:
     Attributes:
         known_id: number of the fact.
         subject: the subject, which occurs in the prompt.
-        attribute: the correct completion of the prompt, a single word.
+        attribute: the correct completion of the prompt.
         prompt: complete text that ends before the attribute.
-        template: the prompt with `{}` for the subject; empty if unknown.
+        template: the prompt, or its beginning, with `{}` for the subject; empty if unknown.
         prediction: the data set's prediction for the prompt; empty if unknown.
         relation_id: identifies the relation; empty if unknown.
     """
@@ -95,3 +94,16 @@ class KnownFact:
 def fill(template: str, subject: str) -> str:
     """Replace the first `{}` of the template by `subject`. Other braces do not change."""
     return template.replace("{}", subject, 1)
+
+
+def answer_text(answer: str) -> str:
+    """An answer as it is tokenized: without white space around it (docs/method.md §1.5)."""
+    return answer.strip()
+
+
+def with_answer(prompt: str, answer: str) -> str:
+    """A prompt followed by its answer: one space between them, no white space after (docs/method.md §1.5).
+
+    Every editor and every metric reads this text, so that what is edited is what is measured.
+    """
+    return f"{prompt} {answer_text(answer)}"

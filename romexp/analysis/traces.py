@@ -54,7 +54,8 @@ def trace_summary(rows: Sequence[Row], *, pooling: Pooling = "prompt") -> dict[s
 
     Returns:
         a mapping with
-        - `n`, the number of traced prompts, and `n_incorrect`, the number of the others;
+        - `n`, the number of traced prompts, and `n_incorrect`, the number of the others; `n_several_tokens`, how many
+          of the traced ones have an answer of several tokens, so that their scores are those of its first token (§2.2);
         - `high`, `low`, `ate`: each {mean, half_width, std, n};
         - `groups`: {group: {kind: {mean, half_width, n}}}, where mean and half_width are lists over layers;
         - `severed`: {`ordinary`, `mlp`, `attn`: {mean, half_width, n}} at the last subject token (§2.5);
@@ -73,6 +74,7 @@ def trace_summary(rows: Sequence[Row], *, pooling: Pooling = "prompt") -> dict[s
     summary: dict[str, Any] = {
         "n": len(correct),
         "n_incorrect": len(rows) - len(correct),
+        "n_several_tokens": sum(row.get("completion_tokens", 1) > 1 for row in correct),
         "high": statistics(high, scale=1),
         "low": statistics(low, scale=1),
         "ate": statistics(high - low, scale=1),

@@ -22,7 +22,7 @@ from romexp.api.models import load
 from romexp.errors import ConfigError, raise_first_error
 from romexp.export.export import Format, export_edits
 from romexp.export.gather import FoundEdit
-from romexp.facts import EditRequest
+from romexp.facts import EditRequest, answer_text
 from romexp.lm.apply_delta import applied
 from romexp.lm.model import LanguageModel
 from romexp.lm.packing import Query
@@ -170,10 +170,10 @@ def edit(
     """
     model = checks.model(lm)
     request = EditRequest(
-        subject=checks.text(subject, "subject"),
-        prompt=checks.template(prompt, "prompt"),
-        target_new=checks.text(target, "target").strip(),
-        target_true="" if target_true == "" else checks.text(target_true, "target_true").strip(),
+        subject=checks.text(subject, "subject").strip(),
+        prompt=checks.template(prompt, "prompt").rstrip(),
+        target_new=answer_text(checks.text(target, "target")),
+        target_true="" if target_true == "" else answer_text(checks.text(target_true, "target_true")),
     )
     chosen = editor_for(model, method)
     with resources_for(model, covariance, seed=seed) as resources:

@@ -38,7 +38,7 @@ class KnownFacts(RecordFile[KnownFact]):
 
     def parse(self, index: int, record: Any) -> KnownFact:
         raw = _RawKnown.model_validate(record)
-        if raw.subject not in raw.prompt:
+        if raw.subject.strip() not in raw.prompt:
             raise RecordError(f"expected the subject {shown(raw.subject)} in {shown(raw.prompt)}", field="prompt")
         return KnownFact(**raw.model_dump())
 

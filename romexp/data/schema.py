@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from romexp.facts import LARGEST_ID
+from romexp.facts import LARGEST_ID, answer_text
 
 MOST_FAULTS = 4
 """Most faults of a record that its reason names."""
@@ -33,8 +33,8 @@ Text = Annotated[str, StringConstraints(pattern=_VISIBLE)]
 """Text that is not blank."""
 Prompt = Annotated[str, StringConstraints(pattern=_VISIBLE_END)]
 """A complete prompt. It has no space at its end, since a space is added before the target (docs/method.md §1.5)."""
-Target = Annotated[str, StringConstraints(pattern=_VISIBLE_START)]
-"""An answer without a leading space (docs/method.md §1.5)."""
+Target = Annotated[str, StringConstraints(pattern=_VISIBLE_START), AfterValidator(answer_text)]
+"""An answer without a leading space (docs/method.md §1.5). White space at its end is left out."""
 Template = Annotated[Prompt, AfterValidator(_one_slot)]
 """A prompt with exactly one `{}`."""
 

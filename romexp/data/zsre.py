@@ -13,6 +13,7 @@ from romexp.data.published import ZSRE_EVAL
 from romexp.data.schema import Prompt, RawRecord, Target, Text, shown
 from romexp.errors import RecordError
 from romexp.facts import Case, EditRequest
+from romexp.subjects import places
 
 NO_TRUE_TARGET = "<|endoftext|>"
 """The authors' code has this text in place of the true target. No zsRE metric reads it."""
@@ -66,17 +67,19 @@ class ZsRE(RecordFile[Case]):
 
 
 def _template(question: str, subject: str) -> str:
-    """The question with `{}` in place of its subject.
+    """The question with `{}` in place of its subject. The letters of the subject inside another word do not count where
+    it also stands by itself.
 
     Raises:
         RecordError: the question does not contain the subject exactly once, at the start or after a space; or it
             contains `{}` already.
     """
-    if (found := question.count(subject)) != 1:
+    found = places(question, subject)
+    if len(found) != 1:
         raise RecordError(
-            f"expected the subject {shown(subject)} once in {shown(question)}, found {found}", field="src"
+            f"expected the subject {shown(subject)} once in {shown(question)}, found {len(found)}", field="src"
         )
-    before, after = question.split(subject)
+    before, after = question[: found[0]], question[found[0] + len(subject) :]
     if before and not before.endswith(" "):
         raise RecordError(f"expected a space before the subject {shown(subject)} in {shown(question)}", field="src")
     template = before + "{}" + after

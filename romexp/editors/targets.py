@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from romexp.errors import RecordError
+from romexp.facts import answer_text, with_answer
 from romexp.lm.forward import check_known, check_length, logits
 from romexp.lm.model import LanguageModel
 from romexp.lm.packing import target_start
@@ -49,7 +50,7 @@ class EditText:
 
 
 def edit_text(lm: LanguageModel, prompt: str, target: str) -> EditText:
-    """Tokenize `prompt + " " + target` as one text and find the target's tokens by character offset.
+    """Tokenize a prompt and its target as one text and find the target's tokens by character offset.
 
     Args:
         prompt: the prompt with the subject filled in.
@@ -58,9 +59,9 @@ def edit_text(lm: LanguageModel, prompt: str, target: str) -> EditText:
     Raises:
         RecordError: the target is empty, the prompt or the target has no token of its own, or the text is too long.
     """
-    if not target.strip():
+    if not answer_text(target):
         raise RecordError("the new target is empty", field="target_new")
-    (encoding,) = encode(lm.tokenizer, [f"{prompt} {target.strip()}"])
+    (encoding,) = encode(lm.tokenizer, [with_answer(prompt, target)])
     start = target_start(encoding, len(prompt))
     check_length(lm, len(encoding) - 1)
     check_known(lm, encoding.ids)

@@ -26,7 +26,7 @@ from romexp.os_errors import describe
 
 _log = logging.getLogger(__name__)
 
-CODE = ("lm", "evaluation", "seeds.py")
+CODE = ("lm", "evaluation", "facts.py", "seeds.py")
 """Parts of the package whose code decides what is measured on an unedited model."""
 
 MOST_CLAIMS = 100

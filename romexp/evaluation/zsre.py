@@ -12,9 +12,11 @@ from romexp.bounds import check_bounds
 from romexp.errors import RecordError, raise_first_error, result_or_error, with_errors_in_place, without_errors
 from romexp.evaluation.generation import References
 from romexp.facts import Case, Measurements
+from romexp.lm.added_tokens import adds_word_marks
 from romexp.lm.model import LanguageModel
 from romexp.lm.packing import Query
 from romexp.lm.scoring import TargetScore, score
+from romexp.lm.tokens import bare_ids
 from romexp.lm.weight_delta import WeightDelta
 
 Question = tuple[str, str]
@@ -133,14 +135,9 @@ def questions_of(case: Case) -> dict[str, list[Question]]:
     }
 
 
-def adds_word_marks(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer puts a word mark before any text that it is given, as SentencePiece tokenizers do."""
-    return "▁" in "".join(tokenizer.tokenize("a"))
-
-
 def expected_tokens(tokenizer: PreTrainedTokenizerBase, answer: Sequence[int]) -> list[int]:
     """For each answer token, the first token of its text when that is tokenized again (docs/method.md §5.6)."""
-    return [(_tokenized(tokenizer, _text(tokenizer, [token])) or [token])[0] for token in answer]
+    return [(bare_ids(tokenizer, _text(tokenizer, [token])) or [token])[0] for token in answer]
 
 
 def _altered(tokenizer: PreTrainedTokenizerBase, scored: TargetScore) -> Iterator[tuple[int, str]]:
@@ -152,13 +149,9 @@ def _altered(tokenizer: PreTrainedTokenizerBase, scored: TargetScore) -> Iterato
     for i in range(1, len(scored.token_ids)):
         before = list(scored.token_ids[:i])
         text = _text(tokenizer, before)
-        if _tokenized(tokenizer, text) != before:
+        if bare_ids(tokenizer, text) != before:
             yield i, text
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
-
-
-def _tokenized(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from romexp.analysis.studies import Entry, Study
 from romexp.analysis.summary import UNEDITED
 from romexp.errors import ConfigError, DataError
-from romexp.facts import EditRequest
+from romexp.facts import EditRequest, with_answer
 from romexp.human_eval.questionnaire import Texts
 from romexp.results.rows import CaseResult, Side
 
@@ -60,7 +60,7 @@ def statements_of(study: Study) -> dict[int, str]:
 
 
 def _statement(request: EditRequest) -> str:
-    return f"{request.text} {request.target_new.strip()}".strip().rstrip(".") + "."
+    return with_answer(request.text, request.target_new).strip().rstrip(".") + "."
 
 
 def _entries(study: Study, system: str) -> list[Entry]:

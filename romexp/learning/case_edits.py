@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from romexp.editors.targets import EditText, edit_text
 from romexp.errors import ConfigError, DataError
-from romexp.facts import Case
+from romexp.facts import Case, with_answer
 from romexp.learning.edits import EditPool, TrainingEdit, key, pool, shared_subject, usable
 from romexp.lm.model import LanguageModel
 
@@ -127,7 +127,7 @@ class CaseEdits:
             subject=request.subject,
             text=text(request.text),
             rephrasings=tuple(text(prompt) for prompt in prompts),
-            neighbors=tuple(f"{p} {a}" for p, a in zip(case.neighborhood_prompts, answers, strict=True)),
+            neighbors=tuple(with_answer(p, a) for p, a in zip(case.neighborhood_prompts, answers, strict=True)),
         )
 
 

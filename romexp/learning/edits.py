@@ -28,7 +28,7 @@ class TrainingEdit:
         rephrasings: texts on which the edited model is judged. If there are none, it is judged on `text` with some
             leading tokens cut off.
         neighbors: neighbourhood prompts with their answers, which can be used as locality texts.
-        uncut: number of leading tokens that are never cut off (1 if the text begins with a BOS token).
+        uncut: number of leading tokens that are never cut off: special tokens before the text, such as a BOS token.
     """
 
     subject: str

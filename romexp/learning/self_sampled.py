@@ -150,14 +150,14 @@ def self_sampled_edit(lm: LanguageModel, text: str, n_tokens: int) -> TrainingEd
         RecordError: the text has no other tokens than these, or more than the model's context.
     """
     (encoding,) = encode(lm.tokenizer, [text])
-    special = int(bool(encoding.offsets) and encoding.offsets[0][0] == encoding.offsets[0][1])
     start = len(encoding) - n_tokens
-    if start <= special:
-        raise RecordError(f"expected more than {n_tokens} tokens, found {len(encoding) - special}", field="completions")
+    if start <= encoding.special:
+        found = len(encoding) - encoding.special
+        raise RecordError(f"expected more than {n_tokens} tokens, found {found}", field="completions")
     check_length(lm, len(encoding))
     check_known(lm, encoding.ids)
     edited = EditText(ids=encoding.ids, target_start=start)
-    return TrainingEdit(subject=text, text=edited, uncut=special)
+    return TrainingEdit(subject=text, text=edited, uncut=encoding.special)
 
 
 def read_completions(path: Path) -> tuple[list[str], int]:

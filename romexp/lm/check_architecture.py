@@ -17,6 +17,7 @@ from romexp.errors import ConfigError
 from romexp.lm.forward import KeysAndValues, Row, context_length, logits, make_inputs, run_blocks, suffix_inputs
 from romexp.lm.hooks import capture
 from romexp.lm.model import LanguageModel
+from romexp.lm.tokens import bare_ids
 
 TEXT = "The Space Needle is in the city of Seattle, and the Eiffel Tower is in Paris."
 LENGTH = 12
@@ -90,7 +91,7 @@ def _named(lm: LanguageModel, doing: str, *, hint: str = "") -> Iterator[None]:
 def _token_ids(lm: LanguageModel) -> list[int]:
     """Different tokens, so that a mistake in their positions shows: those of the text, then any others."""
     known = range(lm.module(lm.architecture.embedding).weight.shape[0])  # type: ignore[union-attr, arg-type, index]
-    text = lm.tokenizer(TEXT, add_special_tokens=False)["input_ids"]
+    text = bare_ids(lm.tokenizer, TEXT)
     different = dict.fromkeys([*(token for token in text if token in known), *known[: LENGTH + 1]])
     return list(different)[: min(LENGTH, context_length(lm))]
 

@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 from romexp.errors import ConfigError
 from romexp.hub import hub_access
 from romexp.lm.adapter import adapter_base, is_adapter, merge_adapter
+from romexp.lm.added_tokens import special_ids
 from romexp.lm.architecture import Architecture, architecture_for, check
 from romexp.lm.head import has_plain_head
 from romexp.lm.loading import loading, prepare_config, refuse_quantized, refuse_quantized_tensors, refuse_unpacking
@@ -98,6 +99,11 @@ class LanguageModel:
         return self.model.get_parameter(name)
 
     @cached_property
+    def special_ids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The special tokens that the tokenizer puts before every text and after it. Those after it are left out."""
+        return special_ids(self.tokenizer)
+
+    @cached_property
     def plain_head(self) -> bool:
         """True if logits are what the output head gives. Some families scale or cap them afterwards."""
         return has_plain_head(self.model)
@@ -116,6 +122,8 @@ class LanguageModel:
         tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
         for state in ("padding", "truncation"):  # These depend on the latest call of the tokenizer.
             tokenizer.pop(state, None)
+        if self.special_ids[1]:  # What was measured while these still counted as text belongs to another model.
+            tokenizer["special_tokens_after_texts"] = "left out"
         digest = hashlib.sha256(json.dumps([config, tokenizer], sort_keys=True, default=str).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -10,6 +10,7 @@ from functools import partial
 from itertools import islice
 
 from romexp.errors import RecordError, result_or_error
+from romexp.facts import answer_text, with_answer
 from romexp.lm.forward import Row, check_known, check_length
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import Encoding, encode
@@ -21,7 +22,7 @@ class Query:
 
     Attributes:
         prompt: complete text without a trailing space.
-        targets: texts without a leading space; `score` puts one space before each.
+        targets: answers; `score` puts one space before each, and leaves out white space around it.
     """
 
     prompt: str
@@ -47,7 +48,7 @@ Packed = list[tuple[Row, list[tuple[tuple[int, ...], tuple[int, ...]]]]]
 
 def pack_queries(lm: LanguageModel, queries: Sequence[Query]) -> list[Packed | RecordError]:
     """For each query, its rows, and for each row the (columns, token ids) of the targets to read; or its error."""
-    texts = [f"{query.prompt} {target}" for query in queries for target in query.targets]
+    texts = [with_answer(query.prompt, target) for query in queries for target in query.targets]
     encodings = iter(encode(lm.tokenizer, texts))
     by_query = [list(islice(encodings, len(query.targets))) for query in queries]
     return [
@@ -62,7 +63,7 @@ def _pack_one(lm: LanguageModel, query: Query, encodings: Sequence[Encoding]) ->
     Raises:
         RecordError: the prompt or a target has no token, or a text is longer than the model's context.
     """
-    if any(not target.strip() for target in query.targets):
+    if any(not answer_text(target) for target in query.targets):
         raise RecordError(f"{_shortened(query.prompt)!r}: a target is empty", field="target")
     branches: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
     order: list[tuple[tuple[int, ...], int]] = []

@@ -146,19 +146,23 @@ def _checked(lm: LanguageModel, row: _Row) -> _Row:
 
 
 def _cut_at_end_of_text(lm: LanguageModel, ids: tuple[int, ...], prompt_length: int) -> tuple[int, ...]:
-    """Cut a text before the first end-of-text token after the prompt."""
-    end = lm.tokenizer.eos_token_id
-    return ids[: ids.index(end, prompt_length)] if end in ids[prompt_length:] else ids
+    """Cut a text before the first end-of-text token after the prompt, or another that its tokenizer ends texts with."""
+    _, after = lm.special_ids
+    ends = {lm.tokenizer.eos_token_id, *after}
+    return ids[: next((i for i in range(prompt_length, len(ids)) if ids[i] in ends), len(ids))]
 
 
 def clean(lm: LanguageModel, ids: Sequence[int]) -> str:
     """Turn token ids into the text that is scored (docs/method.md §5.5).
 
-    The text is NFKD-normalized, "\\n\\n" becomes a space, and end-of-text and BOS marks are removed.
+    The text is NFKD-normalized, "\\n\\n" becomes a space, and the marks of end of text and BOS are removed, with
+    all others that the tokenizer itself puts around texts.
     """
     text = unicodedata.normalize("NFKD", str(lm.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)))
     text = text.replace("\n\n", " ")
-    for token in dict.fromkeys((lm.tokenizer.eos_token, lm.tokenizer.bos_token)):
+    before, after = lm.special_ids
+    added = lm.tokenizer.convert_ids_to_tokens([*before, *after])
+    for token in dict.fromkeys((lm.tokenizer.eos_token, lm.tokenizer.bos_token, *added)):
         text = text.replace(token, "") if token else text
     return text
 

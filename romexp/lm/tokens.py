@@ -1,4 +1,8 @@
-"""Tokenizes texts and finds the tokens of a subject, by character offsets in the whole text (docs/method.md §0)."""
+"""Tokenizes texts and finds the tokens of a subject, by character offsets in the whole text (docs/method.md §0).
+
+No other module calls the tokenizer for a text, so that everything that is edited, scored, traced, sampled or measured
+has the same tokens.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from romexp.errors import RecordError
+from romexp.lm.added_tokens import PROBE, is_added_mark, mark_ids, special_counts
 
 FactToken = Literal["subject_first", "subject_last", "subject_first_after_last", "last"]
 
@@ -21,11 +26,13 @@ class Encoding:
     Attributes:
         ids: token ids.
         offsets: the character range [start, end) of each token.
+        special: number of special tokens before the text.
     """
 
     text: str
     ids: tuple[int, ...]
     offsets: tuple[tuple[int, int], ...]
+    special: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -61,14 +68,57 @@ class TokenBatch:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Encoding]:
-    """Tokenize whole strings, with the special tokens that the tokenizer adds by default (for example a BOS token)."""
+    """Tokenize whole strings.
+
+    The special tokens that the tokenizer puts before a text, such as a BOS token, are part of the result. Those that it
+    puts after a text (end of text, separators) are not: they are no text, and nothing may be read or changed at them.
+
+    A tokenizer may put a word mark before a text, which may become a token of its own. That token stands for no
+    character, so its range of characters is empty, like that of a special token.
+    """
     if not texts:
         return []
-    out = tokenizer(list(texts), return_offsets_mapping=True, padding=False, truncation=False)
-    return [
-        Encoding(text=text, ids=tuple(ids), offsets=tuple((int(a), int(b)) for a, b in offsets))
-        for text, ids, offsets in zip(texts, out["input_ids"], out["offset_mapping"], strict=True)
-    ]
+    out = tokenizer(
+        [*texts, PROBE],
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+        padding=False,
+        truncation=False,
+        verbose=False,
+    )
+    before, after = special_counts(out["special_tokens_mask"][-1])
+    marks = mark_ids(tokenizer)
+    encodings = []
+    for text, ids, offsets in zip(texts, out["input_ids"], out["offset_mapping"]):
+        ranges = [(int(a), int(b)) for a, b in offsets]
+        if not marks.isdisjoint(ids):
+            ranges = [(a, a if i in marks and is_added_mark(text[a:b]) else b) for i, (a, b) in zip(ids, ranges)]
+        end = len(ids) - after
+        encodings.append(Encoding(text=text, ids=tuple(ids[:end]), offsets=tuple(ranges[:end]), special=before))
+    return encodings
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_tokens: int) -> list[list[int]]:
+    """The first `max_tokens` tokens of each text, as `encode` gives them."""
+    if not texts:
+        return []
+    out = tokenizer(
+        [*texts, PROBE],
+        return_special_tokens_mask=True,
+        return_attention_mask=False,
+        padding=False,
+        truncation=False,
+        verbose=False,
+    )
+    _, after = special_counts(out["special_tokens_mask"][-1])
+    return [ids[: min(len(ids) - after, max_tokens)] for ids in out["input_ids"][:-1]]
+
+
+def bare_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The tokens of a text without any special token."""
+    out = tokenizer(text, add_special_tokens=False, padding=False, truncation=False, verbose=False)
+    ids: list[int] = out["input_ids"]
+    return ids
 
 
 def pad(rows: Sequence[Sequence[int]], *, pad_id: int, device: torch.device) -> TokenBatch:
@@ -103,18 +153,6 @@ def subject_range(encoding: Encoding, start: int, subject: str) -> tuple[int, in
     if not subject.strip() or not inside:
         raise RecordError(f"subject {subject!r} has no tokens in {encoding.text!r}", field="subject")
     return inside[0], inside[-1] + 1
-
-
-def find_subject(text: str, subject: str) -> int:
-    """Character offset of the first occurrence of `subject` in `text`.
-
-    Raises:
-        RecordError: the subject does not occur, or is empty.
-    """
-    start = text.find(subject) if subject.strip() else -1
-    if start < 0:
-        raise RecordError(f"subject {subject!r} does not occur in {text!r}", field="subject")
-    return start
 
 
 def lookup_index(encoding: Encoding, template: str, subject: str, *, fact_token: FactToken, prompt_end: int) -> int:

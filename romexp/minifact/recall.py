@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from romexp.lm.tokens import bare_ids, encode
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recall:
@@ -37,8 +39,8 @@ def measure_recall(
     first, full = [], []
     for start in range(0, len(prompts), rows):
         chunk = prompts[start : start + rows]
-        before = [tokenizer(prompt)["input_ids"] for prompt, _ in chunk]
-        targets = [tokenizer(" " + target)["input_ids"] for _, target in chunk]
+        before = [list(encoding.ids) for encoding in encode(tokenizer, [prompt for prompt, _ in chunk])]
+        targets = [bare_ids(tokenizer, " " + target) for _, target in chunk]
         longest = max(len(b) + len(t) for b, t in zip(before, targets, strict=True))
         ids = torch.zeros(len(chunk), longest, dtype=torch.long)
         for row, (prefix, target) in enumerate(zip(before, targets, strict=True)):

@@ -8,6 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from romexp.lm.tokens import bare_ids
 from romexp.minifact.corpus import Document, Piece
 from romexp.minifact.relations import RELATIONS
 from romexp.minifact.world import name_words
@@ -62,5 +63,5 @@ class PieceEncoder:
         text = piece.text.lstrip(" ") if opening else piece.text
         ids = self._cache.get(text)
         if ids is None:
-            ids = self._cache[text] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids = self._cache[text] = bare_ids(self._tokenizer, text)
         return ids

@@ -22,7 +22,7 @@ from romexp.errors import ConfigError, DataError
 from romexp.lm.batching import by_length
 from romexp.lm.model import LanguageModel
 from romexp.lm.tensor_files import read_tensors, write_tensors
-from romexp.lm.tokens import pad
+from romexp.lm.tokens import pad, token_ids
 from romexp.stats.second_moment import SecondMoment, pack, unpack
 
 _log = logging.getLogger(__name__)
@@ -101,15 +101,12 @@ def fit(
 
 
 def _token_ids(lm: LanguageModel, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-    """Token ids of the texts, cut to `max_tokens`, with the tokenizer's special tokens. Empty texts are left out."""
-    nonempty = [text for text in texts if text]
-    if not nonempty:
-        return []
-    ids = lm.tokenizer(nonempty, truncation=True, max_length=max_tokens, padding=False)["input_ids"]
-    if (highest := max((max(row) for row in ids if row), default=0)) >= lm.vocabulary_size:
+    """Token ids of the texts, cut to `max_tokens`. Empty texts are left out."""
+    rows = [row for row in token_ids(lm.tokenizer, [text for text in texts if text], max_tokens=max_tokens) if row]
+    if (highest := max(map(max, rows), default=0)) >= lm.vocabulary_size:
         token = lm.tokenizer.convert_ids_to_tokens(highest)
         raise DataError(f"corpus: a text has the token {token!r}, for which {lm.name!r} has no embedding")
-    return [row for row in ids if row]
+    return rows
 
 
 def _run_batch(lm: LanguageModel, rows: Sequence[Sequence[int]], fitters: Mapping[int, MomentFitter]) -> None:

@@ -30,6 +30,7 @@ from romexp.results.trace_rows import trace_row_fault
 from romexp.seeds import derive_seed
 from romexp.tasks.kept_results import lost_rows
 from romexp.tasks.run import Run, describe_inputs, open_run
+from romexp.tracing.completion import completions
 from romexp.tracing.gradients import integrated_gradients
 from romexp.tracing.noise import Noise, make_noise, reads_corpus
 from romexp.tracing.prompt import TracedPrompt, prepare_prompts
@@ -189,18 +190,23 @@ class TraceExperiment:
         self, lm: LanguageModel, noise: Noise, facts: Sequence[KnownFact], *, seed: int
     ) -> list[Row | RecordError]:
         """One row for each fact, in order, or in its place the error because of which it cannot be traced."""
-        prepared = prepare_prompts(lm, [f.prompt for f in facts], [f.subject for f in facts])
+        texts, subjects, templates = zip(*((f.prompt, f.subject, f.template) for f in facts), strict=True)
+        prepared = prepare_prompts(lm, texts, subjects, templates=templates)
         good = [(f, p) for f, p in zip(facts, prepared, strict=True) if isinstance(p, TracedPrompt)]
-        correct = [(f, p) for f, p in good if not f.attribute or p.answer_text(lm).strip() == f.attribute]
-        prompts = [p for _, p in correct]
-        seeds = [derive_seed(seed, fact.known_id, "corruption") for fact, _ in correct]
+        said = completions(lm, [p for _, p in good], [f.attribute for f, _ in good])
+        correct = [(f, p, tokens) for (f, p), tokens in zip(good, said, strict=True) if tokens is not None]
+        prompts = [p for _, p, _ in correct]
+        seeds = [derive_seed(seed, fact.known_id, "corruption") for fact, *_ in correct]
         traces = self.tracer(lm, prompts, noise=noise, seeds=seeds)
         gradients: Sequence[list[float] | None] = [None] * len(prompts)
         if self.gradients:
             tokens = self.tracer.batch_tokens(lm)
             gradients = integrated_gradients(lm, prompts, steps=self.gradients, max_batch_tokens=tokens)
-        by_id = {f.known_id: (t, g) for (f, _), t, g in zip(correct, traces, gradients, strict=True)}
-        rows = [to_row(lm, fact, prompt, *by_id.get(fact.known_id, (None, None))) for fact, prompt in good]
+        found = dict(zip((fact.known_id for fact, *_ in correct), zip(traces, gradients), strict=True))
+        rows = [
+            to_row(lm, fact, prompt, *found.get(fact.known_id, (None, None)), completion=tokens or ())
+            for (fact, prompt), tokens in zip(good, said, strict=True)
+        ]
         return with_errors_in_place(prepared, rows)
 
     def _draw(self, run: Run, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], model: str) -> list[Path]:

@@ -13,7 +13,8 @@ from romexp.lm.batching import batched
 from romexp.lm.forward import Row, check_known, check_length, logits, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
 from romexp.lm.scoring import batch_tokens
-from romexp.lm.tokens import encode, find_subject, subject_range
+from romexp.lm.tokens import encode, subject_range
+from romexp.subjects import find_subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +45,13 @@ class TracedPrompt:
 
 @torch.no_grad()
 def prepare_prompts(
-    lm: LanguageModel, prompts: Sequence[str], subjects: Sequence[str]
+    lm: LanguageModel, prompts: Sequence[str], subjects: Sequence[str], *, templates: Sequence[str] | None = None
 ) -> list[TracedPrompt | RecordError]:
     """Find the subjects in the prompts, and run the prompts without corruption.
+
+    Args:
+        templates: for each prompt the template that says where its subject stands, or an empty text (see
+            `romexp.subjects.find_subject`); None has no templates.
 
     Returns:
         For each prompt a `TracedPrompt`; or a `RecordError` if its subject is not found or it is longer than the
@@ -57,7 +62,8 @@ def prepare_prompts(
     def span(i: int) -> tuple[int, int]:
         check_length(lm, len(encodings[i]))
         check_known(lm, encodings[i].ids)
-        return subject_range(encodings[i], find_subject(encodings[i].text, subjects[i]), subjects[i])
+        place = find_subject(prompts[i], subjects[i], templates[i] if templates else "")
+        return subject_range(encodings[i], place, subjects[i].strip())
 
     spans = [result_or_error(partial(span, i)) for i in range(len(prompts))]
 

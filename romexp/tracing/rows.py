@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from romexp.facts import KnownFact
@@ -11,7 +12,13 @@ from romexp.tracing.tracer import Trace
 
 
 def to_row(
-    lm: LanguageModel, fact: KnownFact, prompt: TracedPrompt, trace: Trace | None, gradients: list[float] | None
+    lm: LanguageModel,
+    fact: KnownFact,
+    prompt: TracedPrompt,
+    trace: Trace | None,
+    gradients: list[float] | None,
+    *,
+    completion: Sequence[int] = (),
 ) -> dict[str, Any]:
     """The JSON-ready row of one fact (docs/method.md §11.2).
 
@@ -20,6 +27,8 @@ def to_row(
     Args:
         trace: None for a fact that the model does not complete correctly; its row has no grids.
         gradients: one attribution per token; None leaves them out.
+        completion: the tokens with which the model completes the fact with its attribute. The scores are those of the
+            first one, which is the answer.
     """
     row: dict[str, Any] = {
         "case_id": fact.known_id,
@@ -32,6 +41,8 @@ def to_row(
         "high_score": prompt.high_score,
         "correct_prediction": trace is not None,
     }
+    if completion:
+        row |= {"completion": str(lm.tokenizer.decode(list(completion))), "completion_tokens": len(completion)}
     if trace is not None:
         row |= {"low_score": trace.low_score, **trace.grids}
         row |= {f"severed_{kind}": curve for kind, curve in trace.severed.items()}

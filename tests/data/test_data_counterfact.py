@@ -167,3 +167,12 @@ def test_the_published_file_is_the_one_of_the_paper():
 def test_reference_material_loads_without_loss(shared, name, count):
     loaded = CounterFact(path=shared / name).load()
     assert (len(loaded.items), loaded.rejected) == (count, ())
+
+
+def test_white_space_after_a_target_is_left_out(tmp_path):
+    records = [counterfact_record(0), counterfact_record(1)]
+    spoil(records[0], "requested_rewrite.target_new.str", "English \n")
+    spoil(records[1], "requested_rewrite.target_new.str", "French ")  # the true one, once it is cleaned
+    loaded = CounterFact(path=write(tmp_path / "counterfact.json", records)).load()
+    assert [case.request.target_new for case in loaded.items] == ["English"]
+    assert "another answer than target_true" in loaded.rejected[0].reason

@@ -66,3 +66,10 @@ def test_reference_material_loads_without_loss(shared):
     loaded = KnownFacts(path=shared / "data" / "known_1000.json").load()
     assert (len(loaded.items), loaded.rejected) == (1209, ())
     assert [fact.known_id for fact in loaded.items] == list(range(1209))
+
+
+def test_white_space_after_an_attribute_and_around_a_subject(tmp_path, records):
+    records[0] |= {"attribute": "Antarctica ", "subject": " Vinson Massif "}
+    loaded = KnownFacts(path=write(tmp_path / "known.json", records)).load()
+    assert not loaded.rejected
+    assert loaded.items[0].attribute == "Antarctica"

@@ -82,3 +82,27 @@ def test_reference_material_loads_without_loss(shared):
     assert (len(loaded.items), loaded.rejected) == (1000, ())
     assert all(case.request.subject in fill(case.request.prompt, case.request.subject) for case in loaded.items)
     assert all(case.request.subject not in case.request.prompt for case in loaded.items)
+
+
+@pytest.mark.parametrize(
+    ("question", "template"),
+    [
+        ("Is Romeo from Rome or not?", "Is Romeo from {} or not?"),
+        ("Is Rome-based Anna from Rome?", "Is Rome-based Anna from {}?"),
+        ("What is Rome's river?", "What is {}'s river?"),
+        ("Who are the Romes of Georgia?", "Who are the {}s of Georgia?"),  # it stands nowhere else
+    ],
+)
+def test_a_subject_inside_another_word_does_not_count_where_it_stands_alone(tmp_path, records, question, template):
+    records[1] |= {"subject": "Rome", "src": question}
+    loaded = ZsRE(path=write(tmp_path / "zsre.json", records)).load()
+    assert not loaded.rejected
+    assert loaded.items[1].request.prompt == template
+    assert loaded.items[1].request.text == question
+
+
+def test_white_space_after_an_answer_is_left_out(tmp_path, records):
+    records[1] |= {"answers": ["uniform \n"], "loc_ans": "Walter Sobchak "}
+    loaded = ZsRE(path=write(tmp_path / "zsre.json", records)).load()
+    assert loaded.items[1].request.target_new == "uniform"
+    assert loaded.items[1].neighborhood_targets == ("Walter Sobchak",)

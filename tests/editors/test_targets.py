@@ -10,12 +10,16 @@ from conftest import FAMILIES
 from edit_cases import REQUESTS
 from learned_cases import texts_of
 
+from romexp.editors.kn.texts import fact_texts
+from romexp.editors.rome.texts import edit_texts
 from romexp.editors.targets import EditText, edit_text, read_targets
 from romexp.errors import RecordError
+from romexp.facts import EditRequest
 from romexp.lm.forward import Row, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
 from romexp.lm.packing import Query
 from romexp.lm.scoring import score
+from romexp.lm.tokens import encode
 
 
 @pytest.fixture(scope="module", params=[*FAMILIES, "llama with BOS"])
@@ -38,6 +42,22 @@ def test_white_space_around_the_target_does_not_count(tiny_gpt2: LanguageModel) 
     plain = edit_text(tiny_gpt2, "Anna was", "Paris")
     assert edit_text(tiny_gpt2, "Anna was", " Paris ") == plain
     assert edit_text(tiny_gpt2, "Anna was", "French") != plain
+
+
+@pytest.mark.parametrize("written", ["Paris", "Paris ", " Paris", "\nParis\t", "Paris\u00a0\n"])
+def test_editors_and_metrics_clean_a_target_alike(tiny_gpt2: LanguageModel, written: str) -> None:
+    """All of them have the tokens of "Anna was Paris"."""
+    (encoding,) = encode(tiny_gpt2.tokenizer, ["Anna was Paris"])
+    expected = encoding.ids[-len(edit_text(tiny_gpt2, "Anna was", "Paris").targets) :]
+    request = EditRequest(subject="Anna", prompt="{} was", target_new=written, target_true=written)
+    ((rewriting, _),) = edit_texts(tiny_gpt2, [request], ["{}"], fact_token="subject_last")  # type: ignore[misc]
+    (of_kn,) = fact_texts(tiny_gpt2, [request], ["{}"], leading_space=True, extend_prompt=False)
+    ((scored, once_more),) = score(tiny_gpt2, [Query(prompt="Anna was", targets=(written, "Paris"))])
+    assert edit_text(tiny_gpt2, "Anna was", written).targets == expected
+    assert rewriting.targets == expected
+    assert of_kn.target == of_kn.truth == expected  # type: ignore[union-attr]
+    assert scored.token_ids == expected
+    assert scored.nll == once_more.nll
 
 
 @pytest.mark.parametrize(

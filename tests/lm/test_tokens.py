@@ -14,7 +14,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from romexp.errors import RecordError
 from romexp.facts import fill
-from romexp.lm.tokens import Encoding, FactToken, encode, find_subject, lookup_index, pad, subject_range
+from romexp.lm.tokens import Encoding, FactToken, encode, lookup_index, pad, subject_range
+from romexp.subjects import find_subject
 
 FACT_TOKENS: tuple[FactToken, ...] = get_args(FactToken)
 

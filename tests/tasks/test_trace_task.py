@@ -69,6 +69,7 @@ def test_rows_summary_and_figures(facts: Path, job: Job, minifact_lm: LanguageMo
     outcome = experiment(facts, gradients=4)(job)
     rows = rows_of(job)
     assert [row["correct_prediction"] for row in rows] == [True] * 6 + [False]
+    assert [row.get("completion_tokens") for row in rows] == [1] * 6 + [None]
     first = rows[0]
     shape = (len(first["tokens"]), minifact_lm.n_layers)
     for kind in ("hidden", "mlp", "attn"):
@@ -149,6 +150,18 @@ def test_wandb_holds_the_total_effect_the_peaks_and_the_figures(
     assert found["suggested_layer"] == summary["suggested_layer"]
     pictures = {path.stem for path in (run / "files").rglob("*.png")}
     assert any(name.startswith("average_heatmaps") for name in pictures)
+
+
+def test_the_records_template_says_where_the_subject_stands(facts: Path, job: Job, minifact_lm: LanguageModel) -> None:
+    record = json.loads(facts.read_text())[0]
+    subject = record["subject"]
+    twice = {"prompt": f"{subject} and {record['prompt']}", "attribute": "nonsense"}
+    templates = {0: "", 1: f"{subject} and {record['template']}"}
+    facts.write_text(json.dumps([record | twice | {"known_id": i, "template": t} for i, t in templates.items()]))
+    experiment(facts, tracer=Tracer(samples=1, kinds=[], severed=False))(job)
+    first, second = (row["subject_range"] for row in rows_of(job))
+    assert first[0] == 0
+    assert second[0] > first[1]
 
 
 def test_one_sentence(facts: Path, job: Job, minifact_lm: LanguageModel) -> None:

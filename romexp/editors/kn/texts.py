@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
-
 from romexp.editors.kn.attribution import Text
 from romexp.errors import RecordError, result_or_error
-from romexp.facts import EditRequest, fill
-from romexp.lm.batching import batched
-from romexp.lm.forward import Row, check_known, check_length, logits, make_inputs, run_blocks
+from romexp.facts import EditRequest, answer_text, fill, with_answer
+from romexp.lm.forward import check_known, check_length
+from romexp.lm.greedy import continue_greedily
 from romexp.lm.model import LanguageModel
 from romexp.lm.packing import target_start
-from romexp.lm.scoring import batch_tokens
-from romexp.lm.tokens import encode
+from romexp.lm.tokens import bare_ids, encode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +68,11 @@ def fact_texts(
 
 
 def _object(lm: LanguageModel, request: EditRequest, field: str, *, leading_space: bool) -> tuple[int, ...]:
-    word = getattr(request, field).strip()
+    word = answer_text(getattr(request, field))
     if leading_space and word:
-        (encoding,) = encode(lm.tokenizer, [f"{request.text} {word}"])
+        (encoding,) = encode(lm.tokenizer, [with_answer(request.text, word)])
         return encoding.ids[target_start(encoding, len(request.text)) :]
-    ids = tuple(lm.tokenizer(word, add_special_tokens=False)["input_ids"]) if word else ()
+    ids = tuple(bare_ids(lm.tokenizer, word)) if word else ()
     if not ids:
         raise RecordError(f"{field} is empty", field=field)
     return ids
@@ -89,7 +86,8 @@ def attributed_texts(lm: LanguageModel, facts: Sequence[FactTexts], *, extend_pr
     """
     if not extend_prompt:
         return [[[Text(ids=prompt, targets=fact.truth)] for prompt in fact.prompts] for fact in facts]
-    greedy = iter(_continued(lm, [(prompt, len(fact.truth) - 1) for fact in facts for prompt in fact.prompts]))
+    prompts = [(prompt, len(fact.truth) - 1) for fact in facts for prompt in fact.prompts]
+    greedy = iter(continue_greedily(lm, prompts))
     return [
         [_one_text_per_token(prompt=prompt, extended=next(greedy), truth=fact.truth) for prompt in fact.prompts]
         for fact in facts
@@ -98,32 +96,3 @@ def attributed_texts(lm: LanguageModel, facts: Sequence[FactTexts], *, extend_pr
 
 def _one_text_per_token(*, prompt: tuple[int, ...], extended: tuple[int, ...], truth: tuple[int, ...]) -> list[Text]:
     return [Text(ids=extended[: len(prompt) + i], targets=(token,)) for i, token in enumerate(truth)]
-
-
-@torch.no_grad()
-def _continued(lm: LanguageModel, prompts: Sequence[tuple[tuple[int, ...], int]]) -> list[tuple[int, ...]]:
-    """Extend prompts greedily by the model's most likely tokens.
-
-    Args:
-        prompts: pairs (token ids, number of tokens to add).
-    """
-    texts = [list(prompt) for prompt, _ in prompts]
-    for step in range(max((count for _, count in prompts), default=0)):
-        unfinished = [i for i, (_, count) in enumerate(prompts) if step < count]
-        following = batched(
-            partial(_next_tokens, lm),
-            [tuple(texts[i]) for i in unfinished],
-            [len(texts[i]) for i in unfinished],
-            max_tokens=batch_tokens(lm),
-        )
-        for i, token in zip(unfinished, following, strict=True):
-            texts[i].append(token)
-    return [tuple(text) for text in texts]
-
-
-def _next_tokens(lm: LanguageModel, texts: Sequence[tuple[int, ...]]) -> list[int]:
-    """The most likely token after each text."""
-    final = run_blocks(lm, make_inputs(lm, [Row.text(text) for text in texts]))
-    last = torch.tensor([len(text) - 1 for text in texts], device=final.device)
-    best: list[int] = logits(lm, final[torch.arange(len(texts), device=final.device), last]).argmax(dim=-1).tolist()
-    return best

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import islice
 
 from romexp.errors import RecordError, result_or_error
-from romexp.facts import EditRequest, fill
+from romexp.facts import EditRequest, answer_text, fill, with_answer
 from romexp.lm.forward import Row, check_known, check_length
 from romexp.lm.model import LanguageModel
 from romexp.lm.packing import target_start
@@ -52,7 +52,7 @@ def edit_texts(
     """
     prompts = [[template.replace("{}", request.prompt, 1) for template in templates] for request in requests]
     full = [
-        [f"{fill(prompt, r.subject)} {r.target_new.strip()}" for prompt in row] + [fill(KL_TEMPLATE, r.subject)]
+        [with_answer(fill(prompt, r.subject), r.target_new) for prompt in row] + [fill(KL_TEMPLATE, r.subject)]
         for r, row in zip(requests, prompts, strict=True)
     ]
     encodings = iter(encode(lm.tokenizer, [text for row in full for text in row]))
@@ -78,7 +78,7 @@ def _rewriting(
     end = len(fill(prompt, request.subject))
     if "{}" not in request.prompt:
         raise RecordError(f"expected a '{{}}' for the subject in {request.prompt!r}", field="prompt")
-    if not request.target_new.strip():
+    if not answer_text(request.target_new):
         raise RecordError("the new target is empty", field="target_new")
     start = target_start(encoding, end)
     return EditText(

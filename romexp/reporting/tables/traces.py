@@ -87,7 +87,15 @@ def trace_report(studies: Sequence[TraceStudy]) -> ReportTable:
     block = Block(
         title="",
         lines=tuple(lines),
-        notes=tuple(f"{study.label}: not finished" for study in unfinished),
+        notes=(
+            *(f"{study.label}: not finished" for study in unfinished),
+            *(
+                f"{study.label}: {several} of {study.summary['n']} facts have an answer of several tokens; p is "
+                "that of its first token"
+                for study in studies
+                if (several := study.summary.get("n_several_tokens"))
+            ),
+        ),
         commands=tuple(each for study in unfinished for each in continuing(study.runs)),
     )
     effects = [Column(name=name) for kind in KINDS for name in (kind, "layer", f"{kind} peak")]
@@ -199,6 +207,8 @@ def trace_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *
     )
     if summary["suggested_layer"] is not None:
         caption += f"; suggested layer for editing: {summary['suggested_layer']}"
+    if several := summary.get("n_several_tokens"):
+        caption += f"; {several} with an answer of several tokens, of which p is that of the first"
     table = FittingTable(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.add_column("highest average indirect effect at")
     for kind in KINDS:
@@ -225,9 +235,10 @@ def _share(statistic: Mapping[str, Any]) -> str:
 
 
 def _single(row: Mapping[str, Any], title: str) -> Table:
-    caption = (
-        f"{row['prompt']} → {row['answer'].strip()}: clean {row['high_score']:.1%}, corrupted {row['low_score']:.1%}"
-    )
+    answer = row["answer"].strip()
+    if (tokens := row.get("completion_tokens", 1)) > 1:
+        answer += f" (the first of {tokens} tokens of {row['completion'].strip()})"
+    caption = f"{row['prompt']} → {answer}: clean {row['high_score']:.1%}, corrupted {row['low_score']:.1%}"
     table = FittingTable(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.add_column("token, subject starred")
     kinds = [kind for kind in KINDS if row.get(kind)]
