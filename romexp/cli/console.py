@@ -15,6 +15,7 @@ from rich.measure import Measurement
 from romexp.cli.error_messages import MISTAKES, one_line
 from romexp.cli.job import Outcome
 from romexp.cli.job_record import INTERRUPTED
+from romexp.reporting.terminal import visible
 
 USER_MISTAKE, FAULT = 2, 1
 """Exit statuses."""
@@ -61,14 +62,19 @@ def run_and_report_errors(call: Callable[[], Any], *, debug: bool = False) -> Ex
 
 def print_stderr(message: str) -> None:
     """Write a line to stderr."""
-    sys.stderr.write(f"romexp: {message}\n")
+    sys.stderr.write(f"romexp: {visible(message)}\n")
 
 
 def print_outcome(outcome: Outcome) -> None:
     """Print a task's outcome on stdout. Tables get their full width, even if they are wider than the screen."""
-    console = Console()
+    console = _console()
     for table in outcome.tables:
         width = Measurement.get(console, console.options.update(max_width=1000), table).maximum
-        Console(width=max(width, console.width), highlight=False).print(table, crop=False)
+        _console(width=max(width, console.width)).print(table, crop=False)
     for line in outcome.lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(visible(line), soft_wrap=True)
+
+
+def _console(*, width: int | None = None) -> Console:
+    """A console that reads no text as markup or emoji codes: much of it was written by users and models."""
+    return Console(width=width, markup=False, emoji=False, highlight=False)

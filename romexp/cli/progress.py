@@ -35,7 +35,7 @@ def bars() -> Iterator[Callable[[str], Report]]:
     if not console.is_terminal:
         yield _Log
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True) as progress:
         yield lambda label: _Bar(progress, label)
 

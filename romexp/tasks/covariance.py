@@ -12,6 +12,7 @@ from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import bars
 from romexp.errors import ConfigError
 from romexp.lm.model import LanguageModel, PretrainedModel
+from romexp.reporting.terminal import literal
 from romexp.results.identity import of_covariance
 from romexp.stats.covariance import Covariance
 from romexp.stats.second_moment import SecondMoment, save_moments
@@ -79,7 +80,7 @@ class FitCovariance:
             return self._outcome(run, lm, summary)
 
     def _outcome(self, run: Run, lm: LanguageModel, summary: Mapping[str, Mapping[str, Any]]) -> Outcome:
-        table = Table(title=f"second moments of {lm.name}")
+        table = Table(title=literal(f"second moments of {lm.name}", style="table.title"))
         for column in ("layer", "texts", "tokens", "width", "E‖k‖²"):
             table.add_column(column, justify="right")
         for layer, entry in summary.items():

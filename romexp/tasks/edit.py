@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import pandas as pd
 
-from romexp.analysis.summary import Summary, case_frame, flatten, summarize_frame
+from romexp.analysis.summary import SIDES, Summary, case_frame, flatten, scale_of, summarize_frame
 from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import Report, bars
 from romexp.data.dataset import Loaded
@@ -21,8 +22,9 @@ from romexp.evaluation.generation import References
 from romexp.evaluation.text_metrics import tokenizer_in_use
 from romexp.facts import Case
 from romexp.lm.model import LanguageModel, PretrainedModel
+from romexp.model_settings import not_tuned_message, settings_not_tuned
 from romexp.references import ReferenceSource
-from romexp.reporting.tables.run import rich_table, table_rows
+from romexp.reporting.tables.run import TableRow, rich_table, table_rows
 from romexp.results.identity import Identity, fingerprint, of_covariance
 from romexp.results.rows import CaseResult, Row
 from romexp.stats.covariance import Covariance
@@ -30,6 +32,8 @@ from romexp.stats.second_moment import SecondMoment
 from romexp.stats.token_counts import measured_on
 from romexp.tasks.run import Run, describe_inputs, open_run
 from romexp.tracking import TrackedRun
+
+log = logging.getLogger(__name__)
 
 
 class CaseSource(Protocol):
@@ -82,6 +86,7 @@ class EditExperiment:
         if self.evaluator.needs_references:
             texts = job.references.digests(self.references, loaded.items, cache_dir=job.cache_dir)
         dataset, editor = job.choices["dataset"], job.choices["editor"]
+        not_tuned = self._not_tuned(job, lm)
         names = {"task": "edit", "model": lm.name, "dataset": dataset, "editor": editor}
         identity = self._identity(job, lm, loaded, texts)
         with open_run(
@@ -89,7 +94,11 @@ class EditExperiment:
             names=names,
             identity=identity,
             facts=describe_inputs(job, lm, loaded)
-            | {"word_tokenizer": tokenizer_in_use(), "editor_label": self.editor.name},
+            | {
+                "word_tokenizer": tokenizer_in_use(),
+                "editor_label": self.editor.name,
+                "settings_not_tuned": not_tuned,
+            },
         ) as run:
             if run.was_done:
                 return self._outcome(run, loaded, run.folder.read("summary") or {})
@@ -102,6 +111,14 @@ class EditExperiment:
                     self._edit_pending(run, runner, loaded.items, bar(self.editor.name))
                 summary = self._summarize(run, loaded, tracked)
             return self._outcome(run, loaded, summary)
+
+    def _not_tuned(self, job: Job, lm: LanguageModel) -> dict[str, Any]:
+        """The editor's settings that are another model's; a warning names them."""
+        option, model = job.choices["editor"], job.choices["model"]
+        found = settings_not_tuned(self.editor, option=option, model=model, lm=lm, overrides=job.overrides)
+        if found:
+            log.warning("%s", not_tuned_message(found, option=option, model=model, name=lm.name))
+        return found
 
     def _cases(self) -> Loaded[Case]:
         loaded = self.dataset.load()
@@ -193,6 +210,8 @@ class EditExperiment:
             raise DataError(f"{loaded.path}: not one of {len(aside)} cases could be edited; the first: {aside[0]}")
         frame = case_frame(results)
         summary = summarize_frame(frame, seed=run.job.seed)
+        if not_tuned := run.manifest["settings_not_tuned"]:
+            summary["settings_not_tuned"] = list(not_tuned)
         run.folder.write_parquet(frame)
         run.folder.write("summary", summary)
         tracked.table("cases", *_table(results, frame))
@@ -201,19 +220,37 @@ class EditExperiment:
 
     def _outcome(self, run: Run, loaded: Loaded[Case], summary: Summary) -> Outcome:
         count = summary.get("n_cases", 0)
-        title = f"{run.manifest['model']['name']}, {loaded.name}, {count} cases (95 % half-width)"
+        title = f"{run.manifest['model']['name']}, {loaded.name}, {count} cases (95 % interval)"
         return Outcome(
-            tables=(rich_table(table_rows(summary, editor=self.editor.name), title=title),),
+            tables=(rich_table(self._table_rows(run, summary), title=title),),
             lines=run.closing_lines(),
             folder=run.folder.path,
         )
 
+    def _table_rows(self, run: Run, summary: Summary) -> list[TableRow]:
+        return table_rows(summary, editor=self.editor.name, not_tuned=run.manifest.get("settings_not_tuned", {}))
+
 
 def _table(results: Sequence[CaseResult], frame: pd.DataFrame) -> tuple[list[str], list[list[Any]]]:
-    """Columns and cells of the tracker's table, which has one line for each case with its request and metrics."""
-    names = ["subject", "prompt", "target_true", "target_new"]
-    requests = {result.case_id: result.request for result in results}
-    metrics = [name for name in frame.columns if name not in ("case_id", "complete")]
-    cells = [[case_id, *(getattr(requests[case_id], name) for name in names)] for case_id in frame["case_id"].tolist()]
-    values = frame[metrics].astype(object).where(frame[metrics].notna(), None).values.tolist()
-    return ["case_id", *names, *metrics], [[*own, *row] for own, row in zip(cells, values, strict=True)]
+    """Columns and cells of the tracker's table, which has one line for each case: its request, metrics and texts.
+
+    Metrics are scaled as in the summary: scores are × 100.
+    """
+    by_id = {result.case_id: result for result in results}
+    cases = [by_id[case_id] for case_id in frame["case_id"].tolist()]
+    columns: dict[str, list[Any]] = {
+        "case_id": [case.case_id for case in cases],
+        "subject": [case.request.subject for case in cases],
+        "prompt": [case.request.text for case in cases],
+        "target_true": [case.request.target_true for case in cases],
+        "target_new": [case.request.target_new for case in cases],
+    }
+    for name in frame.columns:
+        if name not in ("case_id", "complete"):
+            scaled = frame[name] * scale_of(name.partition("/")[2])
+            columns[name] = scaled.astype(object).where(frame[name].notna(), None).tolist()
+    for side in SIDES:
+        texts = ["\n\n".join((case.measured(side) or {}).get("text") or ()) for case in cases]
+        if any(texts):
+            columns[f"{side}/text"] = texts
+    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]

@@ -20,6 +20,7 @@ from romexp.learning.locality import Locality
 from romexp.learning.session import Session
 from romexp.learning.training import Training
 from romexp.lm.model import LanguageModel, PretrainedModel
+from romexp.reporting.terminal import literal
 from romexp.results.identity import Identity, by_fields, fingerprint
 from romexp.results.rows import Curves
 from romexp.seeds import derive_seed
@@ -177,7 +178,8 @@ def read_summary(curves: Curves) -> dict[str, dict[str, float]]:
 
 def _table(summary: Mapping[str, Mapping[str, float]], title: str) -> Table:
     columns: Sequence[str] = ("step", "edit_loss", "locality_loss", "total_loss", "accuracy")
-    table = Table("validation", *(name.replace("_", " ") for name in columns), title=title)
+    title_text = literal(title, style="table.title")
+    table = Table("validation", *(name.replace("_", " ") for name in columns), title=title_text)
     for when, values in summary.items():
         table.add_row(when, str(int(values["step"])), *(f"{values[name]:.4g}" for name in columns[1:]))
     return table

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from romexp.reporting.tables.model import Cell, Column, Line, Mark, ReportTable
+from romexp.reporting.terminal import literal
 
 _STYLES: Mapping[Mark, str] = {"": "", "best": "bold green", "failure": "red", "strong": "bold"}
 
@@ -47,13 +48,13 @@ def to_rich(table: ReportTable) -> list[Table]:
         title = ": ".join(part for part in (table.title if not number else "", block.title) if part)
         last = number == len(table.blocks) - 1
         shown = Table(
-            title=Text(title),
+            title=literal(title),
             title_justify="left",
-            caption=Text(table.caption) if last else None,
+            caption=literal(table.caption) if last else None,
             caption_justify="left",
         )
         for column in table.columns:
-            shown.add_column(Text(column.name), justify="right" if column.numeric else "left", no_wrap=True)
+            shown.add_column(literal(column.name), justify="right" if column.numeric else "left", no_wrap=True)
         for line, after in itertools.zip_longest(block.lines, block.lines[1:]):
             ends = line.below and not (after is not None and after.below)
             shown.add_row(*_rich_cells(line), end_section=ends, style="" if line.role == "measured" else "dim")
@@ -63,7 +64,7 @@ def to_rich(table: ReportTable) -> list[Table]:
 
 def _rich_cells(line: Line) -> Iterator[Text]:
     for number, cell in enumerate(line.cells):
-        yield Text(("  " if number == 0 and line.below else "") + cell.text, style=_STYLES[cell.mark])
+        yield literal(("  " if number == 0 and line.below else "") + cell.text, style=_STYLES[cell.mark])
 
 
 def _pipe_rows(columns: Sequence[Column], lines: Sequence[Line]) -> list[str]:
