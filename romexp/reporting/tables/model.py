@@ -98,13 +98,15 @@ class Block:
     """Lines that belong together, such as those of one model.
 
     Attributes:
-        notes: what the reader must know about them: missing cases, settings that differ from the paper's.
+        notes: what is missing or cannot be compared: cases, settings that differ from the paper's.
+        remarks: what the reader must know about the values shown: cases left out, settings that are another model's.
         commands: commands that compute what is missing.
     """
 
     title: str
     lines: tuple[Line, ...]
     notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
 
 

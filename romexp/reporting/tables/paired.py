@@ -81,8 +81,8 @@ def paired_table(studies: Sequence[Study]) -> ReportTable:
             continue
         lines = tuple(_line(study, pair, names) for pair in found)
         notes = [f"each against {found[0].second.label}, whose S is highest"] if _too_many(study.entries) else []
-        notes += not_tuned_notes(study.entries)
-        blocks.append(Block(title=study.label, lines=lines, notes=tuple(notes)))
+        marked = tuple(not_tuned_notes(study.entries))
+        blocks.append(Block(title=study.label, lines=lines, notes=tuple(notes), remarks=marked))
         records += [{"model": study.model, "study": study.label, **_record(pair, names)} for pair in found]
     return ReportTable(
         name="paired",

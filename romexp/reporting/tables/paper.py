@@ -119,7 +119,8 @@ def _block(title: str, rows: list[PaperRow], gaps: Sequence[Gap], remarks: Seque
     block = Block(
         title=title,
         lines=(),
-        notes=(*(gap.note for gap in gaps), *remarks),
+        notes=tuple(gap.note for gap in gaps),
+        remarks=tuple(remarks),
         commands=tuple(dict.fromkeys(each for gap in gaps for each in gap.commands)),
     )
     return block, rows

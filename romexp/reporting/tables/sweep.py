@@ -117,7 +117,8 @@ def _block(study: Study, compared: Study, rows: Sequence[_Row], field: str, name
     return Block(
         title=f"{rows[0].entry.name} by {field}, {study.label}",
         lines=tuple(with_best(lines, range(N_LABEL_COLUMNS, N_LABEL_COLUMNS + len(names)), competing)),
-        notes=(*(gap.note for gap in gaps), *remarks(compared)),
+        notes=tuple(gap.note for gap in gaps),
+        remarks=tuple(remarks(compared)),
         commands=as_few_commands(each for gap in gaps for each in gap.commands),
     )
 
