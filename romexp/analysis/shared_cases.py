@@ -73,23 +73,21 @@ def _notes(entries: Iterable[Entry], shared: Cases, measured: dict[str, Cases]) 
     extra = {entry.label: len(measured[entry.label] - shared) for entry in entries if not entry.apart}
     apart = {entry.label: len(measured[entry.label]) for entry in entries if entry.apart}
     notes = []
-    if left_out := _listed(extra, "more of"):
+    if left_out := _listed(extra):
         notes.append(f"compared on the {_cases(len(shared))} that these editors share; left out: {left_out}")
     if apart:
-        noun = "case" if sum(apart.values()) == 1 else "cases"
-        notes.append(
-            f"not compared, on {noun} of their own: {_listed(apart, 'of')}; the others share {_cases(len(shared))}"
-        )
+        own = "; ".join(f"{label} with {_cases(count)}" for label, count in apart.items())
+        notes.append(f"not compared, since its cases are others: {own}; the others share {_cases(len(shared))}")
     return notes
 
 
-def _listed(counts: dict[str, int], word: str) -> str:
-    """A text such as `100 of ROME, 20 of FT`; entries without cases are not named."""
+def _listed(counts: dict[str, int]) -> str:
+    """A text such as `100 more of ROME; 20 more of FT, KN`; entries without more cases are not named."""
     by_count: dict[int, list[str]] = {}
     for label, count in counts.items():
         if count:
             by_count.setdefault(count, []).append(label)
-    return "; ".join(f"{count} {word} {_names(labels)}" for count, labels in by_count.items())
+    return "; ".join(f"{count} more of {_names(labels)}" for count, labels in by_count.items())
 
 
 def _names(labels: Collection[str]) -> str:

@@ -147,6 +147,8 @@ def _score_statistics(values: np.ndarray, *, seed: int) -> Statistics:
     means = np.nanmean(values, axis=0)
     complete = values[np.isfinite(values).all(axis=1)]
     ends = bootstrap(complete, scores_of, seed=seed) if len(complete) else [None, None]
+    if ends[0] == ends[1]:  # as where no edit at all succeeds: every resample is 0, which is no certainty
+        ends = [None, None]
     return {"mean": float(scores_of(means)), "half_width": None, "interval": ends, "n": len(complete)}
 
 

@@ -120,10 +120,15 @@ def _fenced(commands: Sequence[str]) -> list[str]:
 
 
 def _no_formula(value: Any) -> Any:
-    """The value of a CSV field. A text that begins like a formula gets an apostrophe; numbers stay numbers."""
-    if not isinstance(value, str) or not value.lstrip(" ").startswith(_FORMULA) or _is_number(value):
+    """The value of a CSV field. A text that begins like a formula gets an apostrophe; numbers stay numbers.
+
+    Line breaks become `\\n`, because a field with a bare `\\r` would not be quoted.
+    """
+    if not isinstance(value, str):
         return value
-    return f"'{value}"
+    text = "\n".join(re.split(r"\r\n?", value))
+    is_formula = value.lstrip(" ").startswith(_FORMULA) and not _is_number(value)
+    return f"'{text}" if is_formula else text
 
 
 def _is_number(text: str) -> bool:
