@@ -9,6 +9,7 @@ Nothing in them is typed by hand. Run it when the shipped model, a metric or the
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -143,6 +144,8 @@ def save(figure: Figure, path: Path) -> None:
 def whiskers(metric: str, value: Mapping[str, Any]) -> tuple[float, float]:
     """How far the 95 % interval reaches below and above the mean."""
     low, high = interval(value, metric)
+    if math.isnan(low):
+        return 0.0, 0.0
     return max(value["mean"] - low, 0.0), max(high - value["mean"], 0.0)
 
 

@@ -25,6 +25,9 @@ Kind = Literal["counterfact", "zsre"]
 SCORED = (("ES", "PS", "NS"), ("Efficacy", "Paraphrase", "Specificity"))
 """For CounterFact and for zsRE, the three metrics whose means have S as their harmonic mean."""
 
+RATES = tuple(name for names in SCORED for name in names)
+"""Metrics that are shares of outcomes: a case's value is a mean of zeros and ones."""
+
 UNSCALED = ("essence",)
 """Metrics that are not multiplied by 100 in summaries."""
 

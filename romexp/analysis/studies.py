@@ -44,6 +44,7 @@ class Entry:
         distinct: by dotted name, the fields in which the editor's entries in this study differ.
         runs: the runs that the cases come from, in order of time.
         results: each case once, in order of case id.
+        apart: it lacks cases on which the study's other entries are compared (`analysis.shared_cases`).
     """
 
     label: str
@@ -54,6 +55,7 @@ class Entry:
     distinct: Mapping[str, Any]
     runs: tuple[FoundRun, ...]
     results: tuple[CaseResult, ...]
+    apart: bool = False
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -76,6 +78,11 @@ class Entry:
         return self.summary["post"]
 
     @property
+    def not_tuned(self) -> Mapping[str, Any]:
+        """Settings that are another model's, by name (`romexp.model_settings`); empty if there are none."""
+        return {name: value for run in self.runs for name, value in run.settings_not_tuned.items()}
+
+    @property
     def n_cases(self) -> int:
         """Number of cases that were measured before and after the edit."""
         return int(self.summary["n_cases"])
@@ -92,6 +99,7 @@ class Study:
         kind: the set of metrics, `counterfact` or `zsre`.
         identity: the parts of the identity that all entries share.
         entries: the entries, in the paper's order of editors.
+        left_out: notes on the cases that the entries do not share, if it was cut to those that they do.
     """
 
     label: str
@@ -100,6 +108,7 @@ class Study:
     kind: Kind
     identity: Json
     entries: tuple[Entry, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -117,9 +126,12 @@ class Study:
 
     @cached_property
     def unedited_results(self) -> tuple[CaseResult, ...]:
-        """One result for each case that any entry has measured on the unedited model, from the first such entry."""
+        """One result for each case that any entry has measured on the unedited model, from the first such entry.
+
+        Entries that stand apart do not count, unless all do.
+        """
         found: dict[int, CaseResult] = {}
-        for entry in self.entries:
+        for entry in [entry for entry in self.entries if not entry.apart] or self.entries:
             for result in entry.results:
                 if result.before is not None:
                     found.setdefault(result.case_id, result)

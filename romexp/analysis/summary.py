@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from romexp.analysis.metrics import SCORED, UNSCALED, case_metrics
+from romexp.analysis.intervals import Z_95, score_interval
+from romexp.analysis.metrics import RATES, SCORED, UNSCALED, case_metrics
 from romexp.results.rows import CaseResult, Side
 
 SIDES: tuple[Side, ...] = ("pre", "post")
@@ -17,9 +18,9 @@ UNEDITED = "unedited"
 """Name of the unedited model in lists of editors."""
 Summary = dict[str, Any]
 Statistics = dict[str, Any]
-"""`mean`, `half_width`, `std` and `n` of one metric. S has an `interval` instead of a half-width."""
+"""`mean`, `half_width`, `std` and `n` of one metric; of a rate also its `interval`. S has an `interval` instead of
+half-width and deviation. What one case cannot tell is None."""
 
-Z_95 = 1.96
 RESAMPLES = 1000
 CHUNK = 100
 """Bootstrap resamples drawn at the same time. It limits the memory for tens of thousands of cases."""
@@ -87,31 +88,38 @@ def summarize_side(values: Mapping[str, np.ndarray], *, seed: int = 0) -> dict[s
     return by_metric
 
 
-def metric_statistics(values: Mapping[str, np.ndarray]) -> dict[str, Statistics]:
-    """`statistics` of each metric except S, with the metric's own scale. Metrics that no case has are left out."""
-    by_metric = {name: statistics(v, scale=1.0 if name in UNSCALED else 100.0) for name, v in values.items()}
+def metric_statistics(values: Mapping[str, np.ndarray], *, least_rate: float = 0.0) -> dict[str, Statistics]:
+    """`statistics` of each metric except S, with the metric's own scale. Metrics that no case has are left out.
+
+    Args:
+        least_rate: the smallest possible value of a rate; for differences of rates it is -1.
+    """
+    by_metric = {}
+    for name, column in values.items():
+        entry = statistics(column, scale=scale_of(name))
+        if entry["n"] and name in RATES:
+            entry["interval"] = [100 * end for end in score_interval(column[np.isfinite(column)], low=least_rate)]
+        by_metric[name] = entry
     return {name: entry for name, entry in by_metric.items() if entry["n"]}
+
+
+def scale_of(metric: str) -> float:
+    """The factor between a case's value and what summaries and tables show."""
+    return 1.0 if metric in UNSCALED else 100.0
 
 
 def statistics(values: np.ndarray, *, scale: float = 100.0) -> Statistics:
     """Mean, population standard deviation (divisor n) and 95 % half-width 1.96·std/√n, times `scale` (§5.7).
 
     n is the number of finite values, that is, of the cases that have the metric. The authors' half-width has the number
-    of requested records in place of n.
+    of requested records in place of n. One value has no half-width.
     """
     present = values[np.isfinite(values)]
     if not len(present):
         return {"mean": None, "half_width": None, "std": None, "n": 0}
     mean, std = float(present.mean()) * scale, float(present.std()) * scale
-    return {"mean": mean, "half_width": Z_95 * std / math.sqrt(len(present)), "std": std, "n": len(present)}
-
-
-def interval_of(entry: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """Both ends of the 95 % interval: mean ± half-width, or the bootstrap interval of S. None if there is none."""
-    if entry.get("half_width") is not None:
-        return entry["mean"] - entry["half_width"], entry["mean"] + entry["half_width"]
-    low, high = entry.get("interval") or (None, None)
-    return low, high
+    half_width = Z_95 * std / math.sqrt(len(present)) if len(present) > 1 else None
+    return {"mean": mean, "half_width": half_width, "std": std, "n": len(present)}
 
 
 def harmonic_mean(values: Iterable[float]) -> float:
@@ -139,6 +147,8 @@ def _score_statistics(values: np.ndarray, *, seed: int) -> Statistics:
     means = np.nanmean(values, axis=0)
     complete = values[np.isfinite(values).all(axis=1)]
     ends = bootstrap(complete, scores_of, seed=seed) if len(complete) else [None, None]
+    if ends[0] == ends[1]:  # as where no edit at all succeeds: every resample is 0, which is no certainty
+        ends = [None, None]
     return {"mean": float(scores_of(means)), "half_width": None, "interval": ends, "n": len(complete)}
 
 
@@ -150,8 +160,10 @@ def scores_of(means: np.ndarray) -> np.ndarray:
     return np.where(some_zero, 0.0, 100 * hmean(np.where(some_zero, 1.0, means), axis=0))
 
 
-def bootstrap(values: np.ndarray, score: Callable[[np.ndarray], np.ndarray], *, seed: int) -> list[float]:
+def bootstrap(values: np.ndarray, score: Callable[[np.ndarray], np.ndarray], *, seed: int) -> list[float | None]:
     """The 95 % percentile bootstrap interval of a score of means. Cases are resampled `RESAMPLES` times.
+
+    If all cases are equal, all resamples are, and nothing can be said: both ends are None.
 
     Args:
         values: (cases × k), without NaN.
@@ -160,8 +172,8 @@ def bootstrap(values: np.ndarray, score: Callable[[np.ndarray], np.ndarray], *, 
     """
     from scipy import stats
 
-    if len(values) == 1 or (values == values[0]).all():  # All resamples are equal, and scipy would warn.
-        return [float(score(values[0]))] * 2
+    if (values == values[0]).all():
+        return [None, None]
     result = stats.bootstrap(
         tuple(values.T),
         lambda *columns, axis: score(np.stack([column.mean(axis=axis) for column in columns])),
@@ -175,15 +187,19 @@ def bootstrap(values: np.ndarray, score: Callable[[np.ndarray], np.ndarray], *, 
     return [float(result.confidence_interval.low), float(result.confidence_interval.high)]
 
 
-def flatten(summary: Summary) -> dict[str, float]:
-    """The summary as a flat mapping for a tracker: `post/ES`, `post/ES_half_width`, `pre/S`, …, and the two counts."""
-    flat: dict[str, float] = {}
+def flatten(summary: Summary) -> dict[str, Any]:
+    """The summary as a flat mapping for a tracker: `post/ES`, `post/ES_half_width`, `pre/S`, …, and the two counts.
+
+    The ends of the interval of a rate and of S are `post/ES_low` and `post/ES_high`.
+    """
+    flat: dict[str, Any] = {}
     for key, value in summary.items():
         if not isinstance(value, Mapping):
-            flat[key] = value
+            flat[key] = ", ".join(value) if isinstance(value, list) else value
             continue
         for name, entry in value.items():
             flat[f"{key}/{name}"] = entry["mean"]
-            if entry["half_width"] is not None:
-                flat[f"{key}/{name}_half_width"] = entry["half_width"]
+            low, high = entry.get("interval") or (None, None)
+            more = {"half_width": entry["half_width"], "low": low, "high": high}
+            flat |= {f"{key}/{name}_{what}": number for what, number in more.items() if number is not None}
     return flat

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from romexp.analysis.summary import Z_95, statistics
+from romexp.analysis.intervals import Z_95
+from romexp.analysis.summary import statistics
 from romexp.errors import ConfigError
 
 Row = Mapping[str, Any]
@@ -130,8 +131,8 @@ def _severed(rows: Sequence[Row]) -> dict[str, Any]:
     return {name: _curve(np.stack(values)) for name, values in curves.items() if values}
 
 
-def best_layer(cell: Mapping[str, Any]) -> tuple[float, float, int]:
-    """The highest AIE of a group and kind, its half-width, and its layer.
+def best_layer(cell: Mapping[str, Any]) -> tuple[float, float | None, int]:
+    """The highest AIE of a group and kind, its half-width (None for a single prompt), and its layer.
 
     Args:
         cell: {mean, half_width} by layer.
@@ -152,10 +153,11 @@ def _peaks(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]
 
 
 def _curve(values: np.ndarray) -> dict[str, Any]:
-    """Mean and half-width for each layer of values (n × layers)."""
+    """Mean and half-width for each layer of values (n × layers). A single value has no half-width: None."""
+    widths = (Z_95 * values.std(axis=0) / np.sqrt(len(values))).tolist()
     return {
         "mean": values.mean(axis=0).tolist(),
-        "half_width": (Z_95 * values.std(axis=0) / np.sqrt(len(values))).tolist(),
+        "half_width": widths if len(values) > 1 else [None] * len(widths),
         "n": len(values),
     }
 
@@ -166,7 +168,8 @@ def flatten_trace(summary: Mapping[str, Any]) -> dict[str, float]:
     for name in ("ate", "high", "low"):
         if summary[name]["mean"] is not None:
             flat[name] = summary[name]["mean"]
-            flat[f"{name}_half_width"] = summary[name]["half_width"]
+            if summary[name]["half_width"] is not None:
+                flat[f"{name}_half_width"] = summary[name]["half_width"]
     for kind, peak in summary["peaks"].items():
         flat[f"peak/{kind}"] = peak["aie"]
         flat[f"peak/{kind}_layer"] = peak["layer"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,13 +13,14 @@ import pandas as pd
 from romexp.analysis.summary import Summary, case_frame, summarize_frame
 from romexp.api import checks
 from romexp.api.datasets import CaseSet
-from romexp.api.methods import Method, Moments, editor_for, resources_for
+from romexp.api.methods import Method, Moments, editor_for, not_tuned_for, resources_for
 from romexp.api.progress import bar
 from romexp.edit_batch import EditBatch, unedited_cache
 from romexp.editors.base import Editor, Resources
 from romexp.errors import ConfigError, DataError, RecordError
 from romexp.files import cache_folder
 from romexp.lm.model import LanguageModel
+from romexp.reporting.tables.model import NOT_TUNED, NOT_TUNED_MARK
 from romexp.reporting.tables.run import cell, columns_of, table_rows
 from romexp.results.rows import CaseResult
 
@@ -35,6 +36,7 @@ class Evaluation:
         results: one for each case that could be edited and measured.
         set_aside: why the others could not, by case id.
         seed: seed of the bootstrap interval of S.
+        not_tuned: the method's settings that are another model's, by name.
     """
 
     method: str
@@ -43,6 +45,7 @@ class Evaluation:
     results: tuple[CaseResult, ...]
     set_aside: Mapping[int, str]
     seed: int = 0
+    not_tuned: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -51,21 +54,22 @@ class Evaluation:
 
     @cached_property
     def summary(self) -> Summary:
-        """Means with 95 % half-widths, ×100: `summary["post"]["ES"]["mean"]` (docs/method.md §5.7)."""
+        """Means with 95 % intervals, ×100: `summary["post"]["ES"]["mean"]` (docs/method.md §5.7)."""
         return summarize_frame(self.frame, seed=self.seed)
 
     @property
     def table(self) -> pd.DataFrame:
         """The two lines of a table of the paper: the model before and after the edits."""
-        rows = table_rows(self.summary, editor=self.method)
+        rows = table_rows(self.summary, editor=self.method, not_tuned=self.not_tuned)
         names = columns_of(rows)
         cells = [[cell(row.metrics.get(name)) for name in names] for row in rows]
-        return pd.DataFrame(cells, columns=names, index=[row.label for row in rows])
+        return pd.DataFrame(cells, columns=names, index=[row.shown_label for row in rows])
 
     @property
     def _title(self) -> str:
         aside = f", {len(self.set_aside)} set aside" if self.set_aside else ""
-        return f"{self.method} on {self.model}, {self.dataset}: {len(self.results)} cases{aside} (95 % half-width)"
+        mark = f"; {NOT_TUNED_MARK} {NOT_TUNED}: {', '.join(self.not_tuned)}" if self.not_tuned else ""
+        return f"{self.method} on {self.model}, {self.dataset}: {len(self.results)} cases{aside} (95 % interval){mark}"
 
     def __repr__(self) -> str:
         return f"{self._title}\n{self.table.to_string()}"
@@ -119,6 +123,7 @@ def evaluate(
         results=tuple(results),
         set_aside=aside,
         seed=seed,
+        not_tuned=not_tuned_for(lm, method),
     )
 
 
@@ -140,7 +145,7 @@ def _run(batch: EditBatch, cases: CaseSet, size: int) -> tuple[list[CaseResult],
 
 def _batch(lm: LanguageModel, cases: CaseSet, editor: Editor, resources: Resources, *, generation: bool) -> EditBatch:
     evaluator: Any = cases.evaluator
-    if any(field.name == "generation" for field in fields(evaluator)):
+    if any(part.name == "generation" for part in fields(evaluator)):
         evaluator = replace(evaluator, generation="on" if generation else "off")
     elif generation:
         raise ConfigError(f"generation: the evaluator of {cases.loaded.name} draws no texts")

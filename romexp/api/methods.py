@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass, replace
@@ -19,8 +20,11 @@ from romexp.editors.traced_layer import with_traced_layer
 from romexp.errors import ConfigError
 from romexp.files import cache_folder
 from romexp.lm.model import LanguageModel
+from romexp.model_settings import not_tuned_message, settings_not_tuned
 from romexp.stats.covariance import Covariance
 from romexp.stats.readers import SUFFIXES
+
+log = logging.getLogger(__name__)
 
 Method = str | Editor
 """A method's name (an option of the config group `editor`) or an editor object."""
@@ -56,7 +60,21 @@ def editor_for(lm: LanguageModel, method: Method) -> Editor:
     if not callable(found) or not is_dataclass(found) or isinstance(found, type):
         raise ConfigError(f"method: expected a name or an editor object, got {type(method).__name__}")
     chosen: Editor = with_traced_layer(found, cache_folder(None), lm.digest)
+    if not_tuned := not_tuned_for(lm, method):
+        option = getattr(lm, "option", "") or "hf"
+        log.warning("%s", not_tuned_message(not_tuned, option=str(method), model=option, name=lm.name))
     return chosen
+
+
+def not_tuned_for(lm: LanguageModel, method: Method) -> dict[str, Any]:
+    """The settings with which a method, given by its name, would edit this model, but which are another model's.
+
+    An editor object has the settings that the caller gave it.
+    """
+    if not isinstance(method, str):
+        return {}
+    option = getattr(lm, "option", "") or "hf"
+    return settings_not_tuned(editor(method, lm), option=method, model=option, lm=lm)
 
 
 @contextmanager

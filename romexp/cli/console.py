@@ -19,6 +19,7 @@ from romexp.cli.job import Outcome
 from romexp.cli.job_record import INTERRUPTED
 from romexp.os_errors import path_in_errors
 from romexp.redact import without_secrets
+from romexp.reporting.terminal import visible
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def announced(message: str, *, after_s: float) -> Iterator[None]:
 
 def print_stderr(message: str) -> None:
     """Write a line to stderr, without passwords of URLs."""
-    sys.stderr.write(f"romexp: {without_secrets(message)}\n")
+    sys.stderr.write(f"romexp: {visible(without_secrets(message))}\n")
 
 
 def screen_width() -> int:
@@ -100,9 +101,10 @@ def screen_width() -> int:
 
 def print_outcome(outcome: Outcome) -> None:
     """Print a task's outcome on stdout. Tables fit the width of the screen (`romexp.reporting.tables.fitting`)."""
-    console = Console(width=screen_width(), highlight=False)
+    # No text is read as markup or as emoji codes, since much of it was written by users and models.
+    console = Console(width=screen_width(), markup=False, emoji=False, highlight=False)
     with path_in_errors("standard output"):
         for table in outcome.tables:
             console.print(table)
         for line in outcome.lines:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            console.print(visible(line), soft_wrap=True)

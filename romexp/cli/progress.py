@@ -62,7 +62,7 @@ def bars(sweep: Surrounding | None = None) -> Iterator[Callable[[str], Report]]:
     if not console.is_terminal or (sweep is not None and not sweep.alone):
         yield lambda label: _Log(label, logging.INFO)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("left"), _Left(), console=console, transient=True) as progress:
         if sweep is not None:
             _add_sweep(progress, sweep)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from romexp.analysis.summary import UNEDITED
 from romexp.cli.sweep import Sweep, SweepJob, results_root
 from romexp.errors import DataError
 from romexp.reporting.tables.fitting import FittingTable
 from romexp.reporting.tables.run import TableRow, rich_table
+from romexp.reporting.terminal import literal
 from romexp.results.folder import RunFolder
 
 Labelled = tuple[str, Mapping[str, Any]]
@@ -23,7 +23,7 @@ Labelled = tuple[str, Mapping[str, Any]]
 def sweep_tables(jobs: Sequence[SweepJob]) -> list[Table]:
     """One table for the jobs that edited and one for all other jobs. Jobs without results are left out.
 
-    Cells are means with 95 % half-widths; the label of a row is the overrides in which the jobs differ.
+    Cells are means with the reach of their 95 % intervals. The label of a row is the overrides in which jobs differ.
     """
     edits: list[Labelled] = []
     others: list[Labelled] = []
@@ -56,12 +56,15 @@ def failure_lines(jobs: Sequence[SweepJob]) -> list[str]:
 
 def _edit_table(summaries: Sequence[Labelled]) -> Table:
     unedited = [summary.get("pre", {}) for _, summary in summaries]
-    rows = [TableRow(label=label, metrics=summary.get("post", {})) for label, summary in summaries]
+    rows = [
+        TableRow(label=label, metrics=summary.get("post", {}), not_tuned=summary.get("settings_not_tuned", ()))
+        for label, summary in summaries
+    ]
     if all(before == unedited[0] for before in unedited):  # all jobs have the same unedited model
         rows.insert(0, TableRow(label=UNEDITED, metrics=unedited[0], edited=False))
     counts = sorted({summary.get("n_cases", 0) for _, summary in summaries})
     shown = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return rich_table(rows, title=f"{len(summaries)} jobs, {shown} cases each (95 % half-width)", heading="Job")
+    return rich_table(rows, title=f"{len(summaries)} jobs, {shown} cases each (95 % interval)", heading="Job")
 
 
 def _number_table(numbers: Sequence[Labelled]) -> Table:
@@ -69,9 +72,9 @@ def _number_table(numbers: Sequence[Labelled]) -> Table:
     names = list(dict.fromkeys(name for _, values in numbers for name in values))
     table.add_column("Job", no_wrap=True)
     for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(literal(name), justify="right", no_wrap=True)
     for label, values in numbers:
-        table.add_row(Text(label), *(f"{values[name]:.4g}" if name in values else "–" for name in names))
+        table.add_row(literal(label), *(f"{values[name]:.4g}" if name in values else "–" for name in names))
     return table
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from romexp.human_eval.agreement import by_unit, coincidences, ordinal_alpha
 from romexp.human_eval.answers import MEASURES, Ranking
 from romexp.reporting.tables.fitting import FittingTable
+from romexp.reporting.terminal import literal
 from romexp.seeds import derive_seed
 
 PUBLISHED: Mapping[tuple[str, str, str], float] = {
@@ -75,14 +76,14 @@ def _score(rankings: Sequence[Ranking], measure: str, systems: Sequence[str], se
 
 
 def _pair(won: np.ndarray, weights: np.ndarray) -> Scores:
-    """Share and ratio of one pair.
+    """Share and ratio of one pair. If all rankings agree, so do all resamples, and the intervals are None.
 
     Args:
         won: bool (rankings,): whether the first system was ranked before the second.
         weights: (resamples × rankings), from `_weights`.
     """
     wins, losses = int(won.sum()), int((~won).sum())
-    low, high = _percentiles((weights @ won) / weights.sum(axis=1))
+    low, high = _percentiles((weights @ won) / weights.sum(axis=1)) if wins and losses else [None, None]
     return {
         "wins": wins,
         "losses": losses,
@@ -164,12 +165,12 @@ def _pairs(measure: str, entry: Mapping[str, Any], labels: Mapping[str, str]) ->
     for pair in entry["pairs"]:
         percent = [None if value is None else 100 * value for value in pair["share_interval"]]
         table.add_row(
-            f"{labels[pair['one']]} than {labels[pair['other']]}",
+            literal(f"{labels[pair['one']]} than {labels[pair['other']]}"),
             f"{pair['wins']} of {pair['wins'] + pair['losses']}",
             f"{100 * pair['share']:.1f} %",
-            _interval(percent, digits=1),
+            literal(_interval(percent, digits=1)),
             _number(pair["ratio"]),
-            _interval(pair["ratio_interval"]),
+            literal(_interval(pair["ratio_interval"])),
             _number(pair["published_ratio"]),
         )
     return table
@@ -182,7 +183,9 @@ def _systems(scores: Mapping[str, Mapping[str, Any]], labels: Mapping[str, str])
         table.add_column(measure, justify="right")
     for system, label in labels.items():
         entries = [entry["systems"][system] for entry in scores.values()]
-        table.add_row(label, *(f"{entry['mean_rank']:.2f} ({100 * entry['first']:.0f} %)" for entry in entries))
+        table.add_row(
+            literal(label), *(f"{entry['mean_rank']:.2f} ({100 * entry['first']:.0f} %)" for entry in entries)
+        )
     return table
 
 

@@ -32,13 +32,24 @@ _BARS = (
     "Means × 100 after the edit, by model, data set and editor. Where several runs share all three, a bar is their "
     "mean and the line their range."
 )
+_OWN_CASES = (
+    "Each run is shown over all of its cases. romexp task=report compares editors on the cases that they share; of "
+    "these runs it says:"
+)
 _LAYERS = "One point for each run, over its configured layer; the line is the mean of the runs shown."
 
 Spec = dict[str, Any]
 
 
 def publish(
-    *, entity: str | None, project: str, title: str, metrics: Sequence[str], folder: Path, online: bool = True
+    *,
+    entity: str | None,
+    project: str,
+    title: str,
+    metrics: Sequence[str],
+    folder: Path,
+    online: bool = True,
+    notes: Sequence[str] = (),
 ) -> str:
     """Create a new report. An earlier report of the same title is not changed.
 
@@ -49,6 +60,7 @@ def publish(
         metrics: the paper's names (ES, PS, …), in the order of the panels; if empty, those of CounterFact.
         folder: folder for the spec if the report is not saved to W&B.
         online: whether the user lets it be saved to W&B. If not, or if there is no key, only the spec is written.
+        notes: what the reader must know about the runs: editors whose cases differ, settings that are another model's.
 
     Returns:
         The report's URL, or the path of its spec.
@@ -56,7 +68,7 @@ def publish(
     Raises:
         ConfigError: wandb-workspaces is not installed, the title is too long, or W&B refused the report.
     """
-    report = _report(entity=entity, project=project, title=title, metrics=metrics)
+    report = _report(entity=entity, project=project, title=title, metrics=metrics, notes=notes)
     if not (has_key := has_wandb_key()) or not online:
         path = folder / FILE
         write_text(path, json.dumps(_spec(report), indent=2, ensure_ascii=False) + "\n")
@@ -74,13 +86,15 @@ def publish(
     return str(report.url)
 
 
-def build(*, entity: str | None, project: str, title: str, metrics: Sequence[str] = ()) -> Spec:
+def build(
+    *, entity: str | None, project: str, title: str, metrics: Sequence[str] = (), notes: Sequence[str] = ()
+) -> Spec:
     """The report as JSON-ready values, as W&B would get it. No network request is made.
 
     Raises:
         ConfigError: wandb-workspaces is not installed, or the title is too long.
     """
-    return _spec(_report(entity=entity, project=project, title=title, metrics=metrics))
+    return _spec(_report(entity=entity, project=project, title=title, metrics=metrics, notes=notes))
 
 
 def _spec(report: Any) -> Spec:
@@ -88,7 +102,7 @@ def _spec(report: Any) -> Spec:
     return {key: view[key] for key in ("displayName", "description", "project", "spec")}
 
 
-def _report(*, entity: str | None, project: str, title: str, metrics: Sequence[str]) -> Any:
+def _report(*, entity: str | None, project: str, title: str, metrics: Sequence[str], notes: Sequence[str]) -> Any:
     wr = _library()
     if not 0 < len(title) <= 128:
         raise ConfigError(f"W&B takes titles of 1 to 128 characters, not {len(title)}: {title!r}")
@@ -102,8 +116,23 @@ def _report(*, entity: str | None, project: str, title: str, metrics: Sequence[s
         title=title,
         description="Model editing: each fact edited by itself, measured before and after.",
         width="fluid",
-        blocks=[wr.H2("Editors"), wr.P(_BARS), bars, wr.H2("Layers"), wr.P(_LAYERS), curves, wr.H2("Runs"), runs],
+        blocks=[
+            wr.H2("Editors"),
+            wr.P(_BARS),
+            *_notes(wr, notes),
+            bars,
+            wr.H2("Layers"),
+            wr.P(_LAYERS),
+            curves,
+            wr.H2("Runs"),
+            runs,
+        ],
     )
+
+
+def _notes(wr: Any, notes: Sequence[str]) -> list[Any]:
+    """Paragraphs on what the panels cannot tell apart: they show each run over all of its cases."""
+    return [wr.P(text) for text in ([_OWN_CASES, *notes] if notes else [])]
 
 
 def _library() -> Any:

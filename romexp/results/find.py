@@ -49,6 +49,7 @@ class _Manifest(BaseModel):
     model: Json = {}
     set_aside: Sequence[Json] = ()
     rejected: Sequence[Json] = ()
+    settings_not_tuned: Json = {}
     sessions: Sequence[_Session] = ()
     hash: str = ""
     error: str = ""
@@ -117,6 +118,11 @@ class FoundRun:
     def rejected(self) -> tuple[Json, ...]:
         """Records that the loader refused, with the reasons."""
         return tuple(self.manifest.get("rejected", ()))
+
+    @property
+    def settings_not_tuned(self) -> Json:
+        """Settings of the editor that belong to another model, by name; empty if there are none or it is not known."""
+        return dict(self.manifest.get("settings_not_tuned", {}))
 
     @property
     def overrides(self) -> tuple[str, ...]:

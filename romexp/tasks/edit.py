@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
 
-from romexp.analysis.summary import Summary, flatten
+from romexp.analysis.summary import SIDES, Summary, flatten, scale_of
 from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import Report, bars
 from romexp.data.dataset import Loaded
@@ -23,8 +24,9 @@ from romexp.evaluation.text_metrics import tokenizer_in_use
 from romexp.facts import Case
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.lm.saved_edit import ModelOrigin, SavedEdit
+from romexp.model_settings import not_tuned_message, settings_not_tuned
 from romexp.references import ReferenceSource
-from romexp.reporting.tables.run import rich_table, table_rows
+from romexp.reporting.tables.run import TableRow, rich_table, table_rows
 from romexp.results.folder import RunFolder
 from romexp.results.identity import Identity, fingerprint, of_covariance
 from romexp.results.rows import CaseResult, Row
@@ -35,6 +37,8 @@ from romexp.tasks.edit_results import EditResults
 from romexp.tasks.kept_results import lost_rows
 from romexp.tasks.run import Run, describe_inputs, open_run
 from romexp.tracking import TrackedRun
+
+log = logging.getLogger(__name__)
 
 
 class CaseSource(Protocol):
@@ -87,6 +91,7 @@ class EditExperiment:
         if self.evaluator.needs_references:
             texts = job.references.digests(self.references, loaded.items, cache_dir=job.cache_dir)
         dataset, editor = job.choices["dataset"], job.choices["editor"]
+        not_tuned = self._not_tuned(job, lm)
         names = {"task": "edit", "model": lm.name, "dataset": dataset, "editor": editor}
         identity = self._identity(job, lm, loaded, texts)
         with open_run(
@@ -94,13 +99,17 @@ class EditExperiment:
             names=names,
             identity=identity,
             facts=describe_inputs(job, lm, loaded)
-            | {"word_tokenizer": self._word_tokenizer(), "editor_label": self.editor.name},
+            | {
+                "word_tokenizer": self._word_tokenizer(),
+                "editor_label": self.editor.name,
+                "settings_not_tuned": not_tuned,
+            },
             lacking=lambda folder, manifest: lost_rows(
-                folder, manifest, [c.case_id for c in loaded.items], self._results(folder, seed=job.seed).fault
+                folder, manifest, [c.case_id for c in loaded.items], self._results(folder, job.seed).fault
             ),
         ) as run:
             if run.was_done:
-                return self._outcome(run, loaded, self._results(run.folder, seed=job.seed).kept_summary())
+                return self._outcome(run, loaded, self._results(run.folder, job.seed, not_tuned).kept_summary())
             name = f"{lm.name} {dataset} {editor} {run.manifest['hash']}"
             with run.session(name=name, group=f"{lm.name} {dataset}", job_type="edit") as tracked:
                 with bars(job.sweep) as bar:
@@ -115,8 +124,16 @@ class EditExperiment:
         """How generated texts are cut into words; empty if there are none, since looking for NLTK's data takes time."""
         return tokenizer_in_use() if self.evaluator.needs_references else ""
 
-    def _results(self, folder: RunFolder, *, seed: int) -> EditResults:
-        return EditResults(folder=folder, with_deltas=self.save_deltas, seed=seed)
+    def _results(self, folder: RunFolder, seed: int, not_tuned: Collection[str] = ()) -> EditResults:
+        return EditResults(folder=folder, with_deltas=self.save_deltas, seed=seed, not_tuned=tuple(not_tuned))
+
+    def _not_tuned(self, job: Job, lm: LanguageModel) -> dict[str, Any]:
+        """The editor's settings that are another model's; a warning names them."""
+        option, model = job.choices["editor"], job.choices["model"]
+        found = settings_not_tuned(self.editor, option=option, model=model, lm=lm, overrides=job.overrides)
+        if found:
+            log.warning("%s", not_tuned_message(found, option=option, model=model, name=lm.name))
+        return found
 
     def _cases(self) -> Loaded[Case]:
         loaded = self.dataset.load()
@@ -197,7 +214,7 @@ class EditExperiment:
             return [each if isinstance(each, RecordError) else each.result.to_json() for each in done.outcomes]
 
         by_id = {case.case_id: case for case in cases}
-        fault = self._results(run.folder, seed=run.job.seed).fault
+        fault = self._results(run.folder, run.job.seed).fault
         run.run_batches(by_id, work, batch_size=self.batch_size, report=report, kind="case", fault=fault)
 
     def _save(self, measured: MeasuredEdit, runner: EditBatch, file: Path) -> None:
@@ -214,7 +231,7 @@ class EditExperiment:
         ).save(file)
 
     def _summarize(self, run: Run, loaded: Loaded[Case], tracked: TrackedRun) -> Summary:
-        kept = self._results(run.folder, seed=run.job.seed)
+        kept = self._results(run.folder, run.job.seed, run.manifest["settings_not_tuned"])
         results = kept.cases()
         if not results:
             aside = run.manifest["set_aside"]
@@ -226,20 +243,38 @@ class EditExperiment:
 
     def _outcome(self, run: Run, loaded: Loaded[Case], summary: Summary) -> Outcome:
         count = summary.get("n_cases", 0)
-        title = f"{run.manifest['model']['name']}, {loaded.name}, {count} cases (95 % half-width)"
+        title = f"{run.manifest['model']['name']}, {loaded.name}, {count} cases (95 % interval)"
         return Outcome(
-            tables=(rich_table(table_rows(summary, editor=self.editor.name), title=title),),
+            tables=(rich_table(self._table_rows(run, summary), title=title),),
             lines=run.closing_lines(),
             folder=run.folder.path,
             inputs=(Path(loaded.path), *(self.references.files() if self.evaluator.needs_references else ())),
         )
 
+    def _table_rows(self, run: Run, summary: Summary) -> list[TableRow]:
+        return table_rows(summary, editor=self.editor.name, not_tuned=run.manifest.get("settings_not_tuned", {}))
+
 
 def _table(results: Sequence[CaseResult], frame: pd.DataFrame) -> tuple[list[str], list[list[Any]]]:
-    """Columns and cells of the tracker's table, which has one line for each case with its request and metrics."""
-    names = ["subject", "prompt", "target_true", "target_new"]
-    requests = {result.case_id: result.request for result in results}
-    metrics = [name for name in frame.columns if name not in ("case_id", "complete")]
-    cells = [[case_id, *(getattr(requests[case_id], name) for name in names)] for case_id in frame["case_id"].tolist()]
-    values = frame[metrics].astype(object).where(frame[metrics].notna(), None).values.tolist()
-    return ["case_id", *names, *metrics], [[*own, *row] for own, row in zip(cells, values, strict=True)]
+    """Columns and cells of the tracker's table, which has one line for each case: its request, metrics and texts.
+
+    Metrics are scaled as in the summary: scores are × 100.
+    """
+    by_id = {result.case_id: result for result in results}
+    cases = [by_id[case_id] for case_id in frame["case_id"].tolist()]
+    columns: dict[str, list[Any]] = {
+        "case_id": [case.case_id for case in cases],
+        "subject": [case.request.subject for case in cases],
+        "prompt": [case.request.text for case in cases],
+        "target_true": [case.request.target_true for case in cases],
+        "target_new": [case.request.target_new for case in cases],
+    }
+    for name in frame.columns:
+        if name not in ("case_id", "complete"):
+            scaled = frame[name] * scale_of(name.partition("/")[2])
+            columns[name] = scaled.astype(object).where(frame[name].notna(), None).tolist()
+    for side in SIDES:
+        texts = ["\n\n".join((case.measured(side) or {}).get("text") or ()) for case in cases]
+        if any(texts):
+            columns[f"{side}/text"] = texts
+    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]

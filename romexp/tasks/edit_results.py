@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -25,11 +26,13 @@ class EditResults:
         folder: the folder.
         with_deltas: whether every case must have a file of its delta.
         seed: seed of the bootstrap for S.
+        not_tuned: the editor's settings that are another model's; the summary names them.
     """
 
     folder: RunFolder
     with_deltas: bool
     seed: int
+    not_tuned: Sequence[str] = ()
 
     def fault(self, row: Row) -> str:
         """Why a row does not count as that of a finished case; empty if it does."""
@@ -45,6 +48,8 @@ class EditResults:
         """Write `cases.parquet` and `summary.json`; return the summary, and the metrics by case."""
         frame = case_frame(results)
         summary = summarize_frame(frame, seed=self.seed)
+        if self.not_tuned:
+            summary["settings_not_tuned"] = list(self.not_tuned)
         self.folder.write_parquet(frame)
         self.folder.write("summary", summary)
         return summary, frame

@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from romexp import __version__
 from romexp.analysis.published import TABLES, published_table
+from romexp.analysis.shared_cases import on_shared_cases
 from romexp.analysis.studies import Study, to_studies
 from romexp.cli.job import Job, Outcome
 from romexp.errors import ConfigError, DataError
@@ -18,6 +19,7 @@ from romexp.reporting.tables.latex import latex_document, to_latex
 from romexp.reporting.tables.model import ReportTable
 from romexp.reporting.tables.paired import paired_table
 from romexp.reporting.tables.paper import belongs, paper_table
+from romexp.reporting.tables.remarks import remarks
 from romexp.reporting.tables.sweep import sweep_table
 from romexp.reporting.tables.traces import TraceStudy, trace_report, trace_studies
 from romexp.reporting.tables.writers import notes_and_commands, to_csv, to_markdown, to_rich
@@ -44,6 +46,8 @@ class Report:
         figures: draw figures.
         page: write `page.html`, one self-contained file.
         wandb: make a Weights & Biases report.
+        cases: `shared` compares the editors of a study on the cases that they share, and says what is left out; `own`
+            shows each over all of its cases.
     """
 
     results: tuple[str, ...] | None = None
@@ -52,10 +56,13 @@ class Report:
     figures: bool = True
     page: bool = False
     wandb: bool = False
+    cases: Literal["shared", "own"] = "shared"
 
     def __post_init__(self) -> None:
         if self._chosen not in CHOICES:
             raise ConfigError(f"table: {self.table!r} is none of {', '.join(CHOICES)}")
+        if self.cases not in ("shared", "own"):
+            raise ConfigError(f"task.cases: {self.cases!r} is neither shared nor own")
 
     def __call__(self, job: Job) -> Outcome:
         """Read every run, and write the report into a folder of its own. The outcome holds the tables.
@@ -93,21 +100,31 @@ class Report:
         return "all" if self.table is None else str(self.table)
 
     def _options(self) -> dict[str, Any]:
-        return {"table": self._chosen, "x": self.x, "figures": self.figures, "page": self.page}
+        return {"table": self._chosen, "x": self.x, "figures": self.figures, "page": self.page, "cases": self.cases}
 
     def _tables(
         self, studies: Sequence[Study], traces: Sequence[TraceStudy], suffix: Sequence[str]
     ) -> list[ReportTable]:
         """The chosen tables. A table of the paper, if chosen by number, may hold no results but commands for them."""
         difference, everything = PaperSettings(), self._chosen == "all"
+        shared = self.cases == "shared"
         tables: list[ReportTable] = []
         for number in TABLES:
             with_results = any(belongs(study, published_table(number)) for study in studies)
             if self._chosen == str(number) or (everything and with_results):
-                tables.append(paper_table(number, studies, difference=difference, suffix=suffix, only_begun=everything))
+                tables.append(
+                    paper_table(
+                        number,
+                        studies,
+                        difference=difference,
+                        suffix=suffix,
+                        only_begun=everything,
+                        shared=shared,
+                    )
+                )
         others = {
             "paired": lambda: paired_table(studies),
-            "sweep": lambda: sweep_table(studies, x=self.x),
+            "sweep": lambda: sweep_table(studies, x=self.x, shared=shared),
             "traces": lambda: trace_report(traces),
         }
         tables += [make() for name, make in others.items() if self._chosen in (name, "all")]
@@ -135,13 +152,21 @@ class Report:
         if self.figures and studies:
             from romexp.reporting.figures.draw_all import draw_all  # importing matplotlib takes a second
 
-            figures = draw_all(studies, folder / "figures", x=self.x)
+            figures = draw_all(studies, folder / "figures", x=self.x, shared=self.cases == "shared")
             lines.append(f"figures: {folder / 'figures'}")
         if self.page:
             from romexp.reporting.page.render import write_page
 
             others = [run for run in runs if run.task != "edit"]
-            page = write_page(studies, tables, figures, folder / "page.html", others=others, problems=problems)
+            page = write_page(
+                studies,
+                tables,
+                figures,
+                folder / "page.html",
+                others=others,
+                problems=problems,
+                shared=self.cases == "shared",
+            )
             lines.append(f"page: {page}")
         return lines
 
@@ -154,7 +179,16 @@ def _publish(job: Job, folder: Path, studies: Sequence[Study]) -> str:
     metrics = tuple(dict.fromkeys(name for study in studies for name in study.columns))
     entity, project = tracker.destination()
     online = tracker.wanted_mode() == "online"
-    return publish(entity=entity, project=project, title="romexp", metrics=metrics, folder=folder, online=online)
+    notes = [f"{study.label}: {note}" for study in map(on_shared_cases, studies) for note in remarks(study)]
+    return publish(
+        entity=entity,
+        project=project,
+        title="romexp",
+        metrics=metrics,
+        folder=folder,
+        online=online,
+        notes=notes,
+    )
 
 
 def _suffix(job: Job) -> list[str]:

@@ -16,6 +16,7 @@ from romexp.lm.model import PretrainedModel
 from romexp.minifact import assets
 from romexp.minifact.train import TrainMinifact
 from romexp.reporting.tables.fitting import FittingTable
+from romexp.reporting.terminal import literal
 from romexp.results.folder import RunFolder
 from romexp.results.identity import fingerprint
 from romexp.stats.covariance import Covariance, ship
@@ -65,7 +66,7 @@ class TrainMinifactExperiment:
             summary = run.folder.read("summary") or {}
             table = FittingTable("prompts", "recall", title="minifact")
             for kind, value in summary.items():
-                table.add_row(kind, json.dumps(value))
+                table.add_row(literal(kind), literal(json.dumps(value)))
             use = f"to ship it: copy {out} over romexp/minifact/assets"
             return Outcome(tables=(table,), lines=(f"results: {run.folder.path}", use))
 

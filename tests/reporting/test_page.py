@@ -16,6 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from report_runs import write_run
 
+from romexp.analysis.shared_cases import on_shared_cases
 from romexp.reporting.page.cases import MOST_TEXTS, case_data, different_prompts
 from romexp.reporting.page.render import TEMPLATE, write_page
 from romexp.reporting.page.runs import MOST_ASIDE, describe_run, run_ids
@@ -111,8 +112,9 @@ class TestEscaping:
 
 class TestContent:
     def test_tables_hold_the_means_of_the_studies(self, folder: Path, page: str) -> None:
-        study = next(s for s in studies(folder) if len(s.entries) == 2)
+        study = on_shared_cases(next(s for s in studies(folder) if len(s.entries) == 2))
         shown = text_of(page)
+        assert "compared on the 3 cases that these editors share; left out: 1 more of FT" in shown
         for entry in study.entries:
             assert f"{entry.metrics['EM']['mean']:.1f} ({entry.metrics['EM']['half_width']:.1f})" in shown
         assert f'data-value="{study.entries[0].metrics["EM"]["mean"]}"' in page

@@ -36,7 +36,8 @@ def cells(text: str) -> list[list[str]]:
 def test_cells() -> None:
     assert cell({"mean": 99.04, "half_width": 0.26, "n": 3}) == "99.0 (0.3)"
     assert cell({"mean": 89.24, "half_width": None, "n": 3}) == "89.2"
-    assert cell({"mean": -0.04, "half_width": 0.0, "n": 1}) == "0.0 (0.0)"
+    assert cell({"mean": -0.04, "half_width": 0.0, "n": 7}) == "0.0 (0.0)"
+    assert cell({"mean": 50.0, "half_width": 0.0, "n": 1}) == "50.0 (–)"  # as older summaries say it
     assert cell(None) == "–"
 
 

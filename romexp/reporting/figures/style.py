@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
-from romexp.analysis.summary import interval_of
+from romexp.analysis.intervals import interval_of
 from romexp.files import replacing
 
 Side = Mapping[str, Mapping[str, Any]]
@@ -110,7 +110,7 @@ def mean_of(side: Side, metric: str) -> float | None:
 
 
 def interval(entry: Mapping[str, Any], metric: str = "") -> tuple[float, float]:
-    """Both ends of the 95 % interval (mean ± half-width, for S from the bootstrap); NaN if there is none.
+    """Both ends of the 95 % interval (`interval_of`); NaN if there is none.
 
     Args:
         metric: if given, the interval is cut to the values that this metric can have. With few cases the half-width

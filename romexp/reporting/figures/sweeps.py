@@ -167,12 +167,18 @@ def _panel(axes: Axes, layout: _Layout, after: Sequence[Side], metric: str, sing
     for number, (line, shift) in enumerate(zip(axis.lines, layout.shifts(), strict=True)):
         label, shade = (line.label, color(number)) if line.label else single
         dash, marker = DASHES[number // 2 % len(DASHES)], MARKERS[number % len(MARKERS)]
-        style = {"label": plain(label), "color": shade, "linestyle": dash, "marker": marker, "linewidth": 1.3}
+        style = {"label": _in_legend(label), "color": shade, "linestyle": dash, "marker": marker, "linewidth": 1.3}
         _line(axes, layout, line, after, metric, shift=shift, style=style)
     style_axes(axes, metric, values="y")
     whole_range(axes, metric)
     _ticks(axes, layout)
     axes.set_xlabel(plain(axis.title), fontsize=8)
+
+
+def _in_legend(label: str) -> str:
+    """A label for the legend, which leaves out those that begin with an underscore."""
+    text = plain(label)
+    return f" {text}" if text.startswith("_") else text
 
 
 def _line(

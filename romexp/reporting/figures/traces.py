@@ -154,7 +154,7 @@ def severed_bars(summary: Mapping[str, Any], *, model: str) -> Figure | None:
         "mlp": "with MLP severed",
     }
     for offset, name in zip((-0.3, 0.0, 0.3), ("ordinary", "attn", "mlp"), strict=True):
-        mean, half = np.array(curves[name]["mean"]) * 100, np.array(curves[name]["half_width"]) * 100
+        mean, half = (100 * np.array(curves[name][part], dtype=float) for part in ("mean", "half_width"))
         axes.bar(
             np.arange(n_layers) + offset,
             mean,
@@ -180,7 +180,7 @@ def _group_grid(groups: Mapping[str, Mapping[str, Any]], rows: Sequence[str], ki
 
 
 def _band(axes: Axes, cell: Mapping[str, Any], *, label: str, color: str) -> None:
-    mean, half = np.array(cell["mean"]), np.array(cell["half_width"])
+    mean, half = (np.array(cell[part], dtype=float) for part in ("mean", "half_width"))  # None is NaN: no band
     layers = np.arange(len(mean))
     axes.plot(layers, mean, label=label, color=color, linewidth=1.2)
     axes.fill_between(layers, mean - half, mean + half, color=color, alpha=0.2, linewidth=0)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from romexp.analysis.studies import Study
+from romexp.reporting.tables.remarks import mark
 from romexp.results.rows import CaseResult
 
 KINDS = ("rewrite", "paraphrase", "neighborhood", "attribute")
@@ -17,8 +18,8 @@ MOST_TEXTS = 3
 """Most texts for each case and model; each is of a different prompt."""
 
 
-def case_data(study: Study, *, identifier: str, most_cases: int) -> dict[str, Any]:
-    """The study's first cases as JSON-ready values, and the number of all its cases.
+def case_data(study: Study, *, identifier: str, most_cases: int, compared: Study | None = None) -> dict[str, Any]:
+    """The study's first cases as JSON-ready values, and the number of all its cases. Shared cases come first.
 
     A side, `pre` or an item of `post`, holds what was measured on one model; it is null if nothing was. It is
     {kind: [[P(o*), P(o^c), sign], …], "texts": […]}, with the sign of P(o*) - P(o^c) before rounding, and for zsRE
@@ -28,19 +29,23 @@ def case_data(study: Study, *, identifier: str, most_cases: int) -> dict[str, An
     Args:
         identifier: id of the study in the page.
         most_cases: upper limit for the number of cases.
+        compared: the study on the cases that its entries share.
     """
+    compared = study if compared is None else compared
+    shared = {result.case_id for entry in compared.entries if not entry.apart for result in entry.results}
     entries = [entry for entry in study.entries if entry.edits]
     by_entry = [{result.case_id: result for result in entry.results} for entry in entries]
     unedited = {result.case_id: result for result in study.unedited_results}
     first = unedited | {number: result for results in reversed(by_entry) for number, result in results.items()}
-    numbers = sorted(first)
+    numbers = sorted(first, key=lambda number: (number not in shared, number))
     limit = min(most_cases, max(1, MOST_SIDES // (len(by_entry) + 1)))
     return {
         "id": identifier,
         "label": study.label,
         "kind": study.kind,
         "total": len(numbers),
-        "entries": [entry.label for entry in entries],
+        "notes": compared.left_out,
+        "entries": [mark(entry.label, entry) for entry in entries],
         "cases": [_case(first[n], unedited.get(n), [results.get(n) for results in by_entry]) for n in numbers[:limit]],
     }
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from romexp.analysis.shared_cases import on_shared_cases
 from romexp.analysis.studies import Study
 from romexp.files import write_text
 from romexp.reporting.figures.style import TITLES
@@ -19,7 +20,7 @@ from romexp.reporting.html import render
 from romexp.reporting.page.cases import case_data
 from romexp.reporting.page.runs import describe_run, run_ids
 from romexp.reporting.page.tables import MARKS, distinct, paper_table, study_table
-from romexp.reporting.tables.model import ReportTable
+from romexp.reporting.tables.model import REACH_EXPLAINED, ReportTable
 from romexp.results.find import FoundRun
 
 TEMPLATE = Path(__file__).parent / "templates" / "page.html"
@@ -41,6 +42,7 @@ def write_page(
     others: Sequence[FoundRun] = (),
     problems: Sequence[str] = (),
     most_cases: int = MOST_CASES,
+    shared: bool = True,
 ) -> Path:
     """Write the page into one file; equal input gives a byte-identical file.
 
@@ -52,6 +54,7 @@ def write_page(
         others: runs of other tasks, such as traces; they are shown with the figures in their folders.
         problems: one line for each run that could not be used.
         most_cases: most cases of one study that the page holds; it also shows their number.
+        shared: show the editors of a study on the cases that they share.
 
     Returns:
         `path`.
@@ -66,11 +69,23 @@ def write_page(
                 damaged.append(f"{file}: not a picture ({error})")
     origins = _origins(studies, others)
     ids = run_ids([run for run, _, _ in origins])
+    compared = [on_shared_cases(study) for study in studies] if shared else studies
     content = {
-        "results": [study_table(s, identifier=f"study-{_digest(s)}", run_ids=ids) for s in studies],
+        "results": [
+            study_table(
+                s,
+                identifier=f"study-{_digest(s)}",
+                run_ids=ids,
+                measured={entry.label: entry.n_cases for entry in whole.entries},
+            )
+            for s, whole in zip(compared, studies, strict=True)
+        ],
         "tables": [paper_table(t, identifier=f"table-{i}", unfolded=len(tables) == 1) for i, t in enumerate(tables)],
         "figures": pictures,
-        "cases": [case_data(s, identifier=_digest(s), most_cases=most_cases) for s in studies],
+        "cases": [
+            case_data(whole, identifier=_digest(s), most_cases=most_cases, compared=s)
+            for s, whole in zip(compared, studies, strict=True)
+        ],
         "runs": [describe_run(run, identifier=ids[str(run.path)], label=name, group=of) for run, name, of in origins],
     }
     about = _about([run for run, _, _ in origins]) | {"problems": [*problems, *damaged]}
@@ -96,6 +111,7 @@ def _template_values(content: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         "sections": [(key, name) for key, name in names.items() if content[key]],
         "metric_titles": TITLES,
         "marks": MARKS,
+        "reach_explained": REACH_EXPLAINED,
         "wide": WIDE,
     }
 

@@ -9,17 +9,21 @@ from typing import Any
 from romexp.analysis.studies import Entry, Study
 from romexp.analysis.summary import UNEDITED, Statistics
 from romexp.reporting.tables.model import Cell, ReportTable, statistic_cell, with_failures
+from romexp.reporting.tables.remarks import remarks, shown_label
 
 MARKS = {"failure": "clear failure", "best": "highest", "strong": "interval excludes 0"}
 """The meaning of a cell's colour or bold type, as text for screen readers."""
 
 
-def study_table(study: Study, *, identifier: str, run_ids: Mapping[str, str]) -> dict[str, Any]:
+def study_table(
+    study: Study, *, identifier: str, run_ids: Mapping[str, str], measured: Mapping[str, int] | None = None
+) -> dict[str, Any]:
     """Values of a study for the template: a row for the unedited model, then one for each entry.
 
     Args:
         identifier: id of the table's HTML element.
         run_ids: id of each run's HTML element, by the run's folder.
+        measured: number of all measured cases of each entry, by label, where the study was cut to fewer.
     """
     n_cases = len(study.unedited_results)
     return {
@@ -29,7 +33,11 @@ def study_table(study: Study, *, identifier: str, run_ids: Mapping[str, str]) ->
         "dataset": study.dataset,
         "cases": f"{n_cases} {'case' if n_cases == 1 else 'cases'}",
         "columns": study.columns,
-        "rows": [_unedited(study), *(_row(study, entry, run_ids) for entry in study.entries)],
+        "notes": remarks(study),
+        "rows": [
+            _unedited(study),
+            *(_row(study, entry, run_ids, (measured or {}).get(entry.label)) for entry in study.entries),
+        ],
     }
 
 
@@ -58,7 +66,8 @@ def _unedited(study: Study) -> dict[str, Any]:
     return {"label": UNEDITED, "editors": [], "cells": cells, "n_cases": count, "expected": None, "links": []}
 
 
-def _row(study: Study, entry: Entry, run_ids: Mapping[str, str]) -> dict[str, Any]:
+def _row(study: Study, entry: Entry, run_ids: Mapping[str, str], measured: int | None) -> dict[str, Any]:
+    expected = entry.runs[0].expected if len(entry.runs) == 1 else None
     links = [
         {
             "id": run_ids[str(run.path)],
@@ -70,11 +79,11 @@ def _row(study: Study, entry: Entry, run_ids: Mapping[str, str]) -> dict[str, An
         if str(run.path) in run_ids
     ]
     return {
-        "label": entry.label,
+        "label": shown_label(entry),
         "editors": [entry.name],
         "cells": _cells(study, entry.metrics, edited=entry.edits),
         "n_cases": entry.n_cases,
-        "expected": entry.runs[0].expected if len(entry.runs) == 1 else None,
+        "expected": max((count for count in (expected, measured) if count is not None), default=None),
         "links": links,
     }
 

@@ -12,6 +12,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from romexp.reporting.terminal import literal
+
 MARGINS = frozenset({"EM", "PM", "NM"})
 """Columns that come last where a table of metrics is cut into several: ES, PS and NS say the same, more coarsely."""
 _INTERVAL = re.compile(r" (?=[(\[])")
@@ -30,12 +32,21 @@ class FittingTable(Table):
     4. as several tables one below the other, each with the labels of the rows and some of the columns. Columns that are
        named in `less_important` come last.
 
-    A title or caption that is longer than the table stands above or below it. In every form, long labels (the first
-    columns, as far as they are justified to the left) may be wrapped.
+    Title and caption are no markup. One that is longer than the table stands above or below it. In every form, long
+    labels (the first columns, as far as they are justified to the left) may be wrapped.
     """
 
-    def __init__(self, *headers: str, less_important: Collection[str] = (), **options: Any) -> None:
+    def __init__(
+        self,
+        *headers: str,
+        title: str | None = None,
+        caption: str | Text | None = None,
+        less_important: Collection[str] = (),
+        **options: Any,
+    ) -> None:
         super().__init__(*headers, **options)
+        self.title = None if title is None else literal(title, style="table.title")
+        self.caption = literal(caption, style="table.caption") if isinstance(caption, str) else caption
         self.less_important = frozenset(less_important)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -43,18 +54,16 @@ class FittingTable(Table):
         for tables in self._forms(options.max_width):
             if all(_natural_width(console, table) <= options.max_width for table in tables):
                 break
-        title, caption = (
-            Text.from_markup(text) if isinstance(text, str) else text for text in (self.title, self.caption)
-        )
+        title, caption = (text if isinstance(text, Text) else None for text in (self.title, self.caption))
         if title and len(title) <= _natural_width(console, tables[0]):
             tables[0].title, title = title, None
         if caption and len(tables) == 1 and len(caption) <= _natural_width(console, tables[0]):
             tables[0].caption, caption = caption, None
         if title:  # rich would wrap it to the width of the table
-            yield Text.styled(title.plain, "table.title") if isinstance(title, Text) else title
+            yield title
         yield from tables  # if even one column is too wide, rich shortens it
         if caption:
-            yield Text.styled(caption.plain, "table.caption") if isinstance(caption, Text) else caption
+            yield caption
 
     def _forms(self, width: int) -> Iterator[list[Table]]:
         every = range(len(self.columns))

@@ -52,7 +52,8 @@ def to_latex(table: ReportTable) -> str:
             joined = after is not None and after.below  # then there is no page break between the two lines
             body += [r"\addlinespace"] if grouped and not line.below else []
             body.append(" & ".join(_latex_cells(line)) + (r" \\*" if joined else r" \\"))
-    caption = f"\\caption{{{latex(table.title)}. {latex(table.caption)}}}\n\\label{{tab:{table.name}}}"
+    said = [table.caption, *(f"{block.title}: {remark}." for block in table.blocks for remark in block.remarks)]
+    caption = f"\\caption{{{latex(table.title)}. {latex(' '.join(said))}}}\n\\label{{tab:{table.name}}}"
     make = _long if sum(len(block.lines) for block in table.blocks) > MOST_LINES else _float
     return f"% needs {', '.join(LATEX_PACKAGES)}\n" + make(caption, spec, "\n".join(head), "\n".join(body))
 
@@ -87,12 +88,14 @@ def latex_document(names: Sequence[str]) -> str:
 
 
 def latex(text: str) -> str:
-    """The text in LaTeX. A character that the standard fonts lack loses its accents or becomes a question mark.
+    """The text in LaTeX, on one line.
+
+    A character that the standard fonts lack loses its accents or becomes a question mark.
 
     >>> latex("a_b & 5 %")
     'a\\\\_b \\\\& 5 \\\\%'
     """
-    return _ENCODER.unicode_to_latex(text)
+    return _ENCODER.unicode_to_latex(re.sub(r"\s*[\n\r\v\f\x85\u2028\u2029]\s*", " ", text))
 
 
 def _nearest(character: str) -> str:

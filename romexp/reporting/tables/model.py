@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from romexp.analysis.intervals import half_width_of, reach_of
 from romexp.analysis.summary import Statistics
 
 Mark = Literal["", "best", "failure", "strong"]
@@ -25,9 +26,25 @@ CLEAR_FAILURE: Mapping[str, float] = {
 CLEAR_FAILURE_ZSRE: Mapping[str, float] = {"S": 20, "Efficacy": 50, "Paraphrase": 50, "Specificity": 20}
 """Likewise for zsRE."""
 
+REACH_EXPLAINED = (
+    "In parentheses: how far the 95 % interval reaches from the value, at most; rates have Wilson's interval. S is "
+    "given with its bootstrap interval."
+)
+"""Explains the numbers in parentheses of all tables but the paper's."""
+
+HALF_WIDTH_EXPLAINED = (
+    "In parentheses: the half-width 1.96·σ/√n of the 95 % interval, as in the paper; S is given with its bootstrap "
+    "interval."
+)
+"""Explains the numbers in parentheses of tables with published values."""
+
+NOT_TUNED_MARK = "†"
+NOT_TUNED = "settings not tuned for this model"
+"""What the mark of an editor's row says: the values are those of another model (`romexp.model_settings`)."""
+
 MARKS_EXPLAINED = (
-    "In parentheses: half-width of the 95 % interval; S is given with its bootstrap interval. Green, bold: a model's "
-    "highest value of a column, of two editors or more. Red: a clear failure, by the paper's thresholds."
+    "Green, bold: a model's highest value of a column, of two editors or more. Red: a clear failure, by the paper's "
+    "thresholds."
 )
 """Explains the marks of cells; the paper uses the same colours."""
 
@@ -81,13 +98,15 @@ class Block:
     """Lines that belong together, such as those of one model.
 
     Attributes:
-        notes: what the reader must know about them: missing cases, settings that differ from the paper's.
+        notes: what is missing or cannot be compared: cases, settings that differ from the paper's.
+        remarks: what the reader must know about the values shown: cases left out, settings that are another model's.
         commands: commands that compute what is missing.
     """
 
     title: str
     lines: tuple[Line, ...]
     notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
 
 
@@ -114,23 +133,39 @@ def metric_columns(names: Sequence[str]) -> tuple[Column, ...]:
     return tuple(Column(name=name, heading=HEADINGS.get(name, "")) for name in names)
 
 
-def statistic_cell(entry: Statistics | None, *, sign: bool = False) -> Cell:
-    """A mean with its half-width, as in `99.0 (0.3)`, or for S with its interval, as in `89.2 [88.9, 89.5]`.
+def statistic_cell(entry: Statistics | None, *, sign: bool = False, as_paper: bool = False) -> Cell:
+    """A mean with the reach of its interval, as in `99.0 (0.3)`, or for S with its interval, as in `89.2 [88.9, 89.5]`.
 
     If there is no value, the cell shows a dash.
 
     Args:
         sign: write a plus sign before positive means.
+        as_paper: show the paper's half-width, which is 0 for a rate of 100 %, instead of the reach.
     """
     if entry is None or entry["mean"] is None:
         return Cell(text="–")
-    text = fixed(entry["mean"], sign=sign)
+    text = fixed(entry["mean"], sign=sign) + in_parentheses(entry, as_paper=as_paper)
     low, high = entry.get("interval") or (None, None)
-    if entry.get("half_width") is not None:
-        text += f" ({fixed(entry['half_width'])})"
-    elif low is not None and high is not None:
+    if not is_mean(entry) and low is not None and high is not None:
         text += f" [{fixed(low)}, {fixed(high)}]"
     return Cell(text=text, value=entry["mean"])
+
+
+def is_mean(entry: Statistics) -> bool:
+    """Whether this is a mean over cases, which all metrics are but S."""
+    return "std" in entry or entry.get("half_width") is not None
+
+
+def in_parentheses(entry: Statistics, *, as_paper: bool = False) -> str:
+    """What follows a mean in a cell: ` (0.3)`, or ` (–)` if a single case says nothing of others; for S nothing.
+
+    Args:
+        as_paper: see `statistic_cell`.
+    """
+    if not is_mean(entry):
+        return ""
+    width = half_width_of(entry) if as_paper else reach_of(entry)
+    return f" ({'–' if width is None else fixed(width)})"
 
 
 def failing(metric: str, value: float | None, *, zsre: bool) -> bool:

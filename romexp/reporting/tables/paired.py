@@ -9,17 +9,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from romexp.analysis.intervals import interval_of
 from romexp.analysis.metrics import SCORED
 from romexp.analysis.studies import Entry, Study
-from romexp.analysis.summary import Statistics, bootstrap, interval_of, metric_statistics, scores_of
+from romexp.analysis.summary import Statistics, bootstrap, metric_statistics, scores_of
 from romexp.reporting.tables.model import Block, Cell, Column, Line, ReportTable, metric_columns, statistic_cell
+from romexp.reporting.tables.remarks import mark, not_tuned_notes
 
 MOST_PAIRS = 45
 """With more pairs than this (ten entries have 45), each entry is compared only with the entry of the highest S."""
 
 CAPTION = (
-    "First minus second editor, on the cases that both have, with the half-width of the 95 % interval of the mean "
-    "difference; for S the interval of a bootstrap over cases, the same for both. Bold: the interval excludes 0."
+    "First minus second editor, on the cases that both have. In parentheses: how far the 95 % interval of the mean "
+    "difference reaches, at most; for S the interval of a bootstrap over cases, the same for both. Bold: the interval "
+    "excludes 0."
 )
 
 
@@ -41,7 +44,8 @@ class Paired:
 def paired(first: Entry, second: Entry, *, seed: int = 0) -> Paired:
     """Compare two entries on their common cases.
 
-    The interval of a mean is 1.96·std/√n of the differences by case; that of S resamples cases, both editors' together.
+    The interval of a mean difference is that of a mean (`metric_statistics`), taken over the differences by case; that
+    of S resamples cases, both editors' together.
 
     Args:
         seed: seed of the bootstrap.
@@ -57,7 +61,8 @@ def paired(first: Entry, second: Entry, *, seed: int = 0) -> Paired:
             values = [frame.loc[whole, list(parts)].to_numpy(dtype=float) for frame in (a, b)]
             if whole.any():
                 differences["S"] = _score_difference(*values, seed=seed)
-    differences |= metric_statistics({name: (a[name] - b[name]).to_numpy(dtype=float) for name in names})
+    values_by_case = {name: (a[name] - b[name]).to_numpy(dtype=float) for name in names}
+    differences |= metric_statistics(values_by_case, least_rate=-1.0)
     return Paired(first=first, second=second, n=len(common), differences=differences)
 
 
@@ -75,8 +80,9 @@ def paired_table(studies: Sequence[Study]) -> ReportTable:
         if not found:
             continue
         lines = tuple(_line(study, pair, names) for pair in found)
-        note = f"each against {found[0].second.label}, whose S is highest" if _too_many(study.entries) else ""
-        blocks.append(Block(title=study.label, lines=lines, notes=(note,) if note else ()))
+        notes = [f"each against {found[0].second.label}, whose S is highest"] if _too_many(study.entries) else []
+        marked = tuple(not_tuned_notes(study.entries))
+        blocks.append(Block(title=study.label, lines=lines, notes=tuple(notes), remarks=marked))
         records += [{"model": study.model, "study": study.label, **_record(pair, names)} for pair in found]
     return ReportTable(
         name="paired",
@@ -131,7 +137,7 @@ def _difference(means: np.ndarray) -> np.ndarray:
 
 def _line(study: Study, pair: Paired, names: Sequence[str]) -> Line:
     cells = [_cell(pair.differences.get(name)) for name in names]
-    label = f"{pair.first.label} − {pair.second.label}"
+    label = " − ".join(mark(entry.label, entry) for entry in (pair.first, pair.second))
     return Line(
         cells=(Cell(text=label), Cell(text=str(pair.n), value=float(pair.n)), *cells),
         model=study.model,
@@ -149,6 +155,7 @@ def _cell(entry: Statistics | None) -> Cell:
 
 def _record(pair: Paired, names: Sequence[str]) -> dict[str, object]:
     record: dict[str, object] = {"first": pair.first.label, "second": pair.second.label, "cases": pair.n}
+    record["settings_not_tuned"] = ", ".join(e.label for e in (pair.first, pair.second) if e.not_tuned)
     for name in names:
         entry = pair.differences.get(name) or {}
         low, high = interval_of(entry)

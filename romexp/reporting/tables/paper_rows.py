@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from romexp.analysis.intervals import half_width_of, interval_of
 from romexp.analysis.metrics import Kind, columns_of
 from romexp.analysis.published import PublishedRow, PublishedValue
 from romexp.analysis.studies import Entry, Study, edits
-from romexp.analysis.summary import UNEDITED, Statistics, interval_of
+from romexp.analysis.summary import UNEDITED, Statistics
 from romexp.reporting.tables.model import Cell, Line, fixed, statistic_cell, with_best, with_failures
+from romexp.reporting.tables.remarks import shown_label
 
 N_LABEL_COLUMNS = 2
 """Number of columns before the metrics: the editor, the number of cases."""
@@ -32,6 +34,8 @@ class PaperRow:
         metrics: measured statistics; None if there is no run.
         published: the paper's row, if it may be compared with the measured one or there is no run.
         records: the paper's number of cases.
+        not_tuned: the editor's settings that are another model's.
+        apart: its cases are not those of the other rows, so that it does not compete with them.
     """
 
     model: str
@@ -44,6 +48,8 @@ class PaperRow:
     metrics: Mapping[str, Statistics] | None = None
     published: PublishedRow | None = None
     records: int | None = None
+    not_tuned: Sequence[str] = ()
+    apart: bool = False
 
 
 def measured_row(study: Study, entry: Entry, *, published: PublishedRow | None, records: int | None) -> PaperRow:
@@ -51,7 +57,7 @@ def measured_row(study: Study, entry: Entry, *, published: PublishedRow | None, 
     return PaperRow(
         model=study.model,
         study=study.label,
-        label=entry.label,
+        label=shown_label(entry),
         editor=entry.editor,
         dataset=study.dataset,
         name=entry.name,
@@ -59,6 +65,8 @@ def measured_row(study: Study, entry: Entry, *, published: PublishedRow | None, 
         metrics=entry.metrics,
         published=published,
         records=records,
+        not_tuned=tuple(entry.not_tuned),
+        apart=entry.apart,
     )
 
 
@@ -77,13 +85,18 @@ def unedited_row(study: Study, *, published: PublishedRow | None, records: int |
     )
 
 
-def lines_of(rows: Sequence[PaperRow], kind: Kind) -> tuple[Line, ...]:
-    """Up to three lines for each row. The best measured and the best published value of each column are marked."""
+def lines_of(rows: Sequence[PaperRow], kind: Kind, *, as_paper: bool) -> tuple[Line, ...]:
+    """Up to three lines for each row. The best measured and the best published value of each column are marked.
+
+    Args:
+        as_paper: show half-widths as the paper does.
+    """
     lines: list[Line] = []
     competing: dict[str, list[int]] = {"measured": [], "published": []}
     for row in rows:
-        for line in _lines(row, kind):
-            if edits(row.editor) and line.role in competing:
+        for line in _lines(row, kind, as_paper=as_paper):
+            competes = edits(row.editor) and not (row.apart and line.role == "measured")
+            if competes and line.role in competing:
                 competing[line.role].append(len(lines))
             editors = (row.name,) if row.name else ()
             lines.append(replace(line, model=row.model, dataset=row.dataset, editors=editors))
@@ -93,10 +106,10 @@ def lines_of(rows: Sequence[PaperRow], kind: Kind) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def _lines(row: PaperRow, kind: Kind) -> Iterator[Line]:
+def _lines(row: PaperRow, kind: Kind, *, as_paper: bool) -> Iterator[Line]:
     names, zsre = columns_of(kind), kind == "zsre"
     if row.metrics is not None:
-        cells = [statistic_cell(row.metrics.get(name)) for name in names]
+        cells = [statistic_cell(row.metrics.get(name), as_paper=as_paper) for name in names]
         cases = Cell(text=str(row.cases), value=float(row.cases or 0))
         yield Line(cells=(Cell(text=row.label), cases, *_marked(cells, names, row, zsre=zsre)))
     if row.published is not None:
@@ -132,9 +145,10 @@ def _difference_cell(ours: Statistics | None, theirs: PublishedValue | None) -> 
 
 def exceeds(ours: Statistics, theirs: PublishedValue) -> bool:
     """Whether the means differ by more than √(a² + b²) + 0.05, with half-widths a, b and the paper's rounding 0.05."""
-    if ours["half_width"] is None or theirs.half_width is None:
+    half_width = half_width_of(ours)
+    if half_width is None or theirs.half_width is None:
         return False
-    return bool(abs(ours["mean"] - theirs.mean) > math.hypot(ours["half_width"], theirs.half_width) + 0.05)
+    return bool(abs(ours["mean"] - theirs.mean) > math.hypot(half_width, theirs.half_width) + 0.05)
 
 
 def record_of(row: PaperRow, kind: Kind) -> dict[str, Any]:
@@ -146,6 +160,7 @@ def record_of(row: PaperRow, kind: Kind) -> dict[str, Any]:
         "editor": row.editor,
         "cases": row.cases,
         "cases_published": row.records if row.published is not None else None,
+        "settings_not_tuned": ", ".join(row.not_tuned),
     }
     for name in columns_of(kind):
         ours = (row.metrics or {}).get(name) or {}
@@ -156,6 +171,7 @@ def record_of(row: PaperRow, kind: Kind) -> dict[str, Any]:
             name: mean,
             f"{name}_low": low,
             f"{name}_high": high,
+            f"{name}_half_width": half_width_of(ours),
             f"{name}_n": ours.get("n"),
             f"{name}_published": theirs.mean if theirs else None,
             f"{name}_published_half_width": theirs.half_width if theirs else None,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from romexp.analysis.intervals import interval_of
 from romexp.analysis.metrics import columns_of
-from romexp.analysis.missing import study_gaps
+from romexp.analysis.missing import as_few_commands, study_gaps
+from romexp.analysis.shared_cases import on_shared_cases
 from romexp.analysis.studies import Entry, Study
-from romexp.analysis.summary import interval_of
 from romexp.analysis.sweeps import SweepAxis, sweep_axis
 from romexp.reporting.tables.model import (
+    REACH_EXPLAINED,
     Block,
     Cell,
     Column,
@@ -22,11 +24,12 @@ from romexp.reporting.tables.model import (
     with_best,
     with_failures,
 )
+from romexp.reporting.tables.remarks import APART, mark, remarks
 from romexp.results.settings import shown_value
 
 CAPTION = (
-    "In parentheses: half-width of the 95 % interval; S is given with its bootstrap interval. Green, bold: the sweep's "
-    "highest value of a column. Red: a clear failure, by the paper's thresholds."
+    f"{REACH_EXPLAINED} Green, bold: the sweep's highest value of a column. Red: a clear failure, by the paper's "
+    "thresholds."
 )
 N_LABEL_COLUMNS = 3
 """Number of columns before the metrics: series, value, cases."""
@@ -48,13 +51,14 @@ class _Row:
     value: Any
 
 
-def sweep_table(studies: Sequence[Study], *, x: str | None = None) -> ReportTable:
+def sweep_table(studies: Sequence[Study], *, x: str | None = None, shared: bool = True) -> ReportTable:
     """A block for each editor that was run with several values of a setting.
 
     Setting, order and series are those of the figure (`romexp.analysis.sweeps.sweep_axis`).
 
     Args:
         x: dotted name of the setting, such as `editor.norm_constraint`; None lets `sweep_axis` choose it.
+        shared: compare the entries of a sweep on the cases that they share.
     """
     blocks, records = [], []
     sweeps = [
@@ -65,8 +69,10 @@ def sweep_table(studies: Sequence[Study], *, x: str | None = None) -> ReportTabl
     ]
     names = tuple(dict.fromkeys(name for study, _, _ in sweeps for name in columns_of(study.kind)))
     for study, entries, axis in sweeps:
-        rows = _rows(entries, axis)
-        blocks.append(_block(study, rows, axis.name, names))
+        swept = replace(study, entries=tuple(entries))
+        compared = on_shared_cases(swept) if shared else swept
+        rows = _rows(compared.entries, axis)
+        blocks.append(_block(study, compared, rows, axis.name, names))
         records += [_record(study, row, axis.name, names) for row in rows]
     return ReportTable(
         name="sweep",
@@ -97,15 +103,23 @@ def _rows(entries: Sequence[Entry], axis: SweepAxis) -> list[_Row]:
     ]
 
 
-def _block(study: Study, rows: Sequence[_Row], field: str, names: Sequence[str]) -> Block:
+def _block(study: Study, compared: Study, rows: Sequence[_Row], field: str, names: Sequence[str]) -> Block:
+    """One sweep.
+
+    Args:
+        study: all that was measured, for the gaps.
+        compared: the entries of the sweep, with the cases that they are compared on.
+    """
     lines = [_line(study, row, names) for row in rows]
+    competing = [number for number, row in enumerate(rows) if not row.entry.apart]
     labels = {row.entry.label for row in rows}
     gaps = [gap for gap in study_gaps(study) if gap.entry in labels]
     return Block(
         title=f"{rows[0].entry.name} by {field}, {study.label}",
-        lines=tuple(with_best(lines, range(N_LABEL_COLUMNS, N_LABEL_COLUMNS + len(names)), range(len(lines)))),
+        lines=tuple(with_best(lines, range(N_LABEL_COLUMNS, N_LABEL_COLUMNS + len(names)), competing)),
         notes=tuple(gap.note for gap in gaps),
-        commands=tuple(dict.fromkeys(each for gap in gaps for each in gap.commands)),
+        remarks=tuple(remarks(compared)),
+        commands=as_few_commands(each for gap in gaps for each in gap.commands),
     )
 
 
@@ -115,7 +129,7 @@ def _line(study: Study, row: _Row, names: Sequence[str]) -> Line:
     cells = [statistic_cell(entry.metrics.get(name)) for name in names]
     return Line(
         cells=(
-            Cell(text=row.series),
+            Cell(text=mark(row.series, entry) + (f", {APART}" if entry.apart else "")),
             Cell(text=row.shown, value=number),
             Cell(text=str(entry.n_cases), value=float(entry.n_cases)),
             *with_failures(cells, names, zsre=study.kind == "zsre"),
@@ -136,6 +150,7 @@ def _record(study: Study, row: _Row, field: str, names: Sequence[str]) -> Mappin
         "setting": field,
         "value": shown_value(row.value),
         "cases": row.entry.n_cases,
+        "settings_not_tuned": ", ".join(row.entry.not_tuned),
     }
     for name in names:
         statistic = row.entry.metrics.get(name) or {}

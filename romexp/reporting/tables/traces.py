@@ -16,6 +16,7 @@ from romexp.analysis.traces import GROUPS, KINDS, LAST_SUBJECT, best_layer, trac
 from romexp.errors import DataError
 from romexp.reporting.tables.fitting import FittingTable
 from romexp.reporting.tables.model import Block, Cell, Column, Line, ReportTable, fixed
+from romexp.reporting.terminal import literal
 from romexp.results.find import FoundRun
 from romexp.results.rows import Row
 from romexp.results.settings import differing, short, sort_key
@@ -174,8 +175,10 @@ def _published_line(published: PublishedTrace) -> Line:
     return Line(cells=(Cell(text="published"), *cells), role="published", below=True)
 
 
-def _percent(mean: float, half_width: float) -> Cell:
-    return Cell(text=f"{fixed(100 * mean)} ({fixed(100 * half_width)})", value=100 * mean)
+def _percent(mean: float, half_width: float | None) -> Cell:
+    """A mean with its half-width, or with a dash for a single fact."""
+    width = "–" if half_width is None else fixed(100 * half_width)
+    return Cell(text=f"{fixed(100 * mean)} ({width})", value=100 * mean)
 
 
 def _record(study: TraceStudy) -> Mapping[str, Any]:
@@ -209,7 +212,7 @@ def trace_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *
         caption += f"; suggested layer for editing: {summary['suggested_layer']}"
     if several := summary.get("n_several_tokens"):
         caption += f"; {several} with an answer of several tokens, of which p is that of the first"
-    table = FittingTable(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table = _table(title, caption)
     table.add_column("highest average indirect effect at")
     for kind in KINDS:
         table.add_column(kind, justify="right")
@@ -221,17 +224,25 @@ def trace_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *
     return table
 
 
+def _table(title: str, caption: str) -> Table:
+    return FittingTable(title=title, caption=caption, title_justify="left", caption_justify="left")
+
+
 def _peak(cell: Mapping[str, Any] | None) -> tuple[str, str]:
     if cell is None:
         return "", ""
     effect, half_width, layer = best_layer(cell)
-    return f"{effect:.1%} ({half_width:.1%})", str(layer)
+    return _with_width(effect, half_width), str(layer)
 
 
 def _share(statistic: Mapping[str, Any]) -> str:
     if statistic["mean"] is None:
         return "–"
-    return f"{statistic['mean']:.1%} ({statistic['half_width']:.1%})"
+    return _with_width(statistic["mean"], statistic["half_width"])
+
+
+def _with_width(mean: float, half_width: float | None) -> str:
+    return f"{mean:.1%} ({'–' if half_width is None else f'{half_width:.1%}'})"
 
 
 def _single(row: Mapping[str, Any], title: str) -> Table:
@@ -239,7 +250,7 @@ def _single(row: Mapping[str, Any], title: str) -> Table:
     if (tokens := row.get("completion_tokens", 1)) > 1:
         answer += f" (the first of {tokens} tokens of {row['completion'].strip()})"
     caption = f"{row['prompt']} → {answer}: clean {row['high_score']:.1%}, corrupted {row['low_score']:.1%}"
-    table = FittingTable(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table = _table(title, caption)
     table.add_column("token, subject starred")
     kinds = [kind for kind in KINDS if row.get(kind)]
     for kind in kinds:
@@ -252,5 +263,5 @@ def _single(row: Mapping[str, Any], title: str) -> Table:
             values = np.array(row[kind][i], dtype=float)
             known = not np.isnan(values).all()
             cells += [f"{np.nanmax(values):.1%}", str(int(np.nanargmax(values)))] if known else ["", ""]
-        table.add_row(repr(token) + ("*" if begin <= i < end else ""), *cells)
+        table.add_row(literal(repr(token) + ("*" if begin <= i < end else "")), *cells)
     return table

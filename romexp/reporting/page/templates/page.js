@@ -126,6 +126,7 @@ function filterTable(table) {
   const box = table.closest(".scroll");
   const folded = table.closest("details");
   for (const part of folded ? [folded] : [box, box.previousElementSibling]) part.hidden = visible === 0;
+  for (const note of document.querySelectorAll(`[data-of="${table.id}"]`)) note.hidden = visible === 0;
   return [visible, all];
 }
 

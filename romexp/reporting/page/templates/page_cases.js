@@ -203,7 +203,7 @@ function renderBrowser() {
   $("case-study").value = study.id;
   if ($("case-search").value !== (state.get("find") || "")) $("case-search").value = state.get("find") || "";
   const limited = study.total > study.cases.length ? `; this page holds ${study.cases.length} of ${study.total} cases` : "";
-  $("case-count").textContent = `${listed.length} ${listed.length === 1 ? "case" : "cases"}${words.length ? " found" : ""}${limited}`;
+  $("case-count").textContent = `${listed.length} ${listed.length === 1 ? "case" : "cases"}${words.length ? " found" : ""}${limited}${study.notes.map((note) => `; ${note}`).join("")}`;
   const list = $("case-list");
   const inList = list.contains(document.activeElement);
   list.hidden = !listed.length;
