@@ -32,7 +32,8 @@ class Job:
         overrides: arguments of `romexp` that repeat this run.
         models: keeps the loaded model for later jobs of this process.
         references: keeps the reference texts for later jobs of this process.
-        in_sweep: it is a job of a sweep. It waits for another process that does the same run, instead of failing.
+        sweep: the folder of the sweep of which it is a job; None if it is a run of its own. A job of a sweep waits for
+            another process that does the same run, instead of failing.
     """
 
     config: Mapping[str, Any]
@@ -45,7 +46,7 @@ class Job:
     overrides: Sequence[str] = ()
     models: LoadedModels = field(default_factory=LoadedModels)
     references: KeptReferences = field(default_factory=KeptReferences)
-    in_sweep: bool = False
+    sweep: Path | None = None
 
     def __post_init__(self) -> None:
         check_bounds(self, "", from_0=("seed",))

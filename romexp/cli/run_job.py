@@ -105,7 +105,7 @@ class JobFunction:
             overrides=_overrides_for_this_job(),
             models=self.models,
             references=self.references,
-            in_sweep=hydra.mode == RunMode.MULTIRUN,
+            sweep=Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None,
         )
         outcome: Outcome = task(job)
         return outcome

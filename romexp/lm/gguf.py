@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from romexp.errors import ConfigError, DataError
 from romexp.files import file_sha256
 from romexp.lm.architecture import Architecture, architecture_for
+from romexp.lm.weight_bars import without_weight_bars
 
 SUFFIX = ".gguf"
 READERS = ("gguf", "accelerate")
@@ -46,8 +47,8 @@ def convert_once(
         architecture: that of a family without a row in `romexp.lm.architecture`; else None.
 
     Returns:
-        The folder, and what it was made from, JSON-ready: `file`, its `sha256`, `tensors` (the number of tensors of each
-        type, such as Q4_1) and `dequantized_to`.
+        The folder, and what it was made from, JSON-ready: `file`, its `sha256`, `tensors` (the number of tensors of
+        each type, such as Q4_1) and `dequantized_to`.
 
     Raises:
         ConfigError: it is not a GGUF file, it is damaged, the family is unknown, or a package is missing.
@@ -108,7 +109,8 @@ def _convert(file: Path, folder: Path, dtype: torch.dtype, architecture: Archite
         alone.mkdir()
         (alone / file.name).symlink_to(file.resolve())
         try:
-            _write_model(alone, file.name, part, dtype, architecture)
+            with without_weight_bars():
+                _write_model(alone, file.name, part, dtype, architecture)
         except Exception as error:
             if isinstance(error, ConfigError) or (isinstance(error, OSError) and error.errno):
                 raise
@@ -126,7 +128,7 @@ def _write_model(source: Path, name: str, folder: Path, dtype: torch.dtype, arch
     config = AutoConfig.from_pretrained(source, gguf_file=name, trust_remote_code=False)
     architecture or architecture_for(config.model_type)  # Before the weights are read, which may take minutes.
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        source, gguf_file=name, dtype=dtype, output_loading_info=True, trust_remote_code=False
+        source, gguf_file=name, config=config, dtype=dtype, output_loading_info=True, trust_remote_code=False
     )
     model, info = loaded
     if missing := sorted(info["missing_keys"]):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +14,12 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from romexp.errors import ConfigError
 from romexp.lm.architecture import Architecture, architecture_for, check
 from romexp.lm.head import has_plain_head
 from romexp.lm.model_source import find_source
+from romexp.lm.weight_bars import without_weight_bars
 
 _NOT_THE_MODEL = {"_name_or_path", "architectures", "transformers_version"}
 """Entries of a model's configuration that do not affect what the model computes."""
@@ -159,7 +158,7 @@ class PretrainedModel:
         # False at all three places: without it transformers asks on the terminal whether to run a model's own code.
         config = AutoConfig.from_pretrained(path, revision=self.revision, trust_remote_code=False)
         architecture = self.architecture or architecture_for(config.model_type)
-        with _without_weight_bars():
+        with without_weight_bars():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 path,
                 revision=self.revision,
@@ -177,18 +176,6 @@ class PretrainedModel:
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise ValueError("it has no tokenizer files")
         return model, tokenizer, architecture
-
-
-@contextmanager
-def _without_weight_bars() -> Iterator[None]:
-    """Hide the progress bar of reading weights. Progress bars of downloads are not affected."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 def prepare(

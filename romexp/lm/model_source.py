@@ -1,4 +1,4 @@
-"""What `model.path` may point to: a folder, an id on the Hugging Face hub, a GGUF file, or a file of a Python package."""
+"""What `model.path` may point to: a folder, an id on the Hugging Face hub, a GGUF file, or one in a Python package."""
 
 from __future__ import annotations
 

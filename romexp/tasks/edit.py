@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import pandas as pd
@@ -11,6 +12,7 @@ import pandas as pd
 from romexp.analysis.summary import Summary, case_frame, flatten, summarize_frame
 from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import Report, bars
+from romexp.cli.sweep_layers import layers_of_sweep
 from romexp.data.dataset import Loaded
 from romexp.edit_batch import EditBatch, unedited_cache
 from romexp.editors.base import Editor, Resources
@@ -140,7 +142,9 @@ class EditExperiment:
 
     def _second_moments(self, run: Run, lm: LanguageModel, fitting: Report) -> Callable[[int], SecondMoment]:
         """A function from a layer to its second moment. It notes in the manifest what each used one was measured on."""
-        source = self.covariance.source(lm, progress=fitting)
+        job = run.job
+        to_come = partial(layers_of_sweep, job.sweep, job.overrides, n_layers=lm.n_layers)
+        source = self.covariance.source(lm, also=to_come, progress=fitting)
         used: dict[str, Any] = {}
 
         def second_moment(layer: int) -> SecondMoment:

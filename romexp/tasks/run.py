@@ -169,7 +169,7 @@ def open_run(job: Job, *, names: Mapping[str, str], identity: Identity, facts: M
         ConfigError: another process is writing into the folder, or it holds results of another configuration.
     """
     folder = RunFolder(folder_path(job, names, identity))
-    with folder.locked(wait=job.in_sweep):
+    with folder.locked(wait=job.sweep is not None):
         before = folder.read("manifest")
         refuse_other(folder.path, before["identity"] if before and "identity" in before else None, identity)
         manifest: dict[str, Any] = {"identity": identity, "hash": digest(identity), "names": dict(names)}

@@ -15,6 +15,7 @@ from romexp.errors import ConfigError, DataError
 from romexp.lm import gguf
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.lm.model_source import is_installed
+from romexp.tasks.run import describe_model
 
 pytest.importorskip("gguf", reason="the package gguf is not installed")
 pytest.importorskip("accelerate", reason="the package accelerate is not installed")
@@ -83,6 +84,8 @@ class TestNumbers:
         origin = lm.provenance
         assert (origin["file"], origin["dequantized_to"]) == ("tiny.Q8_0.gguf", "float32")
         assert origin["tensors"] == {"Q8_0": 28, "F32": 11}
+        assert describe_model(lm)["converted_from"] == origin
+        assert "converted_from" not in describe_model(tiny)
 
     def test_in_the_type_of_the_settings(self, quantized: Path, cache: Path) -> None:
         wide, half = load(quantized), load(quantized, dtype="bfloat16")
