@@ -39,7 +39,8 @@ class TextCounter:
         """
         if self.total_tokens is None:
             return [row for row in rows if row], len(rows)
-        left, kept = self.total_tokens - self.tokens, []
+        left = self.total_tokens - self.tokens
+        kept: list[list[int]] = []
         for read, row in enumerate(rows):
             if left <= 0:
                 return kept, read
