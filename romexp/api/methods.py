@@ -80,7 +80,7 @@ def not_tuned_for(lm: LanguageModel, method: Method) -> dict[str, Any]:
 @contextmanager
 def resources_for(lm: LanguageModel, covariance: Moments, *, seed: int) -> Iterator[Resources]:
     """What editors may ask for: second moments, with a bar while they are measured, and a cache."""
-    with bar(f"second moments of {lm.name}, texts") as report:
+    with bar(f"second moments of {lm.name}") as report:
         source = second_moments(lm, covariance).source(lm, progress=report)
         yield Resources(second_moment=source, cache_dir=cache_folder(None), seed=seed)
 

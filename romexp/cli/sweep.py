@@ -41,7 +41,7 @@ class RememberSweep(Callback):
         """
         HydraConfig.instance().set_config(config)
         hydra = HydraConfig.get()
-        overrides = _planned_overrides(hydra) or ()
+        overrides = planned_overrides(hydra) or ()
         progress = SweepProgress(
             folder=Path(hydra.sweep.dir),
             labels=differing(overrides),
@@ -144,10 +144,10 @@ def current_sweep() -> Sweep | None:
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return None
     hydra = HydraConfig.get()
-    return Sweep(folder=Path(hydra.sweep.dir), overrides=_planned_overrides(hydra))
+    return Sweep(folder=Path(hydra.sweep.dir), overrides=planned_overrides(hydra))
 
 
-def _planned_overrides(hydra: Any) -> tuple[tuple[str, ...], ...] | None:
+def planned_overrides(hydra: Any) -> tuple[tuple[str, ...], ...] | None:
     """Overrides of each job, as Hydra's own sweeper derives them; None for another sweeper."""
     if not str(hydra.sweeper.get("_target_", "")).endswith("BasicSweeper"):
         return None

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from romexp.errors import ConfigError
 from romexp.lm.apply_delta import applied
-from romexp.lm.model import LanguageModel, without_weight_bars
+from romexp.lm.model import LanguageModel
+from romexp.lm.weight_bars import without_weight_bars
 from romexp.lm.weight_delta import WeightDelta
 
 

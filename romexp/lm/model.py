@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,22 +14,18 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
 from romexp.errors import ConfigError
-from romexp.hub import hub_access
 from romexp.lm.adapter import adapter_base, is_adapter, merge_adapter
 from romexp.lm.added_tokens import special_ids
-from romexp.lm.architecture import Architecture, architecture_for, check
+from romexp.lm.architecture import Architecture, check
 from romexp.lm.head import has_plain_head
-from romexp.lm.loading import loading, prepare_config, refuse_quantized, refuse_quantized_tensors, refuse_unpacking
+from romexp.lm.loading import loading, refuse_quantized
+from romexp.lm.model_source import find_source
+from romexp.lm.read_pretrained import ModelParts, read_pretrained
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +41,7 @@ class LanguageModel:
         architecture: the paths of the model's parts.
         name: short name for folders and tables.
         known_digest: the digest, if it was computed before (`romexp.lm.kept_digest`).
+        provenance: what the weights were converted from (`romexp.lm.gguf`), JSON-ready; empty if they were not.
     """
 
     model: PreTrainedModel
@@ -53,6 +49,7 @@ class LanguageModel:
     architecture: Architecture
     name: str
     known_digest: str | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -136,9 +133,10 @@ class PretrainedModel:
     """Where to load a model from, and with which type, device and attention (configuration group `model`).
 
     Attributes:
-        path: hub id or local folder. The folder of a PEFT adapter stands for its base model with the adapter merged
-            into the weights.
+        path: hub id, local folder, GGUF file, or `pkg://<package>/<one of the last two>` (`romexp.lm.model_source`).
+            The folder of a PEFT adapter stands for its base model with the adapter merged into the weights.
         name: short name used in folders and tables; if empty, the last part of `path`.
+        setup: the command that installs the package of a `pkg://` path, for the error message where it is missing.
         revision: branch, tag or commit on the hub.
         dtype: type of the weights. It is always set, because `from_pretrained` would take that of the checkpoint.
         device: `auto` (CUDA, then MPS, then CPU) or the name of a torch device.
@@ -146,91 +144,56 @@ class PretrainedModel:
         attn_implementation: `sdpa`, `eager`, or `auto`, which takes `sdpa` where the family supports it (GPT-J does
             not). Flash attention is not possible, because it does not accept the masks of packed scoring.
         architecture: module paths; needed only for a family that `romexp.lm.architecture` does not know.
+        cache_dir: folder that keeps converted GGUF files; see `romexp.files.cache_folder`.
     """
 
     path: str | Path
     name: str = ""
+    setup: str = ""
     revision: str | None = None
     dtype: str = "float32"
     device: str = "auto"
     device_map: Any = None
     attn_implementation: str = "auto"
     architecture: Architecture | None = None
+    cache_dir: str | Path | None = None
 
     def load(self) -> LanguageModel:
         """Load weights and tokenizer.
 
         Raises:
             ConfigError: `path` holds no complete model, or the dtype, the device or the architecture is unknown.
+            DataError: a GGUF file must be converted, and the cache cannot be written.
         """
         dtype = getattr(torch, self.dtype, None)
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise ConfigError(f"model.dtype: {self.dtype!r} is not a torch float type (float32, bfloat16, float16)")
         device = resolve_device(self.device) if self.device_map is None else None
-        path = str(self.path)
-        path = str(Path(path).expanduser()) if path.startswith("~") else path
         if self.attn_implementation not in ("auto", "sdpa", "eager"):
             raise ConfigError(f"model.attn_implementation: {self.attn_implementation!r} is not auto, sdpa or eager")
-        if (Path(path).is_absolute() or path.startswith(".")) and not Path(path).is_dir():
-            raise ConfigError(f"model.path: there is no folder {path!r}")
-        model, tokenizer, architecture = self._read(path, dtype)
+        source = find_source(
+            self.path, setup=self.setup, dtype=dtype, cache_dir=self.cache_dir, architecture=self.architecture
+        )
+        model, tokenizer, architecture = self._read(source.path, dtype)
         if device is not None:
-            with loading(path):
+            with loading(source.path):
                 model.to(device=device)  # type: ignore[call-arg]
-        name = self.name or (Path(path).resolve().name if Path(path).is_dir() else Path(path).name)
-        return prepare(model, tokenizer, architecture=architecture, name=name)
+        lm = prepare(model, tokenizer, architecture=architecture, name=self.name or source.name)
+        return replace(lm, provenance=source.provenance)
 
-    def _read(self, path: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Architecture]:
+    def _read(self, path: str, dtype: torch.dtype) -> ModelParts:
         if is_adapter(path):
             base, revision = adapter_base(path)
             model, tokenizer, architecture = replace(self, revision=revision)._read(base, dtype)
             return merge_adapter(model, path), tokenizer, architecture
-        with loading(path), nullcontext() if Path(path).exists() else hub_access():
-            # False at all three places: without it transformers asks on the terminal whether to run a model's own code.
-            with loading(path, "config.json"):
-                config = AutoConfig.from_pretrained(path, revision=self.revision, trust_remote_code=False)
-                prepare_config(config)
-                architecture = self.architecture or architecture_for(config.model_type)
-            with loading(path, "weights"):
-                model = self._read_weights(path, config, dtype)
-            with loading(path, "tokenizer"):
-                tokenizer = AutoTokenizer.from_pretrained(path, revision=self.revision, trust_remote_code=False)
-                # transformers would continue with an empty tokenizer.
-                if len(tokenizer) <= len(tokenizer.all_special_tokens):
-                    raise ConfigError("it has no tokenizer files")
-        return model, tokenizer, architecture
-
-    def _read_weights(self, path: str, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
-        refuse_unpacking(path)
-        with without_weight_bars():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                path,
-                config=config,
-                revision=self.revision,
-                dtype=dtype,
-                device_map=self.device_map,
-                attn_implementation=None if self.attn_implementation == "auto" else self.attn_implementation,
-                output_loading_info=True,
-                trust_remote_code=False,
-            )
-        model: PreTrainedModel = loaded[0]
-        refuse_quantized_tensors(loaded[1]["unexpected_keys"])
-        # transformers would continue with random weights.
-        if missing := sorted(loaded[1]["missing_keys"]):
-            raise ConfigError(f"its weights lack {len(missing)} tensors, such as {missing[0]}")
-        return model
-
-
-@contextmanager
-def without_weight_bars() -> Iterator[None]:
-    """Hide the progress bars of reading and writing weights. Those of downloads are not affected."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
+        return read_pretrained(
+            path,
+            revision=self.revision,
+            dtype=dtype,
+            device_map=self.device_map,
+            attn_implementation=None if self.attn_implementation == "auto" else self.attn_implementation,
+            architecture=self.architecture,
+        )
 
 
 def prepare(

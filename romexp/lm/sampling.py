@@ -7,7 +7,7 @@ Each text has its own random generator, so it does not depend on the batch it is
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -83,6 +83,7 @@ def generate(
     seeds: Sequence[int],
     deltas: Sequence[WeightDelta | None] | None = None,
     stop_at_end: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[str | RecordError]:
     """Continue each prompt up to `sampler.max_length` tokens (docs/method.md §5.5).
 
@@ -91,6 +92,7 @@ def generate(
         deltas: for each prompt the edit of the model that continues it, or None for the unedited model. `deltas=None`
             takes the unedited model for all prompts.
         stop_at_end: cut each text before the first end-of-text token that was drawn. The paper's evaluation does not.
+        progress: called after each step of each batch with the numbers of tokens drawn and to draw.
 
     Returns:
         For each prompt its text, prompt included, as `clean` makes it from tokens; or a `RecordError` if the prompt is
@@ -112,10 +114,13 @@ def generate(
         )
     ]
     checked = [result_or_error(partial(_checked, lm, row)) for row in rows]
+    steps = _Steps(total=sum(sampler.max_length - len(row.ids) for row in rows), progress=progress)
 
     def work(batch: Sequence[_Row]) -> list[str]:
         with overlay(lm, [row.delta for row in batch]):
-            grown = _continue_batch(lm, [row.ids for row in batch], sampler=sampler, seeds=[row.seed for row in batch])
+            grown = _continue_batch(
+                lm, [row.ids for row in batch], sampler=sampler, seeds=[row.seed for row in batch], steps=steps
+            )
         if stop_at_end:
             grown = [_cut_at_end_of_text(lm, ids, len(row.ids)) for row, ids in zip(batch, grown, strict=True)]
         return [clean(lm, ids[row.hidden :]) for row, ids in zip(batch, grown, strict=True)]
@@ -137,6 +142,20 @@ class _Row:
     seed: int
     delta: WeightDelta | None
     hidden: int = 0
+
+
+@dataclass(kw_only=True)
+class _Steps:
+    """Reports tokens as they are drawn."""
+
+    total: int
+    progress: Callable[[int, int], None] | None
+    drawn: int = 0
+
+    def add(self, tokens: int) -> None:
+        self.drawn = min(self.total, self.drawn + tokens)
+        if self.progress:
+            self.progress(self.drawn, self.total)
 
 
 def _checked(lm: LanguageModel, row: _Row) -> _Row:
@@ -177,33 +196,33 @@ def _rows_in_memory(lm: LanguageModel, sampler: Sampler) -> int:
 
 
 def _continue_batch(
-    lm: LanguageModel, rows: Sequence[tuple[int, ...]], *, sampler: Sampler, seeds: Sequence[int]
+    lm: LanguageModel, rows: Sequence[tuple[int, ...]], *, sampler: Sampler, seeds: Sequence[int], steps: _Steps
 ) -> list[tuple[int, ...]]:
     """Continue a batch of prompts and return the token ids of the texts, prompts included.
 
     Prompts are left-padded so that all of them end at the same column; each step then adds one column.
     """
     device, width = lm.device, max(map(len, rows))
-    steps = sampler.max_length - min(map(len, rows))
-    if steps <= 0:
+    n_steps = sampler.max_length - min(map(len, rows))
+    if n_steps <= 0:
         return list(rows)
-    draws = _uniforms(seeds, steps).to(device)
-    ids = torch.full((len(rows), width + steps), int(lm.tokenizer.pad_token_id), dtype=torch.long)
+    draws = _uniforms(seeds, n_steps).to(device)
+    ids = torch.full((len(rows), width + n_steps), int(lm.tokenizer.pad_token_id), dtype=torch.long)
     for i, row in enumerate(rows):
         ids[i, width - len(row) : width] = torch.tensor(row)
     ids = ids.to(device)
     pads = torch.tensor([width - len(row) for row in rows], device=device)[:, None]
-    columns = torch.arange(width + steps, device=device)[None]
+    columns = torch.arange(width + n_steps, device=device)[None]
     positions = (columns - pads).clamp(min=0)
     # A text that has reached its length stays in the batch, but its further tokens are cut off below. Their
     # positions are clamped, because there are no embeddings for positions beyond the model's context.
     positions = positions.clamp(max=sampler.max_length - 1 if sampler.max_length >= width else width - 1)
-    buffer = _Buffer(width + steps)
+    buffer = _Buffer(width + n_steps)
     allowed = (columns >= pads)[:, None] & (columns <= columns.T)[None]  # (batch × queries × keys)
     # Padding attends to itself, since a softmax over a fully masked row would be undefined.
-    allowed |= torch.eye(width + steps, dtype=torch.bool, device=device)[None]
+    allowed |= torch.eye(width + n_steps, dtype=torch.bool, device=device)[None]
     seen = 0
-    for step in range(steps):
+    for step in range(n_steps):
         end = width + step
         mask = additive_mask(lm, allowed[:, None, seen:end, :end])
         hidden = run_blocks(
@@ -211,6 +230,7 @@ def _continue_batch(
         )
         ids[:, end] = _draw(logits(lm, hidden[:, -1]), draws[:, step], sampler)
         seen = end
+        steps.add(len(rows))
     lists = ids.tolist()
     return [
         tuple(line[width - len(row) : width - len(row) + max(sampler.max_length, len(row))])
@@ -226,11 +246,21 @@ def _uniforms(seeds: Sequence[int], steps: int) -> torch.Tensor:
 def _draw(scores: torch.Tensor, uniform: torch.Tensor, sampler: Sampler) -> torch.Tensor:
     """Draw one token per row from the top k (rows): the inverse of the cumulative distribution, at `uniform`.
 
+    If k exceeds the vocabulary, the tokens are not sorted, which would take longer than the model.
+
     Args:
         scores: logits (rows × vocabulary).
         uniform: random numbers in [0, 1) (rows).
     """
-    top = (scores / sampler.temperature).topk(min(sampler.top_k, scores.shape[-1]), dim=-1)
-    cumulative = top.values.softmax(dim=-1).cumsum(dim=-1)
-    index = (uniform[:, None] * cumulative[:, -1:] >= cumulative).sum(dim=-1).clamp(max=top.indices.shape[-1] - 1)
+    scaled = scores / sampler.temperature
+    if sampler.top_k > scaled.shape[-1]:
+        return _inverse(scaled.softmax(dim=-1).cumsum(dim=-1), uniform)
+    top = scaled.topk(sampler.top_k, dim=-1)
+    index = _inverse(top.values.softmax(dim=-1).cumsum(dim=-1), uniform)
     return top.indices.gather(1, index[:, None])[:, 0]
+
+
+def _inverse(cumulative: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """The first column (rows) of a cumulative distribution (rows × columns) that exceeds `uniform` (rows)."""
+    found = (uniform[:, None] * cumulative[:, -1:] >= cumulative).sum(dim=-1)
+    return found.clamp(max=cumulative.shape[-1] - 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ import torch
 from romexp.bounds import check_bounds
 from romexp.errors import ConfigError, DataError
 from romexp.files import file_sha256
+from romexp.lm.model import LanguageModel
+from romexp.stats.keys import key_module, key_width
 from romexp.stats.second_moment import SecondMoment, load_moments
 from romexp.unpacked import check_array, check_zip
 
@@ -198,3 +200,30 @@ def published_name(
     'gpt2-xl/wikipedia_stats/transformer.h.17.mlp.c_proj_float32_mom2_100000.npz'
     """
     return f"{model.replace('/', '_')}/{corpus}_stats/{module}_{dtype}_mom2_{sample_size}.npz"
+
+
+def read_files(
+    lm: LanguageModel, path: str | Path, layers: Sequence[int], *, check_model: bool
+) -> dict[int, SecondMoment]:
+    """Read the second moments of some layers from what `covariance.path` names.
+
+    Args:
+        check_model: refuse a file whose metadata name another model.
+
+    Raises:
+        ConfigError: there is no such file, it holds only one of several layers, or it was measured on another model.
+        DataError: a file is not a valid statistics file, or does not fit the model.
+    """
+    files = {layer: locate(path, layer=layer, module=key_module(lm, layer)) for layer in layers}
+    if len(files) > 1 and len(set(files.values())) == 1 and files[layers[0]].suffix == ".npz":
+        raise ConfigError(f"covariance.path: {path} holds one layer, {len(files)} are wanted; put {{layer}} in it")
+    moments = {}
+    for layer, file in files.items():
+        moments[layer] = read(file, layer=layer, width=key_width(lm, layer))
+        origin = moments[layer].provenance
+        if check_model and origin.get("model_digest") not in (None, lm.digest):
+            raise ConfigError(
+                f"covariance.path: {file} was measured on {origin.get('model')} (digest {origin['model_digest']}), "
+                f"not on {lm.name} (digest {lm.digest}); covariance.check_model=false accepts it"
+            )
+    return moments

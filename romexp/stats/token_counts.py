@@ -92,10 +92,11 @@ def _source(provenance: Mapping[str, Any]) -> str:
 
 def _remedy(moments: Mapping[int, SecondMoment]) -> str:
     """What to do about too few tokens."""
-    provenance = next(iter(moments.values())).provenance
+    moment = next(iter(moments.values()))
+    provenance = moment.provenance
     corpus = _corpus(provenance)
-    if corpus.get("kind") == "sampled":
-        return "raise covariance.corpus.tokens_per_key, or set editor.mom2_adjustment=false"
+    if corpus.get("kind") == "sampled" or _number(provenance, "total_tokens") == moment.count:
+        return "raise covariance.max_tokens, or set editor.mom2_adjustment=false"
     size, texts = _number(provenance, "sample_size"), _number(provenance, "texts")
     ways = ["raise covariance.sample_size" if size is not None and size == texts else "give more text"]
     if corpus and (limit := _number(provenance, "max_tokens")) is not None:

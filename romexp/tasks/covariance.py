@@ -69,7 +69,7 @@ class FitCovariance:
                 return self._outcome(run, lm, run.folder.read("summary") or {})
             with run.session(name=f"{lm.name} {run.manifest['hash']}", group=lm.name, job_type="covariance") as tracked:
                 with bars(job.sweep) as bar:
-                    moments = self.covariance.moments(lm, layers, progress=bar("texts"))
+                    moments = self.covariance.moments(lm, layers, progress=bar("second moments"))
                 if self.export:
                     save_moments(run.folder.path / FILE, moments)
                 summary = {str(layer): _describe(moment) for layer, moment in moments.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ import pandas as pd
 from romexp.analysis.summary import SIDES, Summary, flatten, scale_of
 from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import Report, bars
+from romexp.cli.sweep_layers import layers_of_sweep
 from romexp.data.dataset import Loaded
 from romexp.edit_batch import EditBatch, MeasuredEdit, unedited_cache
 from romexp.editors.base import Editor, Resources
@@ -172,7 +174,9 @@ class EditExperiment:
 
     def _second_moments(self, run: Run, lm: LanguageModel, fitting: Report) -> Callable[[int], SecondMoment]:
         """A function from a layer to its second moment. It notes in the manifest what each used one was measured on."""
-        source = self.covariance.source(lm, progress=fitting)
+        job = run.job
+        to_come = partial(layers_of_sweep, job.sweep.folder if job.sweep else None, job.overrides, n_layers=lm.n_layers)
+        source = self.covariance.source(lm, also=to_come, progress=fitting)
         used: dict[str, Any] = {}
 
         def second_moment(layer: int) -> SecondMoment:

@@ -13,6 +13,7 @@ from list_corpus import TEXTS, ListCorpus
 from romexp.errors import ConfigError, DataError
 from romexp.lm.model import LanguageModel
 from romexp.stats.covariance import Covariance, ship
+from romexp.stats.memory import layers_that_fit
 from romexp.stats.readers import Published
 from romexp.stats.second_moment import stored_layers
 
@@ -44,7 +45,8 @@ def test_provenance_says_where_it_comes_from(tiny_gpt2: LanguageModel, corpus: L
 CHANGES: list[dict[str, Any]] = [
     {"sample_size": 20},
     {"sample_seed": 2},
-    {"max_tokens": 5},
+    {"text_tokens": 5},
+    {"max_tokens": 100},
     {"dtype": "float64"},
     {"corpus": ListCorpus(TEXTS, name="other")},
 ]
@@ -78,6 +80,46 @@ def test_the_key_does_not_change_with_what_only_rounds(tiny_gpt2: LanguageModel,
     covariance = Covariance(corpus=corpus)
     same = Covariance(corpus=corpus, batch_tokens=100, checkpoint_every=3, cache_dir="elsewhere")
     assert covariance.ingredients(tiny_gpt2, 1) == same.ingredients(tiny_gpt2, 1)
+
+
+def test_stored_statistics_stay_valid(tiny_gpt2: LanguageModel, corpus: ListCorpus) -> None:
+    """Users have passes of days in their caches: without a limit of tokens, the names that are hashed do not change."""
+    names = set(Covariance(corpus=corpus).ingredients(tiny_gpt2, 1))
+    assert names == {"model_digest", "module", "corpus", "sample_size", "sample_seed", "max_tokens", "dtype"}
+
+
+def test_layers_that_come_later_are_measured_in_the_same_pass(
+    tiny_gpt2: LanguageModel, corpus: ListCorpus, tmp_path: Path
+) -> None:
+    covariance = Covariance(corpus=corpus, cache_dir=tmp_path)
+    assert sorted(covariance.moments(tiny_gpt2, [1], also=[3, 1, 99, -1, 3])) == [1]
+    assert corpus.loads == 1
+    later = covariance.moments(tiny_gpt2, [3])[3]
+    assert corpus.loads == 1
+    alone = Covariance(corpus=corpus).moments(tiny_gpt2, [3])[3]
+    assert torch.allclose(later.matrix, alone.matrix, rtol=1e-5, atol=1e-7)
+    asked: list[int] = []
+
+    def also() -> list[int]:
+        asked.append(1)
+        return [0, 2]
+
+    source = covariance.source(tiny_gpt2, also=also)
+    loads = corpus.loads
+    assert not asked
+    source(1)
+    assert corpus.loads == loads, "no pass is needed, so there is none for the others"
+    source(2)
+    source(0)
+    assert corpus.loads == loads + 1
+
+
+def test_later_layers_wait_if_memory_is_short(tiny_gpt2: LanguageModel) -> None:
+    one = 2 * 64 * 64 * 8
+    for free, expected in ((0, [1]), (one, [1]), (2 * one, [1, 3]), (100 * one, [1, 3, 2])):
+        assert layers_that_fit(tiny_gpt2, [1], [3, 2], "float32", free_bytes=free) == expected
+    assert layers_that_fit(tiny_gpt2, [1], [3, 2], "float64", free_bytes=2 * one) == [1]
+    assert layers_that_fit(tiny_gpt2, [1], [3, 2], "float32") == [1, 3, 2]
 
 
 def test_source_is_lazy_and_remembers(tiny_gpt2: LanguageModel, corpus: ListCorpus) -> None:
@@ -147,7 +189,9 @@ def test_published_statistics_are_fetched_by_module(tiny_gpt2: LanguageModel, tm
     [
         ({"corpus": None}, "no statistics for this model; set covariance.path or covariance.corpus"),
         ({"dtype": "float16"}, "covariance.dtype: 'float16', expected one of float32, float64"),
-        ({"max_tokens": 999}, r"covariance.max_tokens: 999, expected 1 to 128"),
+        ({"text_tokens": 999}, r"covariance.text_tokens: 999, expected 1 to 128"),
+        ({"max_tokens": 0}, r"covariance.max_tokens: expected a number of at least 1"),
+        ({"max_tokens": 63}, r"on 63 tokens of 3 texts .*raise covariance.max_tokens"),
         ({"sample_size": 0}, "covariance.sample_size: expected a number of at least 1"),
         ({"corpus": ListCorpus([""])}, "no text with any tokens"),
         ({"path": "/nothing/here"}, "covariance.path: no file or folder /nothing/here"),

@@ -7,7 +7,7 @@ import torch
 
 from romexp.lm.model import LanguageModel
 from romexp.stats import fit as fit_module
-from romexp.stats.fit import Checkpoint, fit, sample
+from romexp.stats.fit import Checkpoint, batch_tokens, fit, sample
 
 WORDS = (
     "the",
@@ -113,6 +113,58 @@ def test_progress_counts_every_text_once(tiny_gpt2: LanguageModel, monkeypatch: 
     assert told[0] == (0, 31)
     assert told[-1] == (31, 31)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+@pytest.mark.parametrize("window", [4, 1000])
+def test_a_limit_of_tokens_reads_the_first_texts_and_cuts_the_last(
+    tiny_gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
+    monkeypatch.setattr(fit_module, "WINDOW", window)
+    lengths = [len(tiny_gpt2.tokenizer(text)["input_ids"]) for text in TEXTS]
+    limit = sum(lengths[:6]) + 2
+    told: list[tuple[int, int | None]] = []
+    options = {"max_tokens": 128, "batch_tokens": 50, "dtype": torch.float64}
+    fitters, texts_read = fit(
+        tiny_gpt2,
+        iter(["", *TEXTS]),
+        [1],
+        total_tokens=limit,
+        total=31,
+        progress=lambda done, total: told.append((done, total)),
+        **options,  # type: ignore[arg-type]
+    )
+    assert (fitters[1].count, texts_read) == (limit, 8)
+    assert (told[0], told[-1]) == ((0, limit), (limit, limit))
+    whole, _ = fit(tiny_gpt2, iter(TEXTS[:6]), [1], **options)  # type: ignore[arg-type]
+    last, _ = fit(tiny_gpt2, iter(TEXTS[6:7]), [1], **{**options, "max_tokens": 2})  # type: ignore[arg-type]
+    expected = whole[1].total + last[1].total  # type: ignore[operator]
+    assert torch.allclose(fitters[1].total, expected, rtol=1e-4, atol=1e-4)  # type: ignore[arg-type]
+
+
+def test_a_limit_of_tokens_holds_over_an_interruption(
+    tiny_gpt2: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_module, "WINDOW", 4)
+    checkpoint = Checkpoint(path=tmp_path / "c.safetensors", key="k", every=4)
+    options = {"max_tokens": 128, "batch_tokens": 300, "total_tokens": 300}
+    whole, _ = fit(tiny_gpt2, iter(TEXTS), [1], **options)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_gpt2, interrupted(TEXTS, 9), [1], checkpoint=checkpoint, **options)  # type: ignore[arg-type]
+    told: list[int] = []
+    fitters, _ = fit(
+        tiny_gpt2,
+        iter(TEXTS),
+        [1],
+        checkpoint=checkpoint,
+        progress=lambda done, total: told.append(done),
+        **options,  # type: ignore[arg-type]
+    )
+    assert 0 < told[0] < told[-1] == fitters[1].count == 300
+    assert torch.equal(fitters[1].result({}).matrix, whole[1].result({}).matrix)
+
+
+def test_batches_on_a_cpu_fit_its_caches() -> None:
+    assert batch_tokens(torch.device("cpu")) == 1024 < batch_tokens(torch.device("cuda"))
 
 
 def interrupted(texts: list[str], after: int) -> Iterator[str]:

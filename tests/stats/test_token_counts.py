@@ -60,7 +60,9 @@ class TestTheBounds:
         for provenance, advice in (
             (files, r"of 2 texts \(a\.txt, each file one text\).*cut to 30 tokens.*covariance\.corpus\.unit=line"),
             (sized, r"\(wikitext\).*raise covariance\.sample_size"),
-            (sampled, r"raise covariance\.corpus\.tokens_per_key"),
+            (sampled, r"raise covariance\.max_tokens"),
+            (sized | {"total_tokens": 5}, r"raise covariance\.max_tokens"),
+            (sized | {"total_tokens": 50}, r"raise covariance\.sample_size"),
             ({"file": "/a/c.npz"}, r"\(/a/c\.npz\).*give more text, or take covariance=sampled"),
             ({"corpus": "odd", "texts": "odd"}, "texts of unknown origin"),
         ):
@@ -121,11 +123,11 @@ class TestEverySource:
     def test_texts_that_the_model_writes(self, tiny_gpt2: LanguageModel, caplog: pytest.LogCaptureFixture) -> None:
         covariance = Covariance(corpus=SampledTexts(), sample_size=None)
         found = covariance.moments(tiny_gpt2, [1])[1]
-        assert found.count >= 10 * WIDTH
+        assert found.count == 10 * WIDTH
         assert measured_on(found)["source"] == "texts that the model wrote"
         assert not [record for record in caplog.records if record.levelname == "WARNING"]
-        replace(covariance, corpus=SampledTexts(tokens_per_key=5)).moments(tiny_gpt2, [1])
-        assert "raise covariance.corpus.tokens_per_key" in caplog.text
+        assert replace(covariance, max_tokens=320).moments(tiny_gpt2, [1])[1].count == 320
+        assert "raise covariance.max_tokens" in caplog.text
 
     def test_a_list_of_texts_in_python(self, tiny_gpt2: LanguageModel, caplog: pytest.LogCaptureFixture) -> None:
         few = replace(second_moments(tiny_gpt2, TEXTS[:2]), cache_dir=None)
