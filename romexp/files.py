@@ -1,4 +1,4 @@
-"""Atomic writing of files, and hashes of their content."""
+"""The folder of files that runs share, atomic writing, and hashes of files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
+
+
+def cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
+    """`cache_dir`; else `$ROMEXP_CACHE`; else `romexp` in the user's cache folder (`$XDG_CACHE_HOME` or ~/.cache)."""
+    given = cache_dir or os.environ.get("ROMEXP_CACHE")
+    return Path(given or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "romexp")).expanduser()
 
 
 @contextmanager

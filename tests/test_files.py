@@ -9,7 +9,7 @@ from threading import Barrier
 import pytest
 import torch
 
-from romexp.files import file_sha256, replacing, write_once, write_text
+from romexp.files import cache_folder, file_sha256, replacing, write_once, write_text
 from romexp.lm.weight_delta import Dense, WeightDelta
 
 
@@ -59,3 +59,15 @@ def test_who_starts_together_makes_a_file_once(tmp_path: Path) -> None:
 def test_file_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_cache_folder_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("ROMEXP_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder(None) == tmp_path / "xdg" / "romexp"
+    monkeypatch.setenv("ROMEXP_CACHE", str(tmp_path / "own"))
+    assert cache_folder(None) == tmp_path / "own"
+    assert cache_folder(tmp_path / "given") == tmp_path / "given"
+    monkeypatch.delenv("ROMEXP_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder(None) == Path.home() / ".cache" / "romexp"

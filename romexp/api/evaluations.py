@@ -15,10 +15,10 @@ from romexp.api import checks
 from romexp.api.datasets import CaseSet
 from romexp.api.methods import Method, Moments, editor_for, resources_for
 from romexp.api.progress import bar
-from romexp.data.download import cache_folder
 from romexp.edit_batch import EditBatch, unedited_cache
 from romexp.editors.base import Editor, Resources
 from romexp.errors import ConfigError, DataError, RecordError
+from romexp.files import cache_folder
 from romexp.lm.model import LanguageModel
 from romexp.reporting.tables.run import cell, columns_of, table_rows
 from romexp.results.rows import CaseResult

@@ -14,10 +14,10 @@ from romexp.api import checks
 from romexp.api.progress import bar
 from romexp.compose import check_option, compose_config
 from romexp.data.corpora import TextCorpus, TextList
-from romexp.data.download import cache_folder
 from romexp.editors.base import Editor, Resources
 from romexp.editors.traced_layer import with_traced_layer
 from romexp.errors import ConfigError
+from romexp.files import cache_folder
 from romexp.lm.model import LanguageModel
 from romexp.stats.covariance import Covariance
 from romexp.stats.readers import SUFFIXES

@@ -70,8 +70,8 @@ def load(
 
     Args:
         model: a name that the program knows (`minifact`, `gpt2-xl`, … the options of the config group `model`), a local
-            folder, an id of the Hugging Face hub; or a model object, which then needs its tokenizer. A model object is
-            put into evaluation mode and its weights are frozen.
+            folder, a GGUF file, an id of the Hugging Face hub; or a model object, which then needs its tokenizer. A
+            model object is put into evaluation mode and its weights are frozen.
         tokenizer: of a model object; a fast one.
         name: short name for tables; by default the option's, or the last part of the path.
         dtype: type of the weights, as `bfloat16`. Not for a model object.
@@ -111,6 +111,7 @@ def _as_loaded(lm: LanguageModel, *, option: str, source: str) -> LoadedModel:
         tokenizer=lm.tokenizer,
         architecture=lm.architecture,
         name=lm.name,
+        provenance=lm.provenance,
         option=option,
         source=source,
     )

@@ -69,8 +69,10 @@ def stamp(file: Path) -> Stamp:
 
 
 def _file_stamps(path: str | Path) -> tuple[tuple[str, Stamp], ...]:
-    """Name and stamp of each file of a local folder; empty if `path` is the id of a model on the hub."""
+    """Name and stamp of a file or of each file of a folder; empty if `path` is the id of a model on the hub."""
     folder = Path(path).expanduser()
+    if folder.is_file():
+        return ((folder.name, stamp(folder)),)
     if not folder.is_dir():
         return ()
     return tuple((file.name, stamp(file)) for file in sorted(folder.iterdir()) if file.is_file())

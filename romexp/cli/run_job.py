@@ -86,7 +86,7 @@ class JobFunction:
         # These imports take long, and `romexp --help` or a misspelt key does not need them.
         from romexp.cli.unread_settings import refuse_unread
         from romexp.cli.validate_config import build, validate_config
-        from romexp.data.download import cache_folder
+        from romexp.files import cache_folder
 
         hydra = HydraConfig.get()
         choices = {group: str(option) for group, option in hydra.runtime.choices.items()}

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from romexp.errors import ConfigError, DataError
-from romexp.files import file_sha256
+from romexp.files import cache_folder, file_sha256
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +39,6 @@ class RemoteFile:
     url: str
     size: int | None = None
     sha256: str | None = None
-
-
-def cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
-    """`cache_dir`; else `$ROMEXP_CACHE`; else `romexp` in the user's cache folder (`$XDG_CACHE_HOME` or ~/.cache)."""
-    given = cache_dir or os.environ.get("ROMEXP_CACHE")
-    return Path(given or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "romexp")).expanduser()
 
 
 def cached_path(url: str, folder: Path) -> Path:

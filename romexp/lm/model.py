@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from romexp.errors import ConfigError
 from romexp.lm.architecture import Architecture, architecture_for, check
 from romexp.lm.head import has_plain_head
+from romexp.lm.model_source import find_source
 
 _NOT_THE_MODEL = {"_name_or_path", "architectures", "transformers_version"}
 """Entries of a model's configuration that do not affect what the model computes."""
@@ -32,12 +33,14 @@ class LanguageModel:
     Attributes:
         architecture: the paths of the model's parts.
         name: short name for folders and tables.
+        provenance: what the weights were converted from (`romexp.lm.gguf`), JSON-ready; empty if they were not.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     architecture: Architecture
     name: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -99,8 +102,9 @@ class PretrainedModel:
     """Where to load a model from, and with which type, device and attention (configuration group `model`).
 
     Attributes:
-        path: hub id or local folder.
+        path: hub id, local folder, GGUF file, or `pkg://<package>/<one of the last two>` (`romexp.lm.model_source`).
         name: short name used in folders and tables; if empty, the last part of `path`.
+        setup: the command that installs the package of a `pkg://` path, for the error message where it is missing.
         revision: branch, tag or commit on the hub.
         dtype: type of the weights. It is always set, because `from_pretrained` would take that of the checkpoint.
         device: `auto` (CUDA, then MPS, then CPU) or the name of a torch device.
@@ -108,33 +112,37 @@ class PretrainedModel:
         attn_implementation: `sdpa`, `eager`, or `auto`, which takes `sdpa` where the family supports it (GPT-J does
             not). Flash attention is not possible, because it does not accept the masks of packed scoring.
         architecture: module paths; needed only for a family that `romexp.lm.architecture` does not know.
+        cache_dir: folder that keeps converted GGUF files; see `romexp.files.cache_folder`.
     """
 
     path: str | Path
     name: str = ""
+    setup: str = ""
     revision: str | None = None
     dtype: str = "float32"
     device: str = "auto"
     device_map: Any = None
     attn_implementation: str = "auto"
     architecture: Architecture | None = None
+    cache_dir: str | Path | None = None
 
     def load(self) -> LanguageModel:
         """Load weights and tokenizer.
 
         Raises:
             ConfigError: `path` holds no complete model, or the dtype, the device or the architecture is unknown.
+            DataError: a GGUF file must be converted, and the cache cannot be written.
         """
         dtype = getattr(torch, self.dtype, None)
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise ConfigError(f"model.dtype: {self.dtype!r} is not a torch float type (float32, bfloat16, float16)")
         device = resolve_device(self.device) if self.device_map is None else None
-        path = str(self.path)
-        path = str(Path(path).expanduser()) if path.startswith("~") else path
         if self.attn_implementation not in ("auto", "sdpa", "eager"):
             raise ConfigError(f"model.attn_implementation: {self.attn_implementation!r} is not auto, sdpa or eager")
-        if (Path(path).is_absolute() or path.startswith(".")) and not Path(path).is_dir():
-            raise ConfigError(f"model.path: there is no folder {path!r}")
+        source = find_source(
+            self.path, setup=self.setup, dtype=dtype, cache_dir=self.cache_dir, architecture=self.architecture
+        )
+        path = source.path
         try:
             model, tokenizer, architecture = self._read(path, dtype)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -144,8 +152,8 @@ class PretrainedModel:
             raise ConfigError(f"model.path: cannot load {path!r}: {reason}") from error
         if device is not None:
             model.to(device=device)  # type: ignore[call-arg]
-        name = self.name or (Path(path).resolve().name if Path(path).is_dir() else Path(path).name)
-        return prepare(model, tokenizer, architecture=architecture, name=name)
+        lm = prepare(model, tokenizer, architecture=architecture, name=self.name or source.name)
+        return replace(lm, provenance=source.provenance)
 
     def _read(self, path: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Architecture]:
         # False at all three places: without it transformers asks on the terminal whether to run a model's own code.

@@ -196,9 +196,10 @@ def describe_inputs(job: Job, lm: LanguageModel, loaded: Loaded[Any]) -> dict[st
     }
 
 
-def describe_model(lm: LanguageModel) -> dict[str, str]:
-    """The entry of the manifest that describes a model."""
-    return {"name": lm.name, "digest": lm.digest, "dtype": str(lm.dtype), "device": str(lm.device)}
+def describe_model(lm: LanguageModel) -> dict[str, Any]:
+    """The entry of the manifest that describes a model. `converted_from` is there only for a GGUF file."""
+    described = {"name": lm.name, "digest": lm.digest, "dtype": str(lm.dtype), "device": str(lm.device)}
+    return described | ({"converted_from": dict(lm.provenance)} if lm.provenance else {})
 
 
 def folder_path(job: Job, names: Mapping[str, str], identity: Identity) -> Path:

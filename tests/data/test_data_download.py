@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from file_server import FileServer, serve
 
-from romexp.data.download import RemoteFile, cache_folder, cached_path, fetch
+from romexp.data.download import RemoteFile, cached_path, fetch
 from romexp.errors import DataError
 
 CONTENT = bytes(range(256)) * 2048  # half a MiB, several blocks of the reader
@@ -164,18 +164,6 @@ def test_an_unwritable_cache_is_a_data_error(server, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(DataError, match=r"cannot download .* to "):
         fetch(remote(server), tmp_path / "file")
-
-
-def test_cache_folder_order(monkeypatch, tmp_path):
-    monkeypatch.delenv("ROMEXP_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder(None) == tmp_path / "xdg" / "romexp"
-    monkeypatch.setenv("ROMEXP_CACHE", str(tmp_path / "own"))
-    assert cache_folder(None) == tmp_path / "own"
-    assert cache_folder(tmp_path / "given") == tmp_path / "given"
-    monkeypatch.delenv("ROMEXP_CACHE")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder(None) == Path.home() / ".cache" / "romexp"
 
 
 def test_no_url_leads_out_of_the_cache(tmp_path):
