@@ -121,7 +121,7 @@ class TryEdit:
     def _ask(self, request: EditRequest) -> list[str]:
         texts = self.ask
         if texts is None:
-            texts = self.example.ask if self.subject is None else self.example.about
+            texts = self.example.ask if request.subject == self.example.subject else self.example.about
         return [fill(text, request.subject) for text in texts]
 
     def _keep(self) -> Sequence[str]:
