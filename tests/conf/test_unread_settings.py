@@ -16,14 +16,15 @@ from romexp.errors import ConfigError
 GROUPS = {path.name for path in CONF.iterdir() if path.is_dir()}
 READ = {
     "save_deltas": {"edit"},
-    "prompt": {"trace"},
-    "subject": {"trace"},
+    "prompt": {"trace", "try"},
+    "subject": {"trace", "try"},
+    "target": {"try"},
     "table": {"report"},
     "page": {"report"},
     "wandb": {"report"},
     "answers": {"human_eval"},
 }
-GIVEN = {"prompt": "a", "subject": "a", "table": "4", "answers": "back", "wandb": "true", "page": "off"}
+GIVEN = {"prompt": "a", "subject": "a", "target": "a", "table": "4", "answers": "back", "wandb": "true", "page": "off"}
 TASKS = sorted(path.stem for path in (CONF / "task").glob("*.yaml"))
 
 
@@ -45,7 +46,9 @@ def test_a_setting_is_refused_by_every_task_but_those_that_read_it(task: str) ->
         if task in readers:
             refuse(cfg, override, task=task)
             continue
-        with pytest.raises(ConfigError, match=f"^{setting}: task={task} does not read it .task={min(readers)} does.$"):
+        those = " and ".join(f"task={reader}" for reader in sorted(readers))
+        does = "does" if len(readers) == 1 else "do"
+        with pytest.raises(ConfigError, match=f"^{setting}: task={task} does not read it .{those} {does}.$"):
             refuse(cfg, override, task=task)
 
 

@@ -1,0 +1,47 @@
+"""A causal trace of one prompt in a conversation, kind by kind, so that something is seen while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from romexp.data.known import KnownFacts
+from romexp.errors import raise_first_error
+from romexp.facts import KnownFact
+from romexp.lm.model import LanguageModel
+from romexp.tasks.trace import Corpus
+from romexp.tracing.noise import make_noise
+from romexp.tracing.prompt import prepare_prompts
+from romexp.tracing.rows import to_row
+from romexp.tracing.tracer import Tracer
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptTracer:
+    """Traces single prompts.
+
+    Attributes:
+        tracer: the settings; severed paths are left out.
+        subjects: the facts whose subjects' embeddings give σ of the noise.
+        corpus: texts for `m` and `t…` noise.
+    """
+
+    tracer: Tracer
+    subjects: KnownFacts
+    corpus: Corpus
+
+    def __call__(self, lm: LanguageModel, prompt: str, subject: str) -> Iterator[dict[str, Any]]:
+        """Yield the trace's row (docs/method.md §11.2) once a kind of states is traced, with all kinds so far.
+
+        Raises:
+            RecordError: the subject is not in the prompt, or the prompt is too long for the model.
+        """
+        fact = KnownFact(known_id=0, subject=subject, attribute="", prompt=prompt)
+        (prepared,) = raise_first_error(prepare_prompts(lm, [prompt], [subject]))
+        noise = make_noise(lm, self.tracer.noise, subjects=self.subjects.subjects(), corpus=self.corpus.texts())
+        row: dict[str, Any] = {}
+        for kind in self.tracer.kinds:
+            (found,) = replace(self.tracer, kinds=(kind,), severed=False)(lm, [prepared], noise=noise, seeds=[1])
+            row |= to_row(lm, fact, prepared, found, None)
+            yield row
