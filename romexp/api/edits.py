@@ -43,6 +43,7 @@ class FactEdit:
         delta: what the edit adds to the weights.
         diagnostics: what the method says of its work (losses by step, norms, …).
         settings: the method's hyper-parameters, as JSON values.
+        source: where the model was loaded from, if `lm` does not know it.
     """
 
     lm: LanguageModel
@@ -51,6 +52,7 @@ class FactEdit:
     delta: WeightDelta
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
 
     def generate(
         self, prompt: str | Sequence[str], max_new_tokens: int = 20, *, top_k: int = 1, seed: int = 0
@@ -94,7 +96,7 @@ class FactEdit:
     def save(self, path: str | Path) -> Path:
         """Write the edit to a safetensors file, with the fact and the model's digest, and return its path."""
         file = Path(path).expanduser()
-        self._saved().save(file)
+        self.saved().save(file)
         return file
 
     def export(self, folder: str | Path, format: Format = "peft") -> Path:
@@ -109,18 +111,19 @@ class FactEdit:
                 something else, or peft is not installed.
             DataError: the loaded export does not give the edit's numbers. Nothing is left behind.
         """
-        found = FoundEdit(saved=self._saved())
+        found = FoundEdit(saved=self.saved())
         return export_edits(
             self.lm, [found], Path(folder).expanduser(), format=format, source=found.saved.model.source
         ).path
 
-    def _saved(self) -> SavedEdit:
+    def saved(self) -> SavedEdit:
+        """The edit with what a file of it says."""
         return SavedEdit(
             delta=self.delta,
             request=self.request,
             method=self.method,
             settings=self.settings,
-            model=ModelOrigin.of(self.lm, source=getattr(self.lm, "source", "")),
+            model=ModelOrigin.of(self.lm, source=self.source or getattr(self.lm, "source", "")),
         )
 
     @cached_property

@@ -187,28 +187,3 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 def _as_matrix(tensor: torch.Tensor) -> torch.Tensor:
     return tensor[:, None] if tensor.ndim == 1 else tensor
-
-
-def stacked(deltas: Sequence[WeightDelta]) -> WeightDelta:
-    """The sum of several deltas. Low-rank terms of one parameter become one term whose rank is the sum of theirs.
-
-    Raises:
-        ValueError: two deltas have terms of different shapes for one parameter.
-    """
-    by_name: dict[str, list[Term]] = {}
-    for delta in deltas:
-        for name, term in delta.terms.items():
-            by_name.setdefault(name, []).append(term)
-    return WeightDelta(terms={name: _sum_terms(name, terms) for name, terms in by_name.items()})
-
-
-def _sum_terms(name: str, terms: Sequence[Term]) -> Term:
-    if len(terms) == 1:
-        return terms[0]
-    if len({term.shape for term in terms}) > 1:
-        raise ValueError(f"{name}: deltas of shapes {sorted({term.shape for term in terms})} cannot be added")
-    low_rank = [term for term in terms if isinstance(term, LowRank)]
-    if len(low_rank) == len(terms):
-        left, right = (torch.cat([getattr(term, side) for term in low_rank], dim=1) for side in ("left", "right"))
-        return LowRank(left=left, right=right)
-    return Dense(value=torch.stack([term.dense() for term in terms]).sum(dim=0))

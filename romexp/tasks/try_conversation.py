@@ -15,6 +15,8 @@ from romexp.api.before_after import continuations
 from romexp.api.edits import FactEdit
 from romexp.editors.base import Editor, Resources
 from romexp.errors import ConfigError
+from romexp.export.export import export_edits
+from romexp.export.gather import FoundEdit
 from romexp.lm.apply_delta import applied
 from romexp.lm.model import LanguageModel
 from romexp.lm.weight_delta import WeightDelta, stacked
@@ -30,6 +32,8 @@ any text                 both models go on with it
                          text, as a picture too; :trace Louvre names the subject
 :edit text|subject|new   another fact on top, as :edit The {} is in|Louvre|Oslo
 :undo                    take the last edit away
+:export folder           save all edits as a PEFT adapter
+:export folder hf        save the whole edited model
 :quit                    end"""
 
 
@@ -41,6 +45,7 @@ class TryConversation:
         lm: the unedited model.
         edits: the edits so far, each made on the model with those before it.
         editor, resources: what makes further edits.
+        source: where the model was loaded from.
         tracer: traces prompts.
         keep: texts about other subjects, which should not change.
         tokens: number of new tokens of each continuation.
@@ -53,6 +58,7 @@ class TryConversation:
     edits: list[FactEdit]
     editor: Editor
     resources: Resources
+    source: str
     tracer: PromptTracer
     keep: Sequence[str]
     tokens: int
@@ -80,6 +86,7 @@ class TryConversation:
             return
         command, _, rest = line[1:].partition(" ")
         commands = {"help": self._help, "trace": self._trace, "edit": self._edit, "undo": self._undo}
+        commands["export"] = self._export
         if command not in commands:
             raise ConfigError(f":{command}: there is no such command (there are :{', :'.join(commands)}, :quit)")
         yield from commands[command](rest.strip())
@@ -121,7 +128,7 @@ class TryConversation:
             raise ConfigError(":edit: expected text|subject|new answer, as :edit The {} is in|Louvre|Oslo")
         request = make_request(*parts)
         with applied(self.lm, self.delta):
-            made = make_edit(self.lm, self.editor, request, self.resources)
+            made = make_edit(self.lm, self.editor, request, self.resources, source=self.source)
         self.edits.append(made)
         self.subjects.append(request.subject)
         self.last = request.text
@@ -137,3 +144,16 @@ class TryConversation:
         left = f"{len(self.edits)} edit{'' if len(self.edits) == 1 else 's'} left"
         yield Text(f"taken away: {gone.request.text} {gone.request.target_new} ({left})")
         yield from self._continue([self.last])
+
+    def _export(self, rest: str) -> Iterator[RenderableType]:
+        """Write the edits for other programs; the export is loaded again and compared."""
+        folder, _, chosen = rest.partition(" ")
+        if not self.edits:
+            raise ConfigError(":export: no edit is left")
+        if not folder:
+            raise ConfigError(":export: expected a folder, as :export rome-adapter")
+        edits = [FoundEdit(saved=edit.saved()) for edit in self.edits]
+        format: Any = chosen.strip() or "peft"  # another word is refused by the export
+        yield Text("writing, loading again and comparing …")
+        exported = export_edits(self.lm, edits, Path(folder).expanduser(), format=format, source=self.source)
+        yield Text(f"exported: {exported.path}", overflow="fold")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from romexp.api.before_after import says
 from romexp.api.edits import FactEdit, load_edit
@@ -98,6 +98,7 @@ class TryEdit:
                 edits=[edit],
                 editor=editor,
                 resources=resources,
+                source=str(self.model.path),
                 tracer=PromptTracer(tracer=self.tracer, subjects=self.dataset, corpus=self.corpus),
                 keep=self._keep(),
                 tokens=self.tokens,
@@ -142,8 +143,8 @@ class TryEdit:
     ) -> FactEdit:
         file = run.folder.path / FIRST_EDIT
         if run.was_done and file.is_file():
-            return load_edit(file, lm)
+            return replace(load_edit(file, lm), source=str(self.model.path))
         with run.session(name=f"{lm.name} try", group=lm.name, job_type="try"):
-            made = make_edit(lm, editor, request, resources)
+            made = make_edit(lm, editor, request, resources, source=str(self.model.path))
             made.save(file)
         return made

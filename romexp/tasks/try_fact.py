@@ -12,7 +12,8 @@ from romexp.editors.base import Editor, Resources
 from romexp.errors import ConfigError, RecordError, raise_first_error
 from romexp.facts import EditRequest
 from romexp.lm.model import LanguageModel
-from romexp.lm.tokens import find_subject
+from romexp.results.identity import fingerprint
+from romexp.subjects import find_subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +59,28 @@ def make_request(prompt: str, subject: str, target: str) -> EditRequest:
     return EditRequest(subject=subject, prompt=prompt.rstrip(), target_new=target)
 
 
-def make_edit(lm: LanguageModel, editor: Editor, request: EditRequest, resources: Resources) -> FactEdit:
+def make_edit(
+    lm: LanguageModel, editor: Editor, request: EditRequest, resources: Resources, *, source: str
+) -> FactEdit:
     """Edit one fact. Editors that need the old answer get the model's own.
+
+    Args:
+        source: where the model was loaded from.
 
     Raises:
         RecordError: this fact cannot be edited.
     """
     known = replace(request, target_true=own_answer(lm, request.text))
     (made,) = raise_first_error(editor(lm, [known], resources=resources))
-    return FactEdit(lm=lm, request=known, method=editor.name, delta=made.delta, diagnostics=dict(made.diagnostics))
+    return FactEdit(
+        lm=lm,
+        request=known,
+        method=editor.name,
+        delta=made.delta,
+        diagnostics=dict(made.diagnostics),
+        settings=fingerprint(editor),
+        source=source,
+    )
 
 
 FIRST_EDIT = "edit.safetensors"

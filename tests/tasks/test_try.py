@@ -211,6 +211,8 @@ def test_edits_add_up_and_are_taken_away(conversation: TryConversation) -> None:
 BAD_LINES = {
     ":edit {} works as a|Velo Dunman": "expected text|subject|new answer",
     ":edit Nobody works as a|Velo Dunman|poet": "prompt: subject 'Velo Dunman'",
+    ":export": "expected a folder",
+    ":export there onnx": "expected peft or hf, not 'onnx'",
     ":nothing": "there is no such command (there are :help",
     ":trace Napoleon": "Napoleon",
 }
