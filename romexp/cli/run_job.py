@@ -37,7 +37,7 @@ SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
 ONE_MACHINE = (".JoblibLauncher", ".LocalLauncher")
 """Launchers whose workers share this machine's GPUs, and keep running if the command is killed."""
 
-ANNOUNCE_AFTER_S = 0.5
+ANNOUNCE_AFTER_S = 1.0
 """A single run that takes longer says what it does: the libraries and a large model take their time to load."""
 
 

@@ -82,7 +82,7 @@ def test_a_sweep_has_a_bar_above_that_of_its_job(monkeypatch: pytest.MonkeyPatch
     screen = terminal(monkeypatch)
     with progress.bars(sweep(tmp_path, ended=2, started=time.time() - 60)) as bar:
         bar("ROME [/x]")(1, 10)
-    rows = [row for row in re.split(r"[\r\n]|\x1b\[\w+", screen.getvalue()) if row.strip()]
+    rows = [row for row in re.split(r"[\r\n]|\x1b\[\??\d+[A-Za-z]", screen.getvalue()) if row.strip()]
     jobs, rome = (next(row for row in reversed(rows) if row.startswith(name)) for name in ("jobs", "ROME [/x]"))
     assert re.search(r"2/4 +0:01:0\d left 60 s", jobs), jobs
     assert "1/10" in rome

@@ -99,6 +99,7 @@ def romexp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")  # tables in one piece
+    monkeypatch.setattr("romexp.cli.run_job.ANNOUNCE_AFTER_S", 3600.0)  # what is said does not depend on the machine
     monkeypatch.setenv("HYDRA_FULL_ERROR", "")  # the command sets it; this takes it back afterwards
 
     def call(*arguments: str) -> Done:
