@@ -7,6 +7,7 @@ from PIL import Image
 from romexp.analysis.traces import GROUPS, flatten_trace, group_tokens, trace_summary
 from romexp.errors import ConfigError
 from romexp.reporting.figures import traces as trace_figures
+from romexp.reporting.tables.traces import trace_table
 
 
 def row(case_id: int, *, tokens: int, span: tuple[int, int], low: float, high: float, grid: np.ndarray) -> dict:
@@ -141,3 +142,14 @@ def test_average_heat_maps_share_the_scale_of_the_hidden_states(rows: list[dict]
     assert [image.norm.vmax for image in images] == pytest.approx([top] * 3)
     assert all(image.get_array().min() >= 0 for image in images)  # negative effects are clipped
     assert "2 facts" in figure.get_suptitle()
+
+
+def test_one_fact_has_no_interval(rows: list[dict]) -> None:
+    summary = trace_summary(rows[:1])
+    assert summary["ate"]["half_width"] is None
+    assert summary["groups"]["last token"]["mlp"]["half_width"] == [None, None]
+    assert "ate_half_width" not in flatten_trace(summary)
+    for figure in (trace_figures.average_lines, trace_figures.average_heatmaps):
+        assert figure(summary, window=1, model="m").axes
+    assert trace_figures.severed_bars(summary, model="m") is not None
+    assert "(–)" in trace_table(summary, rows[:1] * 2, title="t").columns[1]._cells[0]  # type: ignore[operator]

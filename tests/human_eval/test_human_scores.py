@@ -45,6 +45,7 @@ def test_counts_shares_and_ratios_by_hand() -> None:
     assert (first["wins"], first["losses"], first["share"], first["ratio"]) == (3, 1, 0.75, pytest.approx(3))
     all_won = pair(scores, "rome", "unedited")
     assert (all_won["wins"], all_won["losses"], all_won["ratio"]) == (4, 0, None)
+    assert all_won["share_interval"] == [None, None], "four that agree are no certainty"
     assert pair(scores, "ft_l", "unedited")["ratio"] == pytest.approx(3)
     assert scores["fluency"]["systems"]["rome"] == {"mean_rank": 1.25, "first": 0.75}
     assert scores["consistency"]["rankings"] == 4

@@ -140,3 +140,11 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch)
 def test_a_title_that_is_too_long(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="1 to 128 characters, not 129"):
         build(entity=None, project="romexp", title="x" * 129)
+
+
+def test_it_says_which_cases_differ_only_where_they_do() -> None:
+    note = "minifact, minifact: compared on the 10 cases that these editors share; left out: 10 more of ROME"
+    said = json.dumps(build(entity=None, project="romexp", title="t", metrics=METRICS, notes=[note]))
+    assert note in said
+    assert "Each run is shown over all of its cases" in said
+    assert "over all of its cases" not in json.dumps(build(entity=None, project="romexp", title="t", metrics=METRICS))
