@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import hydra
@@ -46,6 +47,8 @@ def main() -> None:
     if flags & {"-cn", "--config-name"} and not flags & {"-cd", "--config-dir"}:
         sys.argv += ["--config-dir", str(SWEEPS)]
     HydraConfig.instance().cfg = None  # it may be that of an earlier command in this process
+    with suppress(AttributeError):  # A stream that stands for the terminal, as in a notebook, may lack the method.
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     job = JobFunction()
 
     def task(cfg: DictConfig) -> None:

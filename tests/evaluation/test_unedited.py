@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import resource
+import sqlite3
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -49,6 +51,29 @@ class TestOneProcess:
         found = cache_in(tmp_path).measurements([case(0), case(1), case(2)], again)
         assert again.calls == [[1]]
         assert found == [first, {"case": 1, "by": "again"}, third]
+
+    @pytest.mark.parametrize(
+        "blob",
+        [b"", b"garbage", "text", zlib.compress(b"[]"), zlib.compress(b'{"text": 5}'), zlib.compress(b"[" * 9000)],
+    )
+    def test_a_damaged_row_is_measured_again(self, tmp_path: Path, blob: object) -> None:
+        cache = cache_in(tmp_path)
+        cache.measurements([case(0), case(1)], Measure("first"))
+        with sqlite3.connect(cache.path) as connection:
+            connection.execute("UPDATE rows SET value = ? WHERE key = ?", (blob, cache.key(case(1))))
+        connection.close()
+        again = Measure("again")
+        assert cache.measurements([case(0), case(1)], again) == [{"case": 0, "by": "first"}, {"case": 1, "by": "again"}]
+        assert again.calls == [[1]]
+        unused = Measure()
+        cache.measurements([case(0), case(1)], unused)
+        assert unused.calls == []  # it was stored in the place of the damaged one
+
+    @pytest.mark.parametrize("content", [b"garbage" * 100, b"SQLite format 3\0" + b"x" * 200])
+    def test_a_damaged_file_is_named_with_what_to_do(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "unedited.sqlite").write_bytes(content)
+        with pytest.raises(ConfigError, match=r"cache_dir .*unedited\.sqlite: .*delete it, and it is made again"):
+            cache_in(tmp_path).measurements([case(0)], Measure())
 
     def test_a_changed_record_or_context_is_measured_anew(self, tmp_path: Path) -> None:
         cache_in(tmp_path, seed=0).measurements([case(1)], Measure())
