@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ from rich.measure import Measurement
 from romexp.cli.error_messages import MISTAKES, one_line
 from romexp.cli.job import Outcome
 from romexp.cli.job_record import INTERRUPTED
-from romexp.os_errors import path_in_errors
+from romexp.errors import FileError
+from romexp.os_errors import describe
 
 USER_MISTAKE, FAULT = 2, 1
 """Exit statuses."""
@@ -66,11 +68,20 @@ def print_stderr(message: str) -> None:
 
 
 def print_outcome(outcome: Outcome) -> None:
-    """Print a task's outcome on stdout. Tables get their full width, even if they are wider than the screen."""
+    """Print a task's outcome on stdout. Tables get their full width, even if they are wider than the screen.
+
+    Raises:
+        FileError: it cannot be written, as with stdout redirected to a file on a full disk.
+    """
     console = Console()
-    with path_in_errors("standard output"):
+    try:
         for table in outcome.tables:
             width = Measurement.get(console, console.options.update(max_width=1000), table).maximum
             Console(width=max(width, console.width), highlight=False).print(table, crop=False)
         for line in outcome.lines:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+        sys.stdout.flush()
+    except OSError as error:
+        with suppress(OSError, ValueError):  # Python would fail once more when it ends and writes the rest.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise FileError(f"cannot write to standard output: {describe(error).partition(':')[0]}") from error

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from tiny_runs import Command, Done
+from tiny_runs import ROOT, Command, Done
 
 from romexp.cli.job_record import JobRecord, read_records
 from romexp.cli.kept_between_jobs import _read_digests
@@ -69,15 +70,17 @@ def test_damaged_digests_count_as_missing(tmp_path: Path, content: str) -> None:
     assert _read_digests(tmp_path / "a.json") == {"snippets": "00", "idf": "11"}
 
 
-def test_a_full_standard_output(romexp: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """`romexp > /dev/full`"""
-    if not os.path.exists("/dev/full"):
+def test_a_full_standard_output() -> None:
+    """`romexp … > /dev/full`: one line, and nothing more when Python ends."""
+    if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    with open("/dev/full", "w", buffering=1) as full:
-        monkeypatch.setattr("sys.stdout", full)
-        from romexp.cli.console import print_outcome, run_and_report_errors
-        from romexp.cli.job import Outcome
-
-        result = run_and_report_errors(lambda: print_outcome(Outcome(lines=("results: run",))))
-    assert result.status == 2
-    assert result.error.startswith("standard output: No space left on device: free some space")
+    code = """
+from romexp.cli.console import print_outcome, run_and_report_errors
+from romexp.cli.job import Outcome
+raise SystemExit(run_and_report_errors(lambda: print_outcome(Outcome(lines=("results: run",)))).status)
+"""
+    command = [sys.executable, "-c", code]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.stderr == "romexp: error: cannot write to standard output: No space left on device\n"
+    assert done.returncode == 2
