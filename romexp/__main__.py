@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import hydra
@@ -51,6 +52,8 @@ def main() -> None:
     if "task=try" in sys.argv and not any(argument.startswith("model=") for argument in sys.argv):
         sys.argv.insert(sys.argv.index("task=try"), f"model={first_model()}")
     HydraConfig.instance().cfg = None  # it may be that of an earlier command in this process
+    with suppress(AttributeError):  # A stream that stands for the terminal, as in a notebook, may lack the method.
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     job = JobFunction()
 
     def task(cfg: DictConfig) -> None:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Strict, ValidationError
 
 _Number = Annotated[float, Strict()]
 _Pairs = list[tuple[_Number | None, _Number | None]] | None
-_Flags = list[bool | _Number] | None
+_Flags = list[Annotated[bool, Strict()] | _Number] | None
 
 
 class _Measured(BaseModel):

@@ -8,7 +8,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ from rich.console import Console
 from romexp.cli.error_messages import MISTAKES, one_line
 from romexp.cli.job import Outcome
 from romexp.cli.job_record import INTERRUPTED
-from romexp.os_errors import path_in_errors
+from romexp.errors import FileError
+from romexp.os_errors import describe
 from romexp.redact import without_secrets
 from romexp.reporting.terminal import visible
 
@@ -100,11 +101,20 @@ def screen_width() -> int:
 
 
 def print_outcome(outcome: Outcome) -> None:
-    """Print a task's outcome on stdout. Tables fit the width of the screen (`romexp.reporting.tables.fitting`)."""
+    """Print a task's outcome on stdout. Tables fit the width of the screen (`romexp.reporting.tables.fitting`).
+
+    Raises:
+        FileError: it cannot be written, as with stdout redirected to a file on a full disk.
+    """
     # No text is read as markup or as emoji codes, since much of it was written by users and models.
     console = Console(width=screen_width(), markup=False, emoji=False, highlight=False)
-    with path_in_errors("standard output"):
+    try:
         for table in outcome.tables:
             console.print(table)
         for line in outcome.lines:
             console.print(visible(line), soft_wrap=True)
+        sys.stdout.flush()
+    except OSError as error:
+        with suppress(OSError, ValueError):  # Python would fail once more when it ends and writes the rest.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise FileError(f"cannot write to standard output: {describe(error).partition(':')[0]}") from error

@@ -29,6 +29,9 @@ _log = logging.getLogger(__name__)
 CODE = ("lm", "evaluation", "facts.py", "seeds.py")
 """Parts of the package whose code decides what is measured on an unedited model."""
 
+FOLDER = "cache_dir or ROMEXP_CACHE"
+"""The settings that choose the file's folder."""
+
 MOST_CLAIMS = 100
 """Most cases that a process claims at a time. Each claim is an open file, and some systems allow only 256 of these."""
 
@@ -157,8 +160,12 @@ class UneditedCache:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"cache_dir (or ROMEXP_CACHE): {describe(error)}") from error
+            raise ConfigError(f"cache_dir: {describe(error, self._folders)}") from error
         return FileLock(folder / f"{self.key(case)[:32]}.lock")
+
+    @property
+    def _folders(self) -> dict[str, Path | None]:
+        return {FOLDER: self.path.parent}
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -172,9 +179,9 @@ class UneditedCache:
             finally:
                 connection.close()
         except OSError as error:
-            raise ConfigError(f"cache_dir (or ROMEXP_CACHE): {describe(error)}") from error
+            raise ConfigError(f"cache_dir: {describe(error, self._folders)}") from error
         except sqlite3.Error as error:
-            raise ConfigError(f"cache_dir (or ROMEXP_CACHE): cannot use {self.path}: {_advice(error)}") from error
+            raise ConfigError(f"cache_dir: cannot use {self.path}: {_advice(error)}") from error
 
 
 def _unpacked(value: Any) -> Measurements | None:
@@ -190,8 +197,8 @@ def _advice(error: sqlite3.Error) -> str:
     """The error, and what to do about it."""
     # An OperationalError comes from the system (no space, no permission); the others tell that the file is damaged.
     damaged = not isinstance(error, sqlite3.OperationalError) or "no such column" in str(error)
-    remedy = "it is damaged: delete it, and it is made again" if damaged else "free some space or choose another folder"
-    return f"{error}; {remedy}"
+    elsewhere = f"free some space, or choose another folder ({FOLDER})"
+    return f"{error}; {'it is damaged: delete it, and it is made again' if damaged else elsewhere}"
 
 
 def _remove(locks: Iterable[BaseFileLock]) -> None:

@@ -53,6 +53,7 @@ class _Manifest(BaseModel):
     sessions: Sequence[_Session] = ()
     hash: str = ""
     error: str = ""
+    figures: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import pandas as pd
+from safetensors import SafetensorError
 
 from romexp.analysis.summary import Summary, case_frame, summarize_frame
 from romexp.analysis.summary_check import is_summary
 from romexp.errors import DataError
+from romexp.lm.tensor_files import stored_metadata
 from romexp.results.folder import RunFolder
 from romexp.results.rows import CaseResult, Row, edit_row_fault
 
@@ -38,7 +40,16 @@ class EditResults:
         """Why a row does not count as that of a finished case; empty if it does."""
         if reason := edit_row_fault(row):
             return reason
-        return "its delta is missing" if self.with_deltas and not self.folder.delta(row["case_id"]).is_file() else ""
+        return self._delta_fault(row["case_id"]) if self.with_deltas else ""
+
+    def _delta_fault(self, case_id: int) -> str:
+        if not (file := self.folder.delta(case_id)).is_file():
+            return "its delta is missing"
+        try:
+            stored_metadata(file)
+        except (OSError, SafetensorError):
+            return "its delta is damaged"
+        return ""
 
     def cases(self) -> list[CaseResult]:
         """The results of the rows that count, in file order."""

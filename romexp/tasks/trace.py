@@ -133,8 +133,8 @@ class TraceExperiment:
 
     def _keep_results(self, run: Run, lm: LanguageModel) -> None:
         """Make what a finished run lacks again from its rows: the summary, a figure, or the layer in the cache."""
-        folder = run.folder.path / "figures"
-        lost = [name for name in run.manifest.get("figures", ()) if not (folder / name).is_file()]
+        files = [run.folder.path / "figures" / name for name in run.manifest.get("figures", ())]
+        lost = [file for file in files if not file.is_file() or not file.stat().st_size]
         summary = _kept_summary(run.folder, pooling=self.pooling)
         if lost or summary is None:
             log.warning("%s: its summary or figures are missing or damaged: made again from rows", run.folder.path)

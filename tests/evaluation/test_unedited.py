@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import resource
+import sqlite3
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -50,6 +52,23 @@ class TestOneProcess:
         assert again.calls == [[1]]
         assert found == [first, {"case": 1, "by": "again"}, third]
 
+    @pytest.mark.parametrize(
+        "blob",
+        [b"", b"garbage", "text", zlib.compress(b"[]"), zlib.compress(b'{"text": 5}'), zlib.compress(b"[" * 9000)],
+    )
+    def test_a_damaged_row_is_measured_again(self, tmp_path: Path, blob: object) -> None:
+        cache = cache_in(tmp_path)
+        cache.measurements([case(0), case(1)], Measure("first"))
+        with sqlite3.connect(cache.path) as connection:
+            connection.execute("UPDATE rows SET value = ? WHERE key = ?", (blob, cache.key(case(1))))
+        connection.close()
+        again = Measure("again")
+        assert cache.measurements([case(0), case(1)], again) == [{"case": 0, "by": "first"}, {"case": 1, "by": "again"}]
+        assert again.calls == [[1]]
+        unused = Measure()
+        cache.measurements([case(0), case(1)], unused)
+        assert unused.calls == []  # it was stored in the place of the damaged one
+
     def test_a_changed_record_or_context_is_measured_anew(self, tmp_path: Path) -> None:
         cache_in(tmp_path, seed=0).measurements([case(1)], Measure())
         measure = Measure()
@@ -94,7 +113,9 @@ class TestOneProcess:
 
     def test_a_file_that_is_no_cache_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "unedited.sqlite").write_text("something else, and long enough to be no empty database")
-        with pytest.raises(ConfigError, match=r"cache_dir: cannot use .*unedited\.sqlite"):
+        with pytest.raises(
+            ConfigError, match=r"cache_dir: cannot use .*unedited\.sqlite.*delete it, and it is made again"
+        ):
             cache_in(tmp_path).measurements([case(0)], Measure())
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
-from romexp.lm.tensor_files import read_tensors, write_tensors
+from romexp.lm.tensor_files import read_tensors, stored_metadata, write_tensors
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -31,3 +32,30 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(SafetensorError):
         read_tensors(path)
+
+
+def test_a_changed_bit_is_found(tmp_path: Path) -> None:
+    """Also in one of several tensors; one that is not read is not looked at."""
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"a": torch.ones(50), "b": torch.arange(50)}, {"kind": "k"})
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(SafetensorError, match=r"tensor [ab] has changed"):
+        read_tensors(path)
+    whole = [name for name in "ab" if _reads(path, name)]
+    assert len(whole) == 1
+    assert stored_metadata(path) == {"kind": "k"}
+
+
+def _reads(path: Path, name: str) -> bool:
+    try:
+        read_tensors(path, wanted=name.__eq__)
+    except SafetensorError:
+        return False
+    return True
+
+
+def test_files_of_others_have_no_checksums(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(2)}, tmp_path / "x.safetensors", metadata={"kind": "k"})
+    assert read_tensors(tmp_path / "x.safetensors")[0] == {"kind": "k"}

@@ -10,7 +10,7 @@ import pytest
 
 from romexp.errors import DataError
 from romexp.facts import EditRequest
-from romexp.results.rows import CaseResult, read_rows, set_damaged_lines_aside
+from romexp.results.rows import CaseResult, edit_row_fault, read_rows, set_damaged_lines_aside
 
 ROWS = [{"case_id": i, "pre": {"text": [f"Zoë {i}\n\u2028"]}, "post": {}} for i in range(3)]
 TEXT = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
@@ -42,6 +42,18 @@ def test_a_bad_line_in_the_middle_is_an_error_that_says_where(tmp_path: Path, li
     path.write_text('{"case_id": 0}\n\n' + line + '\n{"case_id": 2}\n')
     with pytest.raises(DataError, match=r"cases.jsonl, line 3: expected a JSON object with an integer case_id"):
         read_rows(path)
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"case_id": 1, "pre"', b"\xff\xfe", b"[" * 5000, b'{"case_id": 18446744073709551616}']
+)
+def test_a_damaged_line_is_moved_away_and_the_others_stay(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "cases.jsonl"
+    path.write_bytes(b'{"case_id": 0}\n' + line + b'\n{"case_id": 2}\n{"case_id"')
+    assert set_damaged_lines_aside(path) == [2]
+    assert path.read_bytes() == b'{"case_id": 0}\n{"case_id": 2}\n'
+    assert (tmp_path / "cases.jsonl.damaged").read_bytes() == line + b"\n"
+    assert set_damaged_lines_aside(path) == []
 
 
 def test_a_missing_file_is_a_clear_error(tmp_path: Path) -> None:
@@ -96,6 +108,29 @@ class TestCaseResult:
     def test_a_part_of_another_type_is_named(self, part: str) -> None:
         with pytest.raises(DataError, match=f"{part}: expected an object, found list"):
             CaseResult.from_json(RESULT.to_json() | {part: [1]})
+
+    @pytest.mark.parametrize(
+        ("side", "what"),
+        [
+            ({"rewrite_prompts": [[1.0]]}, "rewrite_prompts"),
+            ({"rewrite_prompts": [["1.0", 2.0]]}, "rewrite_prompts"),
+            ({"paraphrase_prompts": 5}, "paraphrase_prompts"),
+            ({"rewrite_prompts_correct": ["yes"]}, "rewrite_prompts_correct"),
+            ({"text": "one"}, "text"),
+            ({"ngram_entropy": [1.0]}, "ngram_entropy"),
+        ],
+    )
+    def test_a_side_that_holds_no_measurements_is_named(self, side: dict[str, object], what: str) -> None:
+        with pytest.raises(DataError, match=f"post.{what}"):
+            CaseResult.from_json(RESULT.to_json() | {"post": side})
+        assert edit_row_fault(RESULT.to_json() | {"post": side}).startswith(f"post.{what}")
+
+    def test_a_row_counts_with_both_sides(self) -> None:
+        row = RESULT.to_json()
+        assert edit_row_fault(row) == ""
+        assert edit_row_fault(row | {"post": None}) == "post: missing"
+        assert edit_row_fault({"case_id": 1}) == "pre and post: missing"
+        assert "time" in edit_row_fault(row | {"time": "long"})
 
     def test_is_complete_when_measured_on_every_side(self) -> None:
         one_sided = replace(RESULT, after=None)

@@ -1,13 +1,16 @@
 """The cache of `Covariance`: who measures, and what a killed or torn one leaves."""
 
+import json
 import logging
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +18,10 @@ from list_corpus import TEXTS, ListCorpus
 
 from romexp.errors import DataError
 from romexp.lm.model import LanguageModel
+from romexp.lm.tensor_files import read_tensors, write_tensors
 from romexp.stats import fit as fit_module
 from romexp.stats.covariance import Covariance
+from romexp.stats.second_moment import FORMAT, load_moments
 
 
 @pytest.fixture
@@ -121,3 +126,69 @@ def test_a_torn_cache_file_is_named(tiny_gpt2: LanguageModel, corpus: ListCorpus
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(DataError, match=path.name):
         covariance.moments(tiny_gpt2, [1])
+
+
+def test_one_changed_bit_in_the_cache_is_found(tiny_gpt2: LanguageModel, corpus: ListCorpus, tmp_path: Path) -> None:
+    covariance = Covariance(corpus=corpus, cache_dir=tmp_path)
+    whole = covariance.moments(tiny_gpt2, [1])[1]
+    [path] = tmp_path.rglob("*.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(DataError, match=r"checksum differs.*delete this file of the cache"):
+        covariance.moments(tiny_gpt2, [1])
+    path.unlink()
+    assert torch.equal(covariance.moments(tiny_gpt2, [1])[1].matrix, whole.matrix)
+
+
+def _rewritten(path: Path, change: Callable[[dict[str, torch.Tensor], dict[str, Any]], None]) -> None:
+    """Write an unfinished pass again, with right checksums, after a change of its tensors and its header."""
+    metadata, tensors = read_tensors(path)
+    header = json.loads(metadata["romexp"])
+    change(tensors, header)
+    write_tensors(path, tensors, {"romexp": json.dumps(header)})
+
+
+CHANGES: dict[str, Callable[[dict[str, torch.Tensor], dict[str, Any]], Any]] = {
+    "one layer's sum is missing": lambda tensors, header: tensors.pop("2.triangle"),
+    "a sum of another type": lambda tensors, header: tensors.update({"2.triangle": tensors["2.triangle"].double()}),
+    "a sum of another size": lambda tensors, header: tensors.update({"2.triangle": tensors["2.triangle"][:-1]}),
+    "no number of texts": lambda tensors, header: header.pop("done"),
+}
+
+
+@pytest.mark.parametrize("change", [*CHANGES, "torn"])
+def test_a_damaged_unfinished_pass_begins_at_the_first_text(
+    tiny_gpt2: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """No layer's sum is taken alone: then its texts would count twice."""
+    monkeypatch.setattr(fit_module, "WINDOW", 5)
+    failing = Covariance(
+        corpus=ListCorpus(TEXTS, fail_after=27), sample_size=40, cache_dir=tmp_path, checkpoint_every=10
+    )
+    with pytest.raises(KeyboardInterrupt):
+        failing.moments(tiny_gpt2, [1, 2])
+    [path] = tmp_path.rglob("unfinished*.safetensors")
+    if change == "torn":
+        path.write_bytes(path.read_bytes()[:-5])
+    else:
+        _rewritten(path, CHANGES[change])
+    told: list[int] = []
+    healed = replace(failing, corpus=ListCorpus(TEXTS, fail_after=40))
+    moments = healed.moments(tiny_gpt2, [1, 2], progress=lambda done, total: told.append(done))
+    assert told[0] == 0
+    undisturbed = replace(healed, cache_dir=None).moments(tiny_gpt2, [1, 2])
+    assert all(torch.equal(moments[layer].matrix, undisturbed[layer].matrix) for layer in (1, 2))
+    assert moments[1].count == undisturbed[1].count
+
+
+@pytest.mark.parametrize(
+    "header",
+    [[], 5, {"format": FORMAT}, {"format": FORMAT, "layers": []}, {"format": FORMAT, "layers": {"1": {}}}]
+    + [{"format": FORMAT, "layers": {"1": {"width": 64, "count": 9, "provenance": p}}} for p in ([], {})],
+)
+def test_metadata_of_something_else_are_named(tmp_path: Path, header: object) -> None:
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"layers.1": torch.zeros(3)}, {"romexp": json.dumps(header)})
+    with pytest.raises(DataError, match=r"x\.safetensors"):
+        load_moments(path)
