@@ -188,6 +188,13 @@ class TestEdit:
         with pytest.raises(RecordError, match="sees 128 at once"):
             romexp.edit(face_lm, PROMPT, subject=SUBJECT * 100, target=TARGET)
 
+    def test_white_space_around_what_is_given_does_not_count(self, face_lm: LoadedModel) -> None:
+        method = romexp.editor("ft", settings={"num_steps": 1})
+        made = romexp.edit(face_lm, f"{PROMPT} ", subject=f" {SUBJECT} ", target=f" {TARGET}\n", method=method)
+        plain = romexp.edit(face_lm, PROMPT, subject=SUBJECT, target=TARGET, method=method)
+        assert made.request == plain.request
+        assert made.probabilities == plain.probabilities
+
     def test_the_models_own_answer_is_a_warning(self, face_lm: LoadedModel) -> None:
         with pytest.warns(UserWarning, match="'piano' is what minifact says after 'Selus Dunwood plays the' anyway"):
             romexp.edit(face_lm, PROMPT, subject=SUBJECT, target="piano", method="ft")

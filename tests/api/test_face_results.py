@@ -30,6 +30,13 @@ class TestTrace:
         for kind in ("hidden", "mlp", "attn"):
             torch.testing.assert_close(torch.tensor(row[kind]), torch.tensor(found.row[kind]), atol=1e-5, rtol=0)
 
+    def test_the_subject_is_no_part_of_another_word(self, face_lm: LoadedModel) -> None:
+        quick = {"severed": False, "kinds": [], "samples": 1}
+        found = romexp.trace(face_lm, f"{SUBJECT}ine knows {SENTENCE}", subject=SUBJECT, settings=quick)
+        begin, end = found.row["subject_range"]
+        assert "".join(found.row["tokens"][:begin]).strip() == f"{SUBJECT}ine knows"
+        assert "".join(found.row["tokens"][begin:end]).strip() == SUBJECT
+
     def test_the_frame(self, face_lm: LoadedModel) -> None:
         found = romexp.trace(face_lm, SENTENCE, subject=SUBJECT, settings={"severed": False})
         frame = found.to_frame()
