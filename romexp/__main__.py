@@ -54,6 +54,8 @@ def main() -> None:
     HydraConfig.instance().cfg = None  # it may be that of an earlier command in this process
     with suppress(AttributeError):  # A stream that stands for the terminal, as in a notebook, may lack the method.
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    # A log that another library cannot write, as W&B's own on a full disk, is no reason for tracebacks on the terminal.
+    logging.raiseExceptions = False
     job = JobFunction()
 
     def task(cfg: DictConfig) -> None:

@@ -163,6 +163,8 @@ class WandbTracker:
         # `with run` is not used, because it prints a traceback of every exception. The run must always be finished.
         # Otherwise `wandb.init` in the next job of a sweep would return this run again.
         exit_code, files = 1, Path(run.dir).parent
+        if not files.resolve().is_relative_to(root.resolve()):  # W&B takes a temporary folder then, and says nothing
+            log.warning("W&B cannot write into %s: its run is in %s", root, files)
         # Outside of the result folder, whose lock says the same, `task=sync` must see that the run is being written.
         lock: AbstractContextManager[Any] = nullcontext() if root == folder else FileLock(files / ".lock")
         try:
@@ -170,7 +172,8 @@ class WandbTracker:
                 yield _WandbRun(run=run, files=_as_given(files, root))
             exit_code = 0
         finally:
-            run.finish(exit_code=exit_code)
+            with _no_loss():
+                run.finish(exit_code=exit_code)
 
     def _all_tags(self, names: Mapping[str, Any]) -> list[str]:
         """The configured tags, then the run's names, without duplicates. W&B accepts tags of 1 to 64 characters."""
@@ -219,6 +222,17 @@ def _begin(mode: Literal["online", "offline"], **arguments: Any) -> Any:
         raise ConfigError(f"tracker: W&B did not begin a run: {short_reason(error)}") from error
 
 
+@contextmanager
+def _no_loss() -> Iterator[None]:
+    """Turn errors of W&B's own files and connections into a warning: results on disk do not depend on them."""
+    import wandb
+
+    try:
+        yield
+    except (OSError, wandb.Error) as error:
+        log.warning("W&B did not take all of this run: %s", short_reason(error))
+
+
 def _as_given(files: Path, root: Path) -> Path:
     """The path of a run's files, relative if `root` is."""
     inside = files.is_relative_to(root.absolute())
@@ -235,18 +249,22 @@ class _WandbRun:
         return str(self.files) if self.run.offline else str(self.run.url)
 
     def log(self, values: Mapping[str, float]) -> None:
-        self.run.log(dict(values))
+        with _no_loss():
+            self.run.log(dict(values))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         import wandb
 
-        self.run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+        with _no_loss():
+            self.run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        self.run.summary.update(dict(values))
+        with _no_loss():
+            self.run.summary.update(dict(values))
 
     def images(self, paths: Mapping[str, Path]) -> None:
         import wandb
 
         if paths:
-            self.run.log({name: wandb.Image(str(path)) for name, path in paths.items()})
+            with _no_loss():
+                self.run.log({name: wandb.Image(str(path)) for name, path in paths.items()})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -271,3 +273,30 @@ def test_an_unknown_mode_is_a_mistake() -> None:
 def test_no_tracker_leaves_nothing(tmp_path: Path) -> None:
     assert report(NoTracker(), tmp_path / "x") == ""
     assert list((tmp_path / "x").iterdir()) == []
+
+
+def test_a_folder_that_wandb_cannot_write_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "file" / "wandb"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    names = {"name": "n", "group": "g", "job_type": "edit", "config": {}}
+    with WandbTracker(mode="offline").run(folder=tmp_path / "run", **names) as run:
+        run.log({"a": 1.0})
+    assert f"W&B cannot write into {tmp_path / 'file' / 'wandb'}: its run is in" in caplog.text
+
+
+def test_what_wandb_loses_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    names = {"name": "n", "group": "g", "job_type": "edit", "config": {}}
+    with WandbTracker(mode="offline").run(folder=tmp_path / "run", **names) as run:
+        monkeypatch.setattr(type(run.run), "log", full)
+        run.log({"a": 1.0})
+        run.table("cases", ["a"], [[1]])
+    assert caplog.text.count("W&B did not take all of this run") == 2

@@ -70,7 +70,9 @@ class RunFolder:
                 f"another romexp process is writing into {self.path}: wait for it, or set another output_dir"
             ) from None
         except OSError as error:
-            raise ConfigError(f"output_dir: cannot write into {self.path}: {describe(error)}") from error
+            place = Path(error.filename or self.path)  # the folder itself, or one above it
+            line = describe(error, {"output_dir or outputs": place})
+            raise ConfigError(f"output_dir: cannot write into {line}") from error
         try:
             yield
         finally:

@@ -159,3 +159,23 @@ class TestGiven:
     def test_a_bad_list(self, tiny_gpt2: LanguageModel) -> None:
         with pytest.raises(ConfigError, match=r"editor\.context_templates: expected a list"):
             templates(tiny_gpt2, given=[])
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'["{}"]', b"\xff", b"[" * 9000, b'["{}", 5]'])
+def test_a_damaged_file_of_the_cache_is_made_again(
+    tiny_gpt2: LanguageModel, tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = templates(tiny_gpt2, cache_dir=tmp_path)
+    (file,) = tmp_path.rglob("*.json")
+    whole = file.read_bytes()
+    file.write_bytes(content)
+    assert templates(tiny_gpt2, cache_dir=tmp_path) == kept
+    assert file.read_bytes() == whole
+    assert "damaged: it is made again" in caplog.text
+
+
+def test_a_file_of_the_user_is_never_made_again(tiny_gpt2: LanguageModel, tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match=r"editor.context_templates .*own.json.*not JSON"):
+        templates(tiny_gpt2, given=str(tmp_path / "own.json"))
+    assert (tmp_path / "own.json").read_bytes() == b"\xff"

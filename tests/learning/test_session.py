@@ -10,8 +10,10 @@ from learning_cases import Kept, draws, session, step_network, training
 
 from romexp.editors.learned.editor import Mend
 from romexp.errors import ConfigError, DataError
+from romexp.learning.session import HEADER
 from romexp.learning.training import Training
 from romexp.lm.model import LanguageModel
+from romexp.lm.tensor_files import read_tensors, write_tensors
 
 
 def test_training_lowers_the_loss_on_held_out_edits(tiny_gpt2: LanguageModel) -> None:
@@ -60,6 +62,32 @@ def test_the_state_of_another_network_is_refused(tiny_gpt2: LanguageModel, tmp_p
     state.write_bytes(state.read_bytes()[:50])
     with pytest.raises(DataError, match="delete it"):
         session(tiny_gpt2, state=state)
+
+
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [
+        ("header", "[]"),
+        ("header", '{"step": "one"}'),
+        ("header", '{"steps": 1}'),
+        ("header", "[" * 9000),
+        ("gradient.steps", torch.ones(99)),
+        ("optimizer.0.nonsense.exp_avg", torch.ones(1)),
+    ],
+)
+def test_a_state_that_holds_something_else_is_named(
+    tiny_gpt2: LanguageModel, tmp_path: Path, what: str, value: str | torch.Tensor
+) -> None:
+    state = tmp_path / "state.safetensors"
+    session(tiny_gpt2, state=state, steps=1).run(Kept())
+    metadata, tensors = read_tensors(state)
+    if isinstance(value, str):
+        metadata[HEADER] = value
+    else:
+        tensors[what] = value
+    write_tensors(state, tensors, metadata)
+    with pytest.raises(DataError, match=r"state\.safetensors.*delete it to start over"):
+        session(tiny_gpt2, state=state, steps=2)
 
 
 def gradient_after(lm: LanguageModel, **settings: object) -> torch.Tensor:

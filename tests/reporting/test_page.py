@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_runs_made_up import ASKED, EVIL, TABLE, change_rows, studies, write_editors, write_everything, write_sweep
+from page_runs_made_up import (
+    ASKED,
+    EVIL,
+    TABLE,
+    change_rows,
+    studies,
+    write_editors,
+    write_everything,
+    write_sweep,
+    write_trace,
+)
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from report_runs import write_run
@@ -164,6 +174,15 @@ class TestContent:
     def test_problems_are_named(self, tmp_path: Path) -> None:
         text = write_page([], [], [], tmp_path / "p.html", problems=["a/manifest.json: not <JSON>"]).read_text()
         assert "a/manifest.json: not &lt;JSON&gt;" in text
+
+    @pytest.mark.parametrize("content", [b"", b"garbage", b"\x89PNG\r\n\x1a\n" + b"x" * 40, "half"])
+    def test_a_damaged_picture_is_named(self, tmp_path: Path, content: bytes | str) -> None:
+        write_trace(tmp_path / "trace")
+        file = tmp_path / "trace" / "figures" / "average_lines.png"
+        file.write_bytes(file.read_bytes()[:100] if isinstance(content, str) else content)
+        page = page_of(tmp_path, tmp_path / "page.html")
+        assert "average_lines.png: not a picture" in text_of(page)
+        assert "<img" not in page
 
     def test_nothing_at_all_is_said_clearly(self, tmp_path: Path) -> None:
         text = write_page([], [], [], tmp_path / "p.html").read_text(encoding="utf-8")

@@ -227,3 +227,32 @@ def test_an_editor_takes_the_traced_layer(tmp_path: Path) -> None:
 def test_asking_for_a_traced_layer_before_tracing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="task=trace"):
         traced_layer(tmp_path, "0" * 16)
+
+
+def test_what_a_finished_trace_lost_is_made_again(facts: Path, job: Job, minifact_lm: LanguageModel) -> None:
+    """Also the layer for `editor.layer=traced`: the error that misses it says to run this task."""
+    run = experiment(facts, tracer=Tracer(samples=1, window=3))
+    run(job)
+    assert job.output_dir
+    layer = traced_layer(job.cache_dir, minifact_lm.digest)
+    summary = (job.output_dir / "summary.json").read_bytes()
+    before = (job.output_dir / "cases.jsonl").read_bytes()
+    (stored,) = (job.cache_dir / "traced_layers").iterdir()
+    for damage in ("{}", "[" * 9000, '{"layer": "3"}', ""):
+        stored.write_text(damage)
+        with pytest.raises(ConfigError, match=r"editor.layer=traced: .*json is damaged; run romexp task=trace"):
+            traced_layer(job.cache_dir, minifact_lm.digest)
+    (job.output_dir / "summary.json").write_text('{"n": 5}')
+    (job.output_dir / "figures" / "severed.png").unlink()
+    run(job)
+    assert traced_layer(job.cache_dir, minifact_lm.digest) == layer
+    assert (job.output_dir / "summary.json").read_bytes() == summary
+    assert (job.output_dir / "figures" / "severed.png").is_file()
+    assert (job.output_dir / "cases.jsonl").read_bytes() == before
+
+    lines = [json.loads(line) for line in before.splitlines()]
+    del lines[0]["low_score"]
+    (job.output_dir / "cases.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run(job)
+    assert len(rows_of(job)) == len(lines) + 1  # the damaged row and the one that replaces it
+    assert json.loads((job.output_dir / "summary.json").read_text())["n"] == 6
