@@ -64,7 +64,11 @@ def _edit_table(summaries: Sequence[Labelled]) -> Table:
         rows.insert(0, TableRow(label=UNEDITED, metrics=unedited[0], edited=False))
     counts = sorted({summary.get("n_cases", 0) for _, summary in summaries})
     shown = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return rich_table(rows, title=f"{len(summaries)} jobs, {shown} cases each (95 % interval)", heading="Job")
+    return rich_table(
+        rows,
+        title=f"{len(summaries)} jobs, {shown} {'case' if shown == '1' else 'cases'} each (95 % interval)",
+        heading="Job",
+    )
 
 
 def _number_table(numbers: Sequence[Labelled]) -> Table:

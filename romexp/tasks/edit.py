@@ -247,7 +247,8 @@ class EditExperiment:
 
     def _outcome(self, run: Run, loaded: Loaded[Case], summary: Summary) -> Outcome:
         count = summary.get("n_cases", 0)
-        title = f"{run.manifest['model']['name']}, {loaded.name}, {count} cases (95 % interval)"
+        cases = f"{count} {'case' if count == 1 else 'cases'}"
+        title = f"{run.manifest['model']['name']}, {loaded.name}, {cases} (95 % interval)"
         return Outcome(
             tables=(rich_table(self._table_rows(run, summary), title=title),),
             lines=run.closing_lines(),
