@@ -9,14 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
 from filelock import FileLock, Timeout
 
 from romexp.errors import ConfigError, DataError
 from romexp.files import replacing, write_text
 from romexp.results.rows import Row, cut_torn_line, read_rows
+
+if TYPE_CHECKING:  # importing pandas takes half a second, and a finished run does not need it
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
