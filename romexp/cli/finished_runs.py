@@ -20,9 +20,11 @@ from typing import Any
 import romexp
 from romexp.cli.job import Outcome
 from romexp.cli.run_log import LOG_FILE
+from romexp.errors import ConfigError
 from romexp.files import Stamp, stamp, write_text
 from romexp.reporting.tables.stored import from_json, to_json
 from romexp.results.environment import LIBRARIES
+from romexp.results.folder import RunFolder
 from romexp.results.identity import digest
 
 log = logging.getLogger(__name__)
@@ -61,29 +63,34 @@ class FinishedRuns:
     began: float = field(default_factory=time.time)
 
     def find(self) -> Outcome | None:
-        """The outcome of the run, if it is finished and nothing has changed since."""
+        """The outcome of the run, if it is finished, nothing has changed since, and no other process is at it."""
         try:
             known = json.loads(self._file.read_text(encoding="utf-8"))
-            inputs, results = known["inputs"], Path(known["results"])
-            same = _stamps(map(Path, inputs)) == _as_stamps(inputs) and self._config_files() <= set(inputs)
-            if not same or _stamps(_result_files(results)) != _as_stamps(known["files"]):
+            results = Path(known["results"])
+            if not results.is_dir() or not self._config_files() <= set(known["inputs"]):
                 return None
+            with RunFolder(results).locked():
+                if _stamps(map(Path, known["inputs"])) != _as_stamps(known["inputs"]):
+                    return None
+                if _stamps(_result_files(results)) != _as_stamps(known["files"]):
+                    return None
             tables = [from_json(table) for table in known["tables"]]
             outcome = Outcome(tables=tables, lines=known["lines"], folder=results)
-        except (_Unknown, OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (_Unknown, ConfigError, OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         log.info(WAS_FINISHED)
         return outcome
 
     def keep(self, outcome: Outcome) -> None:
-        """Store an outcome, if everything that it depends on is known and older than this job."""
+        """Store an outcome, if everything that it depends on is known, and is older than this job or from the cache."""
         if outcome.folder is None or outcome.inputs is None:
             return
         tables = [to_json(table) for table in outcome.tables]
         try:
             inputs = _stamps([*map(Path, self._config_files()), *(Path(file).absolute() for file in outcome.inputs)])
-            changed = any(max(times) >= self.began * 1e9 for _, *times in inputs.values())
-            if changed or any(table is None for table in tables):
+            cache = self.folder.parent.absolute()
+            given = [times for file, (_, *times) in inputs.items() if not Path(file).is_relative_to(cache)]
+            if any(max(times) >= self.began * 1e9 for times in given) or any(table is None for table in tables):
                 return
             stored = {
                 "results": str(outcome.folder),

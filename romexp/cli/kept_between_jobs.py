@@ -106,6 +106,11 @@ class KeptReferences:
     def __init__(self) -> None:
         self._held: tuple[_Key, frozenset[SnippetKey], LoadedReferences] | None = None
 
+    def note(self, source: ReferenceSource, *, cache_dir: Path) -> Path | None:
+        """The file in which the digests of these texts are stored; None if the source has no files."""
+        key = _Key.of(source)
+        return key.digest_file(cache_dir) if key.files else None
+
     def digests(self, source: ReferenceSource, cases: Sequence[Case], *, cache_dir: Path) -> Mapping[str, Any]:
         """What identifies the texts. If the digests of these files are not stored yet, the texts are read.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import time
@@ -50,7 +51,8 @@ class RememberSweep(Callback):
             alone=hydra.launcher._target_.endswith(".BasicLauncher"),
         )
         progress.write()
-        log.info("%s", progress.header())
+        if _is_installed(hydra.launcher._target_):
+            log.info("%s", progress.header())
         if ignored := [name for name in ONE_WANDB_RUN if os.environ.pop(name, None)]:
             print_stderr(f"{', '.join(ignored)}: ignored in a sweep, where each job has a W&B run of its own")
 
@@ -170,6 +172,14 @@ def differing(jobs: Sequence[Sequence[str]]) -> list[str]:
     if len(pairs) == 1:
         shared = set()
     return [" ".join(f"{key}={value}" for key, value in job.items() if key not in shared) for job in pairs]
+
+
+def _is_installed(target: str) -> bool:
+    """Whether the module of this class can be found. Hydra will say so if it cannot."""
+    try:
+        return importlib.util.find_spec(target.rpartition(".")[0]) is not None
+    except ImportError:
+        return False
 
 
 def _in_all(jobs: Sequence[Sequence[str]]) -> list[str]:

@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
 from filelock import FileLock, Timeout
 
 from romexp.errors import ConfigError, DataError
@@ -19,6 +18,9 @@ from romexp.files import PART, read_json, replacing, write_text
 from romexp.os_errors import describe, path_in_errors
 from romexp.redact import without_secrets_in
 from romexp.results.rows import Row, read_rows, set_damaged_lines_aside
+
+if TYPE_CHECKING:  # importing pandas takes half a second, and a finished run does not need it
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 

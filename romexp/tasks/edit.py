@@ -172,6 +172,13 @@ class EditExperiment:
             raise DataError("references: the files have changed since the run began: run it again")
         return loaded.references
 
+    def _reference_files(self, job: Job) -> list[Path]:
+        """The files of the reference texts and that of their digests; empty if the evaluator needs none."""
+        if not self.evaluator.needs_references:
+            return []
+        note = job.references.note(self.references, cache_dir=job.cache_dir)
+        return [*self.references.files(), *([note] if note else [])]
+
     def _second_moments(self, run: Run, lm: LanguageModel, fitting: Report) -> Callable[[int], SecondMoment]:
         """A function from a layer to its second moment. It notes in the manifest what each used one was measured on."""
         job = run.job
@@ -253,7 +260,7 @@ class EditExperiment:
             tables=(rich_table(self._table_rows(run, summary), title=title),),
             lines=run.closing_lines(),
             folder=run.folder.path,
-            inputs=(Path(loaded.path), *(self.references.files() if self.evaluator.needs_references else ())),
+            inputs=(Path(loaded.path), *self._reference_files(run.job)),
         )
 
     def _table_rows(self, run: Run, summary: Summary) -> list[TableRow]:
