@@ -115,8 +115,11 @@ def _convert(file: Path, folder: Path, dtype: torch.dtype, architecture: Archite
             if isinstance(error, ConfigError) or (isinstance(error, OSError) and error.errno):
                 raise
             # The readers raise errors of many kinds for a damaged file or an unknown kind of model.
-            reason = (str(error).splitlines() or [""])[0]
-            raise ConfigError(f"model.path: cannot convert {str(file)!r}: {type(error).__name__}: {reason}") from error
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            raise ConfigError(
+                f"model.path: cannot convert {str(file)!r}, which is damaged or of a kind that transformers cannot read "
+                f"({reason})"
+            ) from error
         shutil.rmtree(alone)
         _write_origin(file, part, dtype)
         part.rename(folder)
