@@ -13,8 +13,9 @@ from romexp.errors import RecordError, with_errors_in_place
 from romexp.evaluation.base import Evaluator
 from romexp.evaluation.generation import References
 from romexp.evaluation.text_metrics import tokenizer_in_use
-from romexp.evaluation.unedited import UneditedCache, code_digest
+from romexp.evaluation.unedited import CODE, UneditedCache
 from romexp.facts import Case, Measurements
+from romexp.files import code_digest
 from romexp.lm.model import LanguageModel
 from romexp.lm.weight_delta import WeightDelta
 from romexp.results.identity import fingerprint
@@ -131,7 +132,7 @@ def unedited_cache(
         "references": dict(references),
         "words": tokenizer_in_use(),
         "seed": seed,
-        "code": code_digest(),
+        "code": code_digest(CODE),
     }
     return UneditedCache(path=cache_dir / "unedited.sqlite", context=context)
 

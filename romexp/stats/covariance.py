@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from romexp.lm.apply_delta import weight_in_out
 from romexp.lm.model import LanguageModel
 from romexp.stats.cache import Entry, MomentCache, key_of
 from romexp.stats.fit import Checkpoint, Corpus, MomentFitter, Progress, fit, sample
-from romexp.stats.readers import Published, locate, read
+from romexp.stats.moment_source import MomentSource
+from romexp.stats.readers import Published, holds_layers, locate, read
 from romexp.stats.sampled import SampledTexts
 from romexp.stats.second_moment import SecondMoment, load_moments, save_moments, stored_layers
 from romexp.stats.token_counts import check_tokens, say_measured
@@ -109,24 +110,18 @@ class Covariance:
             found |= self._from_cache(lm, missing, progress)
         return found
 
-    def source(self, lm: LanguageModel, *, progress: Progress | None = None) -> Callable[[int], SecondMoment]:
+    def source(self, lm: LanguageModel, *, progress: Progress | None = None) -> MomentSource:
         """A function that returns a layer's second moment. It loads or measures each one once and keeps it in memory.
 
         Args:
             progress: as for `moments`.
         """
-        known: dict[int, SecondMoment] = {}
-
-        def second_moment(layer: int) -> SecondMoment:
-            if layer not in known:
-                known.update(self.moments(lm, [layer], progress=progress))
-            return known[layer]
-
-        return second_moment
+        return MomentSource(load=lambda layers: self.moments(lm, layers, progress=progress))
 
     def _from_path(self, lm: LanguageModel, path: str | Path, layers: Sequence[int]) -> dict[int, SecondMoment]:
         files = {layer: locate(path, layer=layer, module=_module(lm, layer)) for layer in layers}
-        if len(files) > 1 and len(set(files.values())) == 1 and files[layers[0]].suffix == ".npz":
+        one = files[layers[0]]
+        if len(files) > 1 and set(files.values()) == {one} and one.suffix == ".npz" and not holds_layers(one):
             raise ConfigError(f"covariance.path: {path} holds one layer, {len(files)} are wanted; put {{layer}} in it")
         moments = {}
         for layer, file in files.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -26,8 +26,8 @@ from romexp.reporting.tables.run import rich_table, table_rows
 from romexp.results.identity import Identity, fingerprint, of_covariance
 from romexp.results.rows import CaseResult, Row
 from romexp.stats.covariance import Covariance
-from romexp.stats.second_moment import SecondMoment
-from romexp.stats.token_counts import measured_on
+from romexp.stats.moment_source import MomentSource
+from romexp.tasks.moments import second_moments
 from romexp.tasks.run import Run, describe_inputs, open_run
 from romexp.tracking import TrackedRun
 
@@ -97,8 +97,8 @@ class EditExperiment:
             with run.session(name=name, group=f"{lm.name} {dataset}", job_type="edit") as tracked:
                 with bars() as bar:
                     references = self._references(job, loaded.items, texts)
-                    second_moment = self._second_moments(run, lm, bar("second moments"))
-                    runner = self._runner(job, lm, references, texts, second_moment)
+                    moments = second_moments(run, self.covariance, lm, report=bar("second moments"))
+                    runner = self._runner(job, lm, references, texts, moments)
                     self._edit_pending(run, runner, loaded.items, bar(self.editor.name))
                 summary = self._summarize(run, loaded, tracked)
             return self._outcome(run, loaded, summary)
@@ -138,33 +138,18 @@ class EditExperiment:
             raise DataError("references: the files have changed since the run began: run it again")
         return loaded.references
 
-    def _second_moments(self, run: Run, lm: LanguageModel, fitting: Report) -> Callable[[int], SecondMoment]:
-        """A function from a layer to its second moment. It notes in the manifest what each used one was measured on."""
-        source = self.covariance.source(lm, progress=fitting)
-        used: dict[str, Any] = {}
-
-        def second_moment(layer: int) -> SecondMoment:
-            moment = source(layer)
-            if str(layer) not in used:
-                used[str(layer)] = measured_on(moment)
-                run.manifest["second_moments"] = used
-                run.folder.write("manifest", run.manifest)  # written at once, so that it is there if the run is killed
-            return moment
-
-        return second_moment
-
     def _runner(
         self,
         job: Job,
         lm: LanguageModel,
         references: References | None,
         texts: Mapping[str, Any],
-        second_moment: Callable[[int], SecondMoment],
+        moments: MomentSource,
     ) -> EditBatch:
         return EditBatch(
             lm=lm,
             editor=self.editor,
-            resources=Resources(second_moment=second_moment, cache_dir=job.cache_dir, seed=job.seed),
+            resources=Resources(second_moment=moments, prepare=moments.prepare, cache_dir=job.cache_dir, seed=job.seed),
             evaluator=self.evaluator,
             references=references,
             unedited=unedited_cache(lm, self.evaluator, references=texts, seed=job.seed, cache_dir=job.cache_dir),

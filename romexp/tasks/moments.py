@@ -1,0 +1,32 @@
+"""Second moments for the editors of a run, which its manifest names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from romexp.cli.progress import Report
+from romexp.lm.model import LanguageModel
+from romexp.stats.covariance import Covariance
+from romexp.stats.moment_source import MomentSource
+from romexp.stats.second_moment import SecondMoment
+from romexp.stats.token_counts import measured_on
+from romexp.tasks.run import Run
+
+
+def second_moments(run: Run, covariance: Covariance, lm: LanguageModel, *, report: Report) -> MomentSource:
+    """The second moments of `covariance`. The manifest notes of each that is used what it was measured on.
+
+    Args:
+        report: is called with the numbers of texts done and in all while moments are measured.
+    """
+    used: dict[str, Any] = {}
+
+    def load(layers: Sequence[int]) -> dict[int, SecondMoment]:
+        found = covariance.moments(lm, layers, progress=report)
+        used.update({str(layer): measured_on(moment) for layer, moment in found.items()})
+        run.manifest["second_moments"] = used
+        run.folder.write("manifest", run.manifest)  # written at once, so that it is there if the run is killed
+        return found
+
+    return MomentSource(load=load)
