@@ -137,6 +137,7 @@ def edit_together(
     Raises:
         ConfigError: a setting of the editor does not fit the model.
     """
+    _ = lm.digest  # It is computed once, and must be that of the original weights.
     before, plain, chosen = state or SequenceState(), without_filter(editor), getattr(editor, "filter", None)
     if not isinstance(plain, JointEditor):
         return _one_by_one(plain, lm, requests, resources, before, chosen)

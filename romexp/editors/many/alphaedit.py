@@ -24,11 +24,13 @@ class AlphaEdit(SpreadEditor):
         nullspace_threshold: eigenvectors of C with eigenvalues below this span the null space. It has the units of C,
             so it does not move from model to model; the space's dimension is in the diagnostics.
         L2: ridge. The paper has 1, the authors' files have 10.
+        mom2_update_weight: it is in the authors' files, and has no effect.
     """
 
     name: str = "AlphaEdit"
     nullspace_threshold: float = 2e-2
     L2: float = 10.0
+    mom2_update_weight: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -32,7 +32,7 @@ class Memit(SpreadEditor):
     """
 
     name: str = "MEMIT"
-    mom2_update_weight: float = 15000.0
+    mom2_update_weight: float = 20000.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,6 +11,7 @@ import torch
 from romexp.bounds import check_bounds
 from romexp.editors.base import Edit, Resources, pick_layer
 from romexp.editors.contexts import context_templates
+from romexp.editors.filters import Filter, check_filter, filtered_edits
 from romexp.editors.values.bucket import at_lookups, make_buckets
 from romexp.editors.values.optimize import Trajectory, ValueSettings, optimize_values
 from romexp.editors.values.texts import EditText, edit_texts
@@ -47,6 +48,7 @@ class Rome:
         context_template_length_params: pairs (total tokens with the end-of-text token, count) of contexts to sample
             (docs/method.md §3.2).
         context_templates: the context templates, or a JSON file with a list of them; None samples them.
+        filter: `rect` or `prune` holds the edit back (`romexp.editors.filters`); None does not.
 
     Raises:
         ConfigError: a setting has a value that is not possible.
@@ -66,8 +68,10 @@ class Rome:
     keys: Keys = "mixed"
     context_template_length_params: Sequence[tuple[int, int]] = ((5, 10), (10, 10))
     context_templates: Any = None
+    filter: Filter | None = None
 
     def __post_init__(self) -> None:
+        check_filter(self.filter)
         if self.keys not in ("mixed", "averaged", "prompt"):
             raise ConfigError(f"editor.keys: {self.keys!r} is none of mixed, averaged, prompt")
         if self.fact_token not in ("subject_first", "subject_last", "subject_first_after_last", "last"):
@@ -101,7 +105,8 @@ class Rome:
         )
         texts = edit_texts(lm, requests, templates, fact_token=self.fact_token)
         good = without_errors(texts)
-        return with_errors_in_place(texts, self._edits(lm, good, resources) if good else [])
+        edits = with_errors_in_place(texts, self._edits(lm, good, resources) if good else [])
+        return filtered_edits(lm, edits, self.filter)
 
     def _edits(self, lm: LanguageModel, texts: Sequence[Sequence[EditText]], resources: Resources) -> list[Edit]:
         """The edits of requests. Each request is given by its rewriting texts, one per template, and its KL text."""
