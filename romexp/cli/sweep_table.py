@@ -28,7 +28,7 @@ def sweep_tables(jobs: Sequence[SweepJob]) -> list[Table]:
     others: list[Labelled] = []
     for job in jobs:
         summary = _summary(job)
-        if "pre" in summary or "post" in summary:
+        if "pre" in summary or _edited(summary):
             edits.append((job.label, summary))
         elif numbers := _numbers(summary):
             others.append((job.label, numbers))
@@ -55,12 +55,18 @@ def failure_lines(jobs: Sequence[SweepJob]) -> list[str]:
 
 def _edit_table(summaries: Sequence[Labelled]) -> Table:
     unedited = [summary.get("pre", {}) for _, summary in summaries]
-    rows = [TableRow(label=label, metrics=summary.get("post", {})) for label, summary in summaries]
+    rows = [TableRow(label=label, metrics=_edited(summary)) for label, summary in summaries]
     if all(before == unedited[0] for before in unedited):  # all jobs have the same unedited model
         rows.insert(0, TableRow(label=UNEDITED, metrics=unedited[0], edited=False))
     counts = sorted({summary.get("n_cases", 0) for _, summary in summaries})
     shown = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return rich_table(rows, title=f"{len(summaries)} jobs, {shown} cases each (95 % half-width)", heading="Job")
+
+
+def _edited(summary: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was measured on edited models: `post` of `task=edit`, `final` of `task=lifelong`."""
+    found: Mapping[str, Any] = summary.get("post") or summary.get("final") or {}
+    return found
 
 
 def _number_table(numbers: Sequence[Labelled]) -> Table:

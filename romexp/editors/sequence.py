@@ -52,23 +52,24 @@ class SequenceState:
         """
         tensors = {f"delta.{name}": tensor for name, tensor in self.delta.tensors().items()}
         tensors |= {f"keys.{layer}": keys for layer, keys in self.keys.items()}
-        write_tensors(path, tensors, {"sequence": json.dumps({**(metadata or {}), "n_edits": self.n_edits})})
+        said = {"n_edits": self.n_edits, "layers": sorted(self.keys), **(metadata or {})}
+        write_tensors(path, tensors, {"sequence": json.dumps(said)})
 
     @classmethod
-    def load(cls, path: Path) -> SequenceState:
-        """Read a file that `save` wrote.
+    def load(cls, path: Path) -> tuple[SequenceState, dict[str, Any]]:
+        """Read a file that `save` wrote, and its metadata.
 
         Raises:
             DataError: the file is missing or damaged, or is not of this kind.
         """
         try:
             metadata, tensors = read_tensors(path)
-            n_edits = int(json.loads(metadata["sequence"])["n_edits"])
-            keys = {int(name[5:]): tensor for name, tensor in tensors.items() if name.startswith("keys.")}
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            said = json.loads(metadata["sequence"])
+            n_edits, keys = int(said["n_edits"]), {layer: tensors[f"keys.{layer}"] for layer in said["layers"]}
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise DataError(f"{path}: not a state of a sequence of edits ({error})") from error
-        terms = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("delta.")}
-        return cls(delta=WeightDelta.from_tensors(terms, where=path), keys=keys, n_edits=n_edits)
+        terms = {name.removeprefix("delta."): t for name, t in tensors.items() if name.startswith("delta.")}
+        return cls(delta=WeightDelta.from_tensors(terms, where=path), keys=keys, n_edits=n_edits), said
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,14 +141,15 @@ def edit_together(
     _ = lm.digest  # It is computed once, and must be that of the original weights.
     before, plain, chosen = state or SequenceState(), without_filter(editor), getattr(editor, "filter", None)
     if not isinstance(plain, JointEditor):
-        return _one_by_one(plain, lm, requests, resources, before, chosen)
+        after, outcomes = _one_by_one(plain, lm, requests, resources, before, chosen)
+        return JointEdit(delta=measured_delta(editor, lm, after), state=after, outcomes=outcomes)
     raw, outcomes = plain.together(lm, requests, resources=resources, state=before)
     step = filtered(lm, raw, chosen, before=before.delta) if chosen == "rect" else raw
     written = [r for r, outcome in zip(requests, outcomes, strict=True) if not isinstance(outcome, RecordError)]
     after = SequenceState(delta=total([before.delta, step]), keys=before.keys, n_edits=before.n_edits + len(written))
     if written:
         after = replace(after, keys=plain.keys_to_keep(lm, written, resources=resources, state=after))
-    return JointEdit(delta=_measured(lm, after.delta, chosen), state=after, outcomes=outcomes)
+    return JointEdit(delta=measured_delta(editor, lm, after), state=after, outcomes=outcomes)
 
 
 def _one_by_one(
@@ -157,7 +159,7 @@ def _one_by_one(
     resources: Resources,
     state: SequenceState,
     chosen: str | None,
-) -> JointEdit:
+) -> tuple[SequenceState, tuple[Outcome, ...]]:
     """Write each request by an edit of its own, on the model that the edits before it have left."""
     outcomes: list[Outcome] = []
     delta, n_edits = state.delta, state.n_edits
@@ -168,10 +170,12 @@ def _one_by_one(
         if isinstance(made, Edit):
             step = filtered(lm, made.delta, chosen, before=delta) if chosen == "rect" else made.delta
             delta, n_edits = total([delta, step]), n_edits + 1
-    after = SequenceState(delta=delta, keys=state.keys, n_edits=n_edits)
-    return JointEdit(delta=_measured(lm, delta, chosen), state=after, outcomes=tuple(outcomes))
+    return SequenceState(delta=delta, keys=state.keys, n_edits=n_edits), tuple(outcomes)
 
 
-def _measured(lm: LanguageModel, delta: WeightDelta, chosen: str | None) -> WeightDelta:
-    """The sum of all edits as it is measured: PRUNE is applied to the sum, RECT was applied to each step."""
-    return filtered(lm, delta, chosen) if chosen == "prune" else delta
+def measured_delta(editor: Editor, lm: LanguageModel, state: SequenceState) -> WeightDelta:
+    """The sum of a sequence's edits as it is added to the original model.
+
+    PRUNE is applied to the sum, and the next edit goes on from the sum without it. RECT was applied to each step.
+    """
+    return filtered(lm, state.delta, "prune") if getattr(editor, "filter", None) == "prune" else state.delta

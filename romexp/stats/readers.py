@@ -129,8 +129,8 @@ def _matrix_and_count(file: np.lib.npyio.NpzFile, path: Path, layer: int) -> tup
     if layers := _layers_in(names):
         if layer not in layers:
             raise DataError(f"{path}: no second moment of layer {layer}; it holds those of {layers}")
-        count = next((name for name in ("tokens", "count") if name in names), None)
-        return file[f"layer{layer}"], int(file[count]) if count else 0
+        counts = [int(file[name]) for name in ("tokens", "count") if name in names]
+        return file[f"layer{layer}"], counts[0] if counts else 0
     if not {AUTHORS_SUM, AUTHORS_COUNT} <= names:
         raise DataError(
             f"{path}: expected an array {PLAIN_KEY!r}, arrays by layer (layer{layer}), or {AUTHORS_SUM!r} and "

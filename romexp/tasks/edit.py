@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import pandas as pd
 
@@ -61,6 +61,7 @@ class EditExperiment:
     references: ReferenceSource
     batch_size: int = 25
     save_deltas: bool = False
+    _task: ClassVar[str] = "edit"
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -72,7 +73,7 @@ class EditExperiment:
         Raises:
             RomexpError: the input is invalid, another process is writing into the folder, or no case could be edited.
         """
-        loaded = self._cases()
+        loaded = self._cases(job)
         lm = job.load(self.model)
         editor = with_traced_layer(self.editor, job.cache_dir, lm.digest)
         return replace(self, editor=editor)._run(job, lm, loaded)
@@ -82,39 +83,43 @@ class EditExperiment:
         if self.evaluator.needs_references:
             texts = job.references.digests(self.references, loaded.items, cache_dir=job.cache_dir)
         dataset, editor = job.choices["dataset"], job.choices["editor"]
-        names = {"task": "edit", "model": lm.name, "dataset": dataset, "editor": editor}
+        names = {"task": self._task, "model": lm.name, "dataset": dataset, "editor": editor}
         identity = self._identity(job, lm, loaded, texts)
         with open_run(
             job,
             names=names,
             identity=identity,
-            facts=describe_inputs(job, lm, loaded)
-            | {"word_tokenizer": tokenizer_in_use(), "editor_label": self.editor.name},
+            facts=self._facts(job, lm, loaded),
         ) as run:
             if run.was_done:
                 return self._outcome(run, loaded, run.folder.read("summary") or {})
             name = f"{lm.name} {dataset} {editor} {run.manifest['hash']}"
-            with run.session(name=name, group=f"{lm.name} {dataset}", job_type="edit") as tracked:
+            with run.session(name=name, group=f"{lm.name} {dataset}", job_type=self._task) as tracked:
                 with bars() as bar:
                     references = self._references(job, loaded.items, texts)
                     moments = second_moments(run, self.covariance, lm, report=bar("second moments"))
                     runner = self._runner(job, lm, references, texts, moments)
-                    self._edit_pending(run, runner, loaded.items, bar(self.editor.name))
+                    self._edit_pending(run, runner, loaded.items, bar(self.editor.name), tracked)
                 summary = self._summarize(run, loaded, tracked)
             return self._outcome(run, loaded, summary)
 
-    def _cases(self) -> Loaded[Case]:
+    def _facts(self, job: Job, lm: LanguageModel, loaded: Loaded[Case]) -> dict[str, Any]:
+        """Entries of the manifest that describe the run's inputs."""
+        described = describe_inputs(job, lm, loaded)
+        return described | {"word_tokenizer": tokenizer_in_use(), "editor_label": self.editor.name}
+
+    def _cases(self, job: Job) -> Loaded[Case]:
         loaded = self.dataset.load()
         if not loaded.items:
             raise DataError(f"{loaded.path}: no case to edit")
         if not isinstance(loaded.items[0], Case):
             kind = type(loaded.items[0]).__name__
-            raise ConfigError(f"dataset: task=edit needs cases to edit, {loaded.name} holds {kind} records")
+            raise ConfigError(f"dataset: task={self._task} needs cases to edit, {loaded.name} holds {kind} records")
         return loaded
 
     def _identity(self, job: Job, lm: LanguageModel, loaded: Loaded[Case], texts: Mapping[str, Any]) -> Identity:
         return {
-            "task": "edit",
+            "task": self._task,
             "model": {"digest": lm.digest, "dtype": self.model.dtype},
             "dataset": {"sha256": loaded.sha256} | fingerprint(self.dataset, without=("path", "remote")),
             "editor": fingerprint(self.editor),
@@ -155,7 +160,9 @@ class EditExperiment:
             unedited=unedited_cache(lm, self.evaluator, references=texts, seed=job.seed, cache_dir=job.cache_dir),
         )
 
-    def _edit_pending(self, run: Run, runner: EditBatch, cases: Sequence[Case], report: Report) -> None:
+    def _edit_pending(
+        self, run: Run, runner: EditBatch, cases: Sequence[Case], report: Report, tracked: TrackedRun
+    ) -> None:
         """Append a row for every case that has none, or list it in the manifest if it cannot be edited or measured."""
 
         def work(batch: Sequence[Case]) -> list[Row | RecordError]:

@@ -35,7 +35,7 @@ def _read_or_computed(
     if cache_dir is None:
         return _computed(moment, threshold, device)
     digest = hashlib.sha256(repr(threshold).encode())
-    digest.update(moment.matrix.contiguous().view(-1).view(torch.uint8).numpy())
+    digest.update(moment.matrix.contiguous().view(-1).view(torch.uint8).numpy().data)
     path = cache_dir / "null_spaces" / f"{digest.hexdigest()[:24]}.safetensors"
     if not path.is_file():
         write_tensors(path, {"basis": _computed(moment, threshold, device)}, {})
