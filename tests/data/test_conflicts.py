@@ -56,9 +56,7 @@ def test_contradictions_are_found() -> None:
 
 
 def test_there_must_be_enough() -> None:
-    with pytest.raises(
-        ConfigError, match=r"task\.edits: 7 are wanted, but the data set has 6 cases, 2 more contradict"
-    ):
+    with pytest.raises(ConfigError, match=r"task\.edits: 7 are wanted, but .* has 6 cases, 2 more contradict"):
         ids(AGAINST, edits=7)
     with pytest.raises(ConfigError, match=r"task\.edits: 21 are wanted, but the data set has 20 cases$"):
         ids(PLAIN, edits=21)

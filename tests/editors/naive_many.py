@@ -31,12 +31,14 @@ class Texts:
     held: tuple[list[int], int]
 
 
-def texts_of(lm: LanguageModel, request: EditRequest, templates: Sequence[str]) -> Texts:
+def texts_of(
+    lm: LanguageModel, request: EditRequest, templates: Sequence[str], *, fact_token: str = "subject_last"
+) -> Texts:
     target = naive.tokens(lm, f" {request.target_new}", special=False)
     prompts = [template.replace("{}", request.prompt) for template in templates]
     ids = [naive.tokens(lm, prompt.replace("{}", request.subject)) + target[:-1] for prompt in prompts]
-    at = [naive.lookup(lm, prompt, request.subject, "subject_last") for prompt in prompts]
-    held = naive.tokens(lm, f"{request.subject} is a"), naive.lookup(lm, "{} is a", request.subject, "subject_last")
+    at = [naive.lookup(lm, prompt, request.subject, fact_token) for prompt in prompts]
+    held = naive.tokens(lm, f"{request.subject} is a"), naive.lookup(lm, "{} is a", request.subject, fact_token)
     return Texts(texts=list(zip(ids, at, strict=True)), target=target, held=held)
 
 

@@ -20,6 +20,7 @@ from romexp.editors.values.targets import TargetValues, ValueFinder
 from romexp.editors.values.texts import EditText, edit_texts
 from romexp.lm.forward import logits
 from romexp.lm.model import LanguageModel
+from romexp.lm.tokens import FactToken
 
 SETTINGS = ValueSettings(
     n_steps=5, lr=0.5, weight_decay=0.5, kl_factor=0.0625, clamp_norm_factor=2.0, loss_threshold=0.05
@@ -27,8 +28,10 @@ SETTINGS = ValueSettings(
 FINDER = ValueFinder(layer=1, place="block", settings=SETTINGS, batch_size=2, cache_dir=None)
 
 
-def texts_of(lm: LanguageModel, numbers: Sequence[int] = (0, 1, 2, 3)) -> list[list[EditText]]:
-    rows = edit_texts(lm, [REQUESTS[i] for i in numbers], TEMPLATES, fact_token="subject_last")
+def texts_of(
+    lm: LanguageModel, numbers: Sequence[int] = (0, 1, 2, 3), *, fact_token: FactToken = "subject_last"
+) -> list[list[EditText]]:
+    rows = edit_texts(lm, [REQUESTS[i] for i in numbers], TEMPLATES, fact_token=fact_token)
     return [row for row in rows if isinstance(row, list)]
 
 
@@ -64,23 +67,27 @@ def test_the_place_decides_the_bound_alone(tiny_gpt2: LanguageModel) -> None:
     assert (found["mlp"].initial - found["block"].initial).norm() > 0.1
     bound = replace(SETTINGS, clamp_norm_factor=0.1)
     held = replace(FINDER, settings=bound)(tiny_gpt2, texts_of(tiny_gpt2))
-    torch.testing.assert_close(held.delta.norm(dim=-1), 0.1 * held.initial.norm(dim=-1))
+    shares = held.delta.norm(dim=-1) / held.initial.norm(dim=-1)
+    assert float(shares.max()) == pytest.approx(0.1, rel=1e-4)
 
 
 @pytest.mark.parametrize(("said_kl", "factor"), [(1e-9, 0.1), (1e9, 0.1), (1e-9, 0.5)])
 def test_a_target_that_is_said(tiny_gpt2: LanguageModel, said_kl: float, factor: float) -> None:
-    """PMET: the NLL counts less in the next pass; or it ends, where the KL term is small."""
+    """PMET: the NLL counts less in the next pass; or it ends, if the KL term is small. At the prompt's last token even
+    a random model can be steered.
+    """
     settings = replace(
-        SETTINGS, n_steps=12, lr=0.7, clamp_norm_factor=20.0, said_nll_factor=factor, said_kl_threshold=said_kl
+        SETTINGS, n_steps=20, lr=0.7, clamp_norm_factor=20.0, said_nll_factor=factor, said_kl_threshold=said_kl
     )
     finder = replace(FINDER, place="mlp_and_attention", settings=settings)
     number = 2  # a target of one token, which is said after some passes
-    found = finder(tiny_gpt2, texts_of(tiny_gpt2, [number]))
+    texts = texts_of(tiny_gpt2, [number], fact_token="last")
+    found = finder(tiny_gpt2, texts)
     plain = naive_many.pmet_value(
         tiny_gpt2,
         1,
-        naive_many.texts_of(tiny_gpt2, REQUESTS[number], TEMPLATES),
-        steps=12,
+        naive_many.texts_of(tiny_gpt2, REQUESTS[number], TEMPLATES, fact_token="last"),
+        steps=20,
         lr=0.7,
         kl_factor=0.0625,
         clamp=20.0,
@@ -90,7 +97,7 @@ def test_a_target_that_is_said(tiny_gpt2: LanguageModel, said_kl: float, factor:
     assert found.trajectories[0].loss == pytest.approx(plain[1], abs=1e-3)
     assert float((found.values[0, 0] - plain[0]).norm() / plain[0].norm()) < 1e-3
     never = replace(finder, settings=replace(settings, said_nll_factor=None, said_kl_threshold=None))
-    assert never(tiny_gpt2, texts_of(tiny_gpt2, [number])).trajectories[0].loss != found.trajectories[0].loss
+    assert never(tiny_gpt2, texts).trajectories[0].loss != found.trajectories[0].loss
 
 
 class TestCache:
