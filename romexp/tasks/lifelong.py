@@ -139,16 +139,11 @@ class LifelongExperiment(EditExperiment):
         return summary
 
     def _outcome(self, run: Run, loaded: Loaded[Case], summary: Summary) -> Outcome:
-        title = (
-            f"{run.manifest['model']['name']}, {loaded.name}, {summary.get('n_edits', 0)} edits in steps of {self.step}"
-        )
+        done = f"{summary.get('n_edits', 0)} edits by {self.editor.name}, {self.step} at a time"
+        title = f"{run.manifest['model']['name']}, {loaded.name}, {done} (95 % half-width)"
         rows = [TableRow(label=UNEDITED, metrics=summary.get("pre", {}), edited=False)]
         parts = {"immediate": "right after", "final": "at the end"}
-        rows += [
-            TableRow(label=f"{self.editor.name}, {said}", metrics=summary[part])
-            for part, said in parts.items()
-            if part in summary
-        ]
+        rows += [TableRow(label=said, metrics=summary[part]) for part, said in parts.items() if part in summary]
         lines = run.closing_lines()
         if found := run.manifest.get("contradictions"):
             lines.append(f"contradictions: {len(found)}, named in {run.folder.path / 'manifest.json'}")

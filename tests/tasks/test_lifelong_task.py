@@ -71,8 +71,9 @@ def test_rows_say_when(romexp: Command, many: list[str], tmp_path: Path) -> None
     assert deltas == [4, 8, 10]
     state, _ = SequenceState.load(tmp_path / "run" / "state.safetensors")
     assert WeightDelta.load(tmp_path / "run" / "deltas" / "10.safetensors").digest == state.delta.digest
-    assert "MEMIT, right after" in done.out
-    assert "MEMIT, at the end" in done.out
+    assert "10 edits by MEMIT, 4 at a time" in done.out
+    assert "right after" in done.out
+    assert "at the end" in done.out
 
 
 def test_the_order_is_seeded_and_a_shorter_run_is_a_beginning(romexp: Command, many: list[str], tmp_path: Path) -> None:
