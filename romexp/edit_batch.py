@@ -13,8 +13,10 @@ from romexp.errors import RecordError, with_errors_in_place
 from romexp.evaluation.base import Evaluator
 from romexp.evaluation.generation import References
 from romexp.evaluation.text_metrics import tokenizer_in_use
-from romexp.evaluation.unedited import UneditedCache, code_digest
+from romexp.evaluation.unedited import CODE, UneditedCache
 from romexp.facts import Case, Measurements
+from romexp.files import code_digest
+from romexp.lm.apply_delta import applied
 from romexp.lm.model import LanguageModel
 from romexp.lm.weight_delta import WeightDelta
 from romexp.results.identity import fingerprint
@@ -79,6 +81,32 @@ class EditBatch:
             evaluate_seconds=time.perf_counter() - edited,
         )
 
+    def measured_together(
+        self, cases: Sequence[Case], delta: WeightDelta, *, diagnostics: Sequence[Mapping[str, Any]], seconds: float
+    ) -> list[CaseResult | RecordError]:
+        """Measure cases on the unedited model, and on the model with one edit for all of them.
+
+        Args:
+            delta: the edit. It is written into the weights while they are measured, so that it costs nothing whatever
+                its rank, and half-precision weights are rounded once.
+            diagnostics: what the editor says of each case.
+            seconds: editing time of each case.
+        """
+
+        def measure(some: Sequence[Case]) -> list[Measurements | RecordError]:
+            if not some:
+                return []
+            nothing = [None] * len(some)
+            return self.evaluator(self.lm, some, deltas=nothing, seed=self.resources.seed, references=self.references)
+
+        before = self.unedited.measurements(cases, measure)
+        with applied(self.lm, delta):
+            after = measure(cases)
+        return [
+            _result(case, about, before=own, after=then, seconds=seconds)
+            for case, about, own, then in zip(cases, diagnostics, before, after, strict=True)
+        ]
+
     def _measured(self, edited: Sequence[tuple[Case, Edit]], *, seconds: float) -> list[MeasuredEdit | RecordError]:
         """The outcomes of the cases that could be edited, in order.
 
@@ -131,7 +159,7 @@ def unedited_cache(
         "references": dict(references),
         "words": tokenizer_in_use() if evaluator.needs_references else None,
         "seed": seed,
-        "code": code_digest(),
+        "code": code_digest(CODE),
     }
     return UneditedCache(path=cache_dir / "unedited.sqlite", context=context)
 
@@ -139,20 +167,31 @@ def unedited_cache(
 def _outcome(
     case: Case, edit: Edit, *, before: Measurements | RecordError, after: Measurements | RecordError, seconds: float
 ) -> MeasuredEdit | RecordError:
+    result = _result(case, edit.diagnostics, before=before, after=after, seconds=seconds)
+    return result if isinstance(result, RecordError) else MeasuredEdit(result=result, delta=edit.delta)
+
+
+def _result(
+    case: Case,
+    diagnostics: Mapping[str, Any],
+    *,
+    before: Measurements | RecordError,
+    after: Measurements | RecordError,
+    seconds: float,
+) -> CaseResult | RecordError:
     if isinstance(before, RecordError):
         return before
     if isinstance(after, RecordError):
         return after
-    result = CaseResult(
+    return CaseResult(
         case_id=case.case_id,
         request=case.request,
         prompts=prompts_of(case),
         before=before,
         after=after,
-        edit=edit.diagnostics,
+        edit=diagnostics,
         seconds=seconds,
     )
-    return MeasuredEdit(result=result, delta=edit.delta)
 
 
 def prompts_of(case: Case) -> dict[str, list[str]]:

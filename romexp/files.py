@@ -8,13 +8,14 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+import romexp
 from romexp.os_errors import path_in_errors
 
 log = logging.getLogger(__name__)
@@ -139,3 +140,19 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def code_digest(parts: Iterable[str]) -> str:
+    """SHA-256 over source files of the package. A cache whose key holds it forgets what older code computed.
+
+    Args:
+        parts: folders and files, relative to the package's folder.
+    """
+    root = Path(romexp.__file__).parent
+    digest = hashlib.sha256()
+    for part in parts:
+        path = root / part
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            digest.update(file.relative_to(root).as_posix().encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()

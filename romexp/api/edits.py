@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import pandas as pd
 from transformers import PreTrainedModel
 
 from romexp.api import checks
 from romexp.api.generation import continue_texts, next_token_probabilities, next_tokens
+from romexp.api.many import Fact, FactEdits, edit_many
 from romexp.api.methods import Method, Moments, editor_for, resources_for
 from romexp.api.models import load
 from romexp.errors import ConfigError, raise_first_error
@@ -144,6 +145,7 @@ class FactEdit:
         return f"<p>{said}</p>{self.compare([self.request.text])._repr_html_()}"  # type: ignore[operator]
 
 
+@overload
 def edit(
     lm: LanguageModel,
     prompt: str,
@@ -154,24 +156,56 @@ def edit(
     method: Method = "rome",
     covariance: Moments = None,
     seed: int = 0,
-) -> FactEdit:
-    """Make a model say `target` after `prompt` about `subject`.
+) -> FactEdit: ...
+@overload
+def edit(
+    lm: LanguageModel,
+    prompt: Sequence[Fact],
+    *,
+    method: Method = "rome",
+    covariance: Moments = None,
+    seed: int = 0,
+    after: FactEdits | None = None,
+) -> FactEdits: ...
+
+
+def edit(
+    lm: LanguageModel,
+    prompt: str | Sequence[Fact],
+    *,
+    subject: str | None = None,
+    target: str | None = None,
+    target_true: str = "",
+    method: Method = "rome",
+    covariance: Moments = None,
+    seed: int = 0,
+    after: FactEdits | None = None,
+) -> FactEdit | FactEdits:
+    """Make a model say `target` after `prompt` about `subject`; or write many facts at once (see `edit_many`).
 
     Args:
         lm: a model of `romexp.load`.
-        prompt: with exactly one `{}` for the subject, as `{} plays the`.
+        prompt: with exactly one `{}` for the subject, as `{} plays the`; or a list of facts, each a mapping with
+            `prompt`, `subject` and `target`, for which `subject` and `target` stay empty.
         target: the new answer, without a leading space.
         target_true: the answer so far; only methods that look at it need it (Knowledge Neurons).
         method: its name (`rome`, `ft`, `ft_l`, `mend`, …) or an editor object (see `romexp.editor`). By its name it has
             the settings for this model.
         covariance: where second moments come from, for methods that use them (see `second_moments`).
         seed: seed of everything random.
+        after: for a list, an earlier edit of many facts from which this one goes on.
 
     Raises:
         ConfigError: an argument is not what was expected, or the method cannot edit this model.
         RecordError: this fact cannot be edited, as when the text is too long for the model.
     """
     model = checks.model(lm)
+    if isinstance(prompt, Sequence) and not isinstance(prompt, str):
+        if subject is not None or target is not None or target_true:
+            raise ConfigError("subject, target: a list of facts has its own, {'prompt': …, 'subject': …, 'target': …}")
+        return edit_many(lm, prompt, method=method, covariance=covariance, seed=seed, after=after)
+    if after is not None:
+        raise ConfigError("after: only a list of facts goes on from an earlier edit")
     request = EditRequest(
         subject=checks.text(subject, "subject").strip(),
         prompt=checks.template(prompt, "prompt").rstrip(),

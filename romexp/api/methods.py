@@ -82,7 +82,7 @@ def resources_for(lm: LanguageModel, covariance: Moments, *, seed: int) -> Itera
     """What editors may ask for: second moments, with a bar while they are measured, and a cache."""
     with bar(f"second moments of {lm.name}") as report:
         source = second_moments(lm, covariance).source(lm, progress=report)
-        yield Resources(second_moment=source, cache_dir=cache_folder(None), seed=seed)
+        yield Resources(second_moment=source, prepare=source.prepare, cache_dir=cache_folder(None), seed=seed)
 
 
 def second_moments(lm: LanguageModel, covariance: Moments) -> Covariance:

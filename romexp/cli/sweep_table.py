@@ -29,7 +29,7 @@ def sweep_tables(jobs: Sequence[SweepJob]) -> list[Table]:
     others: list[Labelled] = []
     for job in jobs:
         summary = _summary(job)
-        if "pre" in summary or "post" in summary:
+        if "pre" in summary or _edited(summary):
             edits.append((job.label, summary))
         elif numbers := _numbers(summary):
             others.append((job.label, numbers))
@@ -57,7 +57,7 @@ def failure_lines(jobs: Sequence[SweepJob]) -> list[str]:
 def _edit_table(summaries: Sequence[Labelled]) -> Table:
     unedited = [summary.get("pre", {}) for _, summary in summaries]
     rows = [
-        TableRow(label=label, metrics=summary.get("post", {}), not_tuned=summary.get("settings_not_tuned", ()))
+        TableRow(label=label, metrics=_edited(summary), not_tuned=summary.get("settings_not_tuned", ()))
         for label, summary in summaries
     ]
     if all(before == unedited[0] for before in unedited):  # all jobs have the same unedited model
@@ -69,6 +69,12 @@ def _edit_table(summaries: Sequence[Labelled]) -> Table:
         title=f"{len(summaries)} jobs, {shown} {'case' if shown == '1' else 'cases'} each (95 % interval)",
         heading="Job",
     )
+
+
+def _edited(summary: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was measured on edited models: `post` of `task=edit`, `final` of `task=lifelong`."""
+    found: Mapping[str, Any] = summary.get("post") or summary.get("final") or {}
+    return found
 
 
 def _number_table(numbers: Sequence[Labelled]) -> Table:

@@ -35,11 +35,14 @@ class Resources:
 
     Attributes:
         second_moment: returns C = E[k kᵀ] of a layer's keys (docs/method.md §3.3); it loads or measures it when called.
+        prepare: loads or measures the second moments of several layers, in one pass over the texts, so that
+            `second_moment` has them at hand. None: each is loaded or measured when it is asked for.
         cache_dir: folder for derived data such as context templates; None stores nothing.
         seed: the run's seed, from which all random numbers are derived (`romexp.seeds`).
     """
 
     second_moment: Callable[[int], SecondMoment]
+    prepare: Callable[[Sequence[int]], None] | None = None
     cache_dir: Path | None = None
     seed: int = 0
 

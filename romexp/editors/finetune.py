@@ -18,6 +18,7 @@ from torch import nn
 
 from romexp.bounds import check_bounds
 from romexp.editors.base import Edit, Resources, pick_layer
+from romexp.editors.filters import Filter, check_filter, filtered_edits
 from romexp.editors.targets import Spot, edit_text, read_targets
 from romexp.errors import ConfigError, RecordError, result_or_error, with_errors_in_place, without_errors
 from romexp.facts import EditRequest
@@ -45,6 +46,7 @@ class FineTune:
             predicted at the last token of the prompt, as in the authors' code since 2022-08-05. The paper's results
             very likely come from the code before that date.
         train_bias: train the bias too, as in the authors' code since 2022-08-05; before, only the weight was trained.
+        filter: `rect` or `prune` holds the edit back (`romexp.editors.filters`); None does not.
 
     Raises:
         ConfigError: `module` is unknown, or `norm_constraint` is not positive.
@@ -60,8 +62,10 @@ class FineTune:
     loss_threshold: float = 1e-2
     teacher_forcing: bool = False
     train_bias: bool = True
+    filter: Filter | None = None
 
     def __post_init__(self) -> None:
+        check_filter(self.filter)
         if self.module not in ("mlp_out", "attn_qkv"):
             raise ConfigError(f"editor.module: {self.module!r} is none of mlp_out, attn_qkv")
         if self.norm_constraint is not None and self.norm_constraint <= 0:
@@ -88,7 +92,8 @@ class FineTune:
             result_or_error(partial(_text, lm, request, teacher_forcing=self.teacher_forcing)) for request in requests
         ]
         good = without_errors(texts)
-        return with_errors_in_place(texts, self._edits(lm, good) if good else [])
+        edits = with_errors_in_place(texts, self._edits(lm, good) if good else [])
+        return filtered_edits(lm, edits, self.filter)
 
     def _edits(self, lm: LanguageModel, texts: Sequence[_Text]) -> list[Edit]:
         layer = pick_layer(lm, layer=self.layer, fraction=self.layer_fraction)

@@ -18,7 +18,6 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-import romexp
 from romexp.errors import ConfigError, RecordError
 from romexp.facts import Case, Measurements
 from romexp.measured import fault_of
@@ -205,15 +204,3 @@ def _remove(locks: Iterable[BaseFileLock]) -> None:
     """Delete the lock files of measured cases. A process that still waits for such a lock gets it and finds the row."""
     for lock in locks:
         Path(lock.lock_file).unlink(missing_ok=True)
-
-
-def code_digest() -> str:
-    """SHA-256 over the source files that `CODE` names. A change of the code must not reuse old measurements."""
-    root = Path(romexp.__file__).parent
-    digest = hashlib.sha256()
-    for part in CODE:
-        path = root / part
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            digest.update(file.relative_to(root).as_posix().encode())
-            digest.update(file.read_bytes())
-    return digest.hexdigest()

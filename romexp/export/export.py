@@ -19,7 +19,7 @@ from romexp.export.whole_model import refuse_for_whole_model, write_whole_model
 from romexp.files import creating_folder
 from romexp.lm.model import LanguageModel
 from romexp.lm.saved_edit import ModelOrigin, check_made_for
-from romexp.lm.weight_delta import WeightDelta, stacked
+from romexp.lm.weight_delta import WeightDelta, total
 from romexp.results.identity import digest
 
 Format = Literal["peft", "hf"]
@@ -90,7 +90,7 @@ def _stacked(lm: LanguageModel, edits: Sequence[FoundEdit], format: Format) -> W
         raise ConfigError("edits: there are none to export")
     for edit in edits:
         check_made_for(lm, edit.saved, file=edit.label)
-    delta = stacked([edit.saved.delta for edit in edits])
+    delta = total([edit.saved.delta for edit in edits], keep_low_rank=format == "peft")
     if not delta.terms:
         raise ConfigError("the edits change nothing: there is nothing to export")
     if format == "peft":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +103,18 @@ class WeightDelta:
                 total += float(term.value.square().sum())
         return max(total, 0.0) ** 0.5
 
-    def save(self, path: Path, *, metadata: Mapping[str, object] | None = None) -> None:
-        """Write a safetensors file, atomically (docs/method.md §11.1).
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (16 hexadecimal digits) over the terms. Caches of what an edited model computes use it as a key."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.tensors().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()[:16]
 
-        Its tensors are `<parameter>.left` and `<parameter>.right` (vectors for rank one), or `<parameter>.dense`.
-
-        Args:
-            metadata: JSON-ready entries that `read_metadata` returns.
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The terms as named tensors: `<parameter>.left` and `<parameter>.right` (vectors for rank one), or
+        `<parameter>.dense`.
         """
         tensors: dict[str, torch.Tensor] = {}
         for name, term in self.terms.items():
@@ -117,7 +124,39 @@ class WeightDelta:
                 tensors[f"{name}.right"] = term.right[:, 0] if rank_one else term.right
             else:
                 tensors[f"{name}.dense"] = term.value
-        write_tensors(path, tensors, {"romexp": json.dumps(dict(metadata or {}))})
+        return tensors
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor], *, where: Path) -> WeightDelta:
+        """The delta whose `tensors` these are.
+
+        Args:
+            where: the file that they come from, for messages.
+
+        Raises:
+            DataError: a tensor does not belong to a delta.
+        """
+        terms: dict[str, Term] = {}
+        for key, tensor in tensors.items():
+            name, _, kind = key.rpartition(".")
+            if kind == "dense":
+                terms[name] = Dense(value=tensor)
+            elif kind == "left" and f"{name}.right" in tensors:
+                try:
+                    terms[name] = LowRank(left=_as_matrix(tensor), right=_as_matrix(tensors[f"{name}.right"]))
+                except ValueError as error:
+                    raise DataError(f"{where}: {name}: {error}") from error
+            elif kind != "right" or f"{name}.left" not in tensors:
+                raise DataError(f"{where}: tensor {key!r} is neither .dense nor a .left/.right pair")
+        return cls(terms=terms)
+
+    def save(self, path: Path, *, metadata: Mapping[str, object] | None = None) -> None:
+        """Write a safetensors file of `tensors`, atomically (docs/method.md §11.1).
+
+        Args:
+            metadata: JSON-ready entries that `read_metadata` returns.
+        """
+        write_tensors(path, self.tensors(), {"romexp": json.dumps(dict(metadata or {}))})
 
     @classmethod
     def load(cls, path: Path) -> WeightDelta:
@@ -134,42 +173,44 @@ class WeightDelta:
             raise DataError(f"{path}: not a safetensors file ({error})") from error
         except OSError as error:
             raise DataError(describe(error)) from error
-        terms: dict[str, Term] = {}
-        for key, tensor in tensors.items():
-            name, _, kind = key.rpartition(".")
-            if kind == "dense":
-                terms[name] = Dense(value=tensor)
-            elif kind == "left" and f"{name}.right" in tensors:
-                try:
-                    terms[name] = LowRank(left=_as_matrix(tensor), right=_as_matrix(tensors[f"{name}.right"]))
-                except ValueError as error:
-                    raise DataError(f"{path}: {name}: {error}") from error
-            elif kind != "right" or f"{name}.left" not in tensors:
-                raise DataError(f"{path}: tensor {key!r} is neither .dense nor a .left/.right pair")
-        return cls(terms=terms)
+        return cls.from_tensors(tensors, where=path)
 
 
-def stacked(deltas: Sequence[WeightDelta]) -> WeightDelta:
-    """The sum of several deltas.
+def total(deltas: Sequence[WeightDelta], *, keep_low_rank: bool = False) -> WeightDelta:
+    """The sum of some deltas, as one delta.
 
-    Low-rank terms of a parameter are put side by side, so that their ranks add up. If one of them is dense, the sum is
-    dense.
+    Low-rank terms of a parameter are put side by side, so that their ranks add up, as long as that takes less memory
+    than all entries of the matrix; beyond, the sum is dense. It is dense too if one of the terms is.
+
+    Args:
+        keep_low_rank: keep low-rank terms even where they take more memory.
+
+    Raises:
+        ValueError: two deltas have terms of different shapes for one parameter.
     """
     by_name: dict[str, list[Term]] = {}
     for delta in deltas:
         for name, term in delta.terms.items():
             by_name.setdefault(name, []).append(term)
-    return WeightDelta(terms={name: _sum(terms) for name, terms in by_name.items()})
+    return WeightDelta(terms={name: _sum(terms, keep_low_rank=keep_low_rank) for name, terms in by_name.items()})
 
 
-def _sum(terms: Sequence[Term]) -> Term:
+def _sum(terms: Sequence[Term], *, keep_low_rank: bool) -> Term:
+    if len(terms) == 1:
+        return terms[0]
+    shape = terms[0].shape
+    if any(term.shape != shape for term in terms):
+        raise ValueError(f"deltas of one parameter have different shapes: {', '.join(str(t.shape) for t in terms)}")
     low_rank = [term for term in terms if isinstance(term, LowRank)]
-    if len(low_rank) < len(terms):
-        return Dense(value=torch.stack([term.dense() for term in terms]).sum(dim=0))
-    return LowRank(
-        left=torch.cat([term.left for term in low_rank], dim=1),
-        right=torch.cat([term.right for term in low_rank], dim=1),
-    )
+    if len(low_rank) == len(terms):
+        left, right = (torch.cat([getattr(term, side) for term in low_rank], dim=1) for side in ("left", "right"))
+        if keep_low_rank or left.shape[1] * sum(shape) < shape[0] * shape[-1]:
+            return LowRank(left=left, right=right)
+        return Dense(value=left @ right.T)
+    value = terms[0].dense().clone()
+    for term in terms[1:]:
+        value += term.dense()
+    return Dense(value=value)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -118,15 +118,16 @@ def _object(row: Row, key: str) -> dict[str, Any] | None:
 def read_rows(path: Path) -> list[Row]:
     """All complete rows, in file order. An incomplete last line, left by a killed run, is ignored.
 
-    A case that failed may be tried again. If a case occurs twice, the later row replaces the first, at its place.
+    A case that failed may be tried again. If a case occurs twice, the later row replaces the first, at its place. Rows
+    of `task=lifelong` count as different cases if they have different `measured_at`.
 
     Raises:
         DataError: there is no such file, or a complete line is not a JSON object with an integer `case_id`.
     """
-    rows: dict[int, Row] = {}
+    rows: dict[tuple[int, Any], Row] = {}
     for number, line, row in _lines(path):
         if row is not None:
-            rows[row["case_id"]] = row
+            rows[row["case_id"], row.get("measured_at")] = row
         elif line.strip() and line.endswith(b"\n"):  # Only the last line can lack its line break.
             raise DataError(f"{path}, line {number}: expected a JSON object with an integer case_id")
     return list(rows.values())

@@ -19,6 +19,7 @@ from romexp.stats.cache import Entry, MomentCache, key_of
 from romexp.stats.fit import Checkpoint, Corpus, MomentFitter, Progress, batch_tokens, fit, sample, sum_dtype
 from romexp.stats.keys import key_module, key_width, largest_key_width
 from romexp.stats.memory import layers_that_fit
+from romexp.stats.moment_source import MomentSource
 from romexp.stats.readers import Published, read, read_files
 from romexp.stats.sampled import SampledTexts, first_half, second_half
 from romexp.stats.second_moment import SecondMoment, load_moments, save_moments, stored_layers
@@ -121,21 +122,14 @@ class Covariance:
 
     def source(
         self, lm: LanguageModel, *, also: Callable[[], Sequence[int]] = tuple, progress: Progress | None = None
-    ) -> Callable[[int], SecondMoment]:
+    ) -> MomentSource:
         """A function that returns a layer's second moment. It loads or measures each one once and keeps it in memory.
 
         Args:
             also: returns the layers for `moments`; it is called when a second moment is asked for.
             progress: as for `moments`.
         """
-        known: dict[int, SecondMoment] = {}
-
-        def second_moment(layer: int) -> SecondMoment:
-            if layer not in known:
-                known.update(self.moments(lm, [layer], also=also(), progress=progress))
-            return known[layer]
-
-        return second_moment
+        return MomentSource(load=lambda layers: self.moments(lm, layers, also=also(), progress=progress))
 
     def _from_shipped(self, lm: LanguageModel, layers: Sequence[int]) -> dict[int, SecondMoment]:
         if self.shipped is None or self.corpus is None or not Path(self.shipped).is_file():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from romexp.stats.second_moment import SecondMoment, load_moments
 from romexp.unpacked import check_array, check_zip
 
 PLAIN_KEY = "moment"
+LAYER_KEY = re.compile(r"layer(\d+)")
 AUTHORS_SUM, AUTHORS_COUNT = "mom2.mom2", "mom2.count"
 SUFFIXES = (".safetensors", ".npz")
 
@@ -67,12 +68,12 @@ def _layer_in_name(name: str, layer: int, module: str) -> int | None:
 def read(path: Path, *, layer: int, width: int | None = None) -> SecondMoment:
     """Read the second moment of `layer` from a file.
 
-    The file is a safetensors file of `save_moments`, or an `.npz` with `moment` (the matrix itself), or an `.npz` with
-    `mom2.mom2` and `mom2.count` (the sum and the number of tokens, as the authors store them). Pickled arrays are never
-    loaded.
+    The file is a safetensors file of `save_moments`, or an `.npz` with `moment` (the matrix itself), with `layer3`,
+    `layer4`, … (the matrices of several layers), or with `mom2.mom2` and `mom2.count` (the sum and the number of
+    tokens, as the authors store them). Pickled arrays are never loaded.
 
     Args:
-        layer: the layer to read. An `.npz` file does not name its layer; it is taken to be this one.
+        layer: the layer to read. An `.npz` file with one matrix does not name its layer; it is taken to be this one.
         width: the width D that the model needs; None accepts any.
 
     Raises:
@@ -98,7 +99,7 @@ def _read_npz(path: Path, layer: int) -> SecondMoment:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("it holds a single array")
-            matrix, count = _matrix_and_count(file, path)
+            matrix, count = _matrix_and_count(file, path, layer)
     except (OSError, ValueError, TypeError, EOFError, zlib.error, NotImplementedError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a readable .npz file ({error})") from error
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.dtype.kind != "f":
@@ -123,13 +124,37 @@ def _check_sizes(path: Path) -> None:
                     check_array(path, stream, part.file_size, part=part.filename)
 
 
-def _matrix_and_count(file: np.lib.npyio.NpzFile, path: Path) -> tuple[np.ndarray, int]:
+def holds_layers(path: Path) -> bool:
+    """Whether this `.npz` file holds matrices by layer, as `layer3`.
+
+    Raises:
+        DataError: it is not a readable `.npz` file.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return bool(_layers_in(file.files))
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a readable .npz file ({error})") from error
+
+
+def _layers_in(names: Iterable[str]) -> list[int]:
+    """The layers whose matrices an `.npz` file holds by name."""
+    return sorted(int(match[1]) for name in names if (match := LAYER_KEY.fullmatch(name)))
+
+
+def _matrix_and_count(file: np.lib.npyio.NpzFile, path: Path, layer: int) -> tuple[np.ndarray, int]:
     names = set(file.files)
     if PLAIN_KEY in names:
         return file[PLAIN_KEY], int(file["count"]) if "count" in names else 0
+    if layers := _layers_in(names):
+        if layer not in layers:
+            raise DataError(f"{path}: no second moment of layer {layer}; it holds those of {layers}")
+        counts = [int(file[name]) for name in ("tokens", "count") if name in names]
+        return file[f"layer{layer}"], counts[0] if counts else 0
     if not {AUTHORS_SUM, AUTHORS_COUNT} <= names:
         raise DataError(
-            f"{path}: expected an array {PLAIN_KEY!r}, or {AUTHORS_SUM!r} and {AUTHORS_COUNT!r}; "
+            f"{path}: expected an array {PLAIN_KEY!r}, arrays by layer (layer{layer}), or {AUTHORS_SUM!r} and "
+            f"{AUTHORS_COUNT!r}; "
             f"found {', '.join(sorted(names)) or 'nothing'}"
         )
     count = int(file[AUTHORS_COUNT])

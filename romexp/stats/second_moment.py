@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class SecondMoment:
     _solvers: dict[torch.device, Callable[[torch.Tensor], torch.Tensor]] = field(
         default_factory=dict, init=False, repr=False
     )
+    _derived: dict[Hashable, torch.Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.matrix.ndim != 2 or self.matrix.shape[0] != self.matrix.shape[1]:
@@ -73,11 +74,22 @@ class SecondMoment:
                 f"second moment{self.origin}: keys of shape {tuple(keys.shape)} do not fit a matrix of "
                 f"{self.width} × {self.width}; expected (n, {self.width})"
             )
-        device = _float64_device(keys.device)
+        device = float64_device(keys.device)
         if device not in self._solvers:
             self._solvers[device] = self._factor(device)
         right = keys.detach().to(device=device, dtype=torch.float64).T
         return self._solvers[device](right).T.to(device=keys.device, dtype=keys.dtype)
+
+    def derived(self, name: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """A tensor that follows from the matrix alone, as a basis of its eigenvectors. It is made once for this object.
+
+        Args:
+            name: what it is, with the settings that it depends on.
+            make: makes it.
+        """
+        if name not in self._derived:
+            self._derived[name] = make()
+        return self._derived[name]
 
     def _factor(self, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
         """Factor C and return a function from right-hand sides (D × n) to solutions (D × n), float64 on `device`.
@@ -133,7 +145,7 @@ class SecondMoment:
         return next(iter(moments.values()))
 
 
-def _float64_device(device: torch.device) -> torch.device:
+def float64_device(device: torch.device) -> torch.device:
     """`device` if it supports float64, else the CPU."""
     try:
         return torch.empty(0, dtype=torch.float64, device=device).device

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import pandas as pd
 
 from romexp.analysis.summary import SIDES, Summary, flatten, scale_of
 from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import Report, bars
-from romexp.cli.sweep_layers import layers_of_sweep
 from romexp.data.dataset import Loaded
 from romexp.edit_batch import EditBatch, MeasuredEdit, unedited_cache
 from romexp.editors.base import Editor, Resources
@@ -33,10 +31,10 @@ from romexp.results.folder import RunFolder
 from romexp.results.identity import Identity, fingerprint, of_covariance
 from romexp.results.rows import CaseResult, Row
 from romexp.stats.covariance import Covariance
-from romexp.stats.second_moment import SecondMoment
-from romexp.stats.token_counts import measured_on
+from romexp.stats.moment_source import MomentSource
 from romexp.tasks.edit_results import EditResults
 from romexp.tasks.kept_results import lost_rows
+from romexp.tasks.moments import second_moments
 from romexp.tasks.run import Run, describe_inputs, open_run
 from romexp.tracking import TrackedRun
 
@@ -72,6 +70,7 @@ class EditExperiment:
     references: ReferenceSource
     batch_size: int = 25
     save_deltas: bool = False
+    _task: ClassVar[str] = "edit"
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -83,7 +82,7 @@ class EditExperiment:
         Raises:
             RomexpError: the input is invalid, another process is writing into the folder, or no case could be edited.
         """
-        loaded = self._cases()
+        loaded = self._cases(job)
         lm = job.load(self.model)
         editor = with_traced_layer(self.editor, job.cache_dir, lm.digest)
         return replace(self, editor=editor)._run(job, lm, loaded)
@@ -94,18 +93,13 @@ class EditExperiment:
             texts = job.references.digests(self.references, loaded.items, cache_dir=job.cache_dir)
         dataset, editor = job.choices["dataset"], job.choices["editor"]
         not_tuned = self._not_tuned(job, lm)
-        names = {"task": "edit", "model": lm.name, "dataset": dataset, "editor": editor}
+        names = {"task": self._task, "model": lm.name, "dataset": dataset, "editor": editor}
         identity = self._identity(job, lm, loaded, texts)
         with open_run(
             job,
             names=names,
             identity=identity,
-            facts=describe_inputs(job, lm, loaded)
-            | {
-                "word_tokenizer": self._word_tokenizer(),
-                "editor_label": self.editor.name,
-                "settings_not_tuned": not_tuned,
-            },
+            facts=self._facts(job, lm, loaded) | {"settings_not_tuned": not_tuned},
             lacking=lambda folder, manifest: lost_rows(
                 folder, manifest, [c.case_id for c in loaded.items], self._results(folder, job.seed).fault
             ),
@@ -113,12 +107,12 @@ class EditExperiment:
             if run.was_done:
                 return self._outcome(run, loaded, self._results(run.folder, job.seed, not_tuned).kept_summary())
             name = f"{lm.name} {dataset} {editor} {run.manifest['hash']}"
-            with run.session(name=name, group=f"{lm.name} {dataset}", job_type="edit") as tracked:
+            with run.session(name=name, group=f"{lm.name} {dataset}", job_type=self._task) as tracked:
                 with bars(job.sweep) as bar:
                     references = self._references(job, loaded.items, texts)
-                    second_moment = self._second_moments(run, lm, bar("second moments"))
-                    runner = self._runner(job, lm, references, texts, second_moment)
-                    self._edit_pending(run, runner, loaded.items, bar(self.editor.name))
+                    moments = second_moments(run, self.covariance, lm, report=bar("second moments"))
+                    runner = self._runner(job, lm, references, texts, moments)
+                    self._edit_pending(run, runner, loaded.items, bar(self.editor.name), tracked)
                 summary = self._summarize(run, loaded, tracked)
             return self._outcome(run, loaded, summary)
 
@@ -137,18 +131,23 @@ class EditExperiment:
             log.warning("%s", not_tuned_message(found, option=option, model=model, name=lm.name))
         return found
 
-    def _cases(self) -> Loaded[Case]:
+    def _facts(self, job: Job, lm: LanguageModel, loaded: Loaded[Case]) -> dict[str, Any]:
+        """Entries of the manifest that describe the run's inputs."""
+        described = describe_inputs(job, lm, loaded)
+        return described | {"word_tokenizer": self._word_tokenizer(), "editor_label": self.editor.name}
+
+    def _cases(self, job: Job) -> Loaded[Case]:
         loaded = self.dataset.load()
         if not loaded.items:
             raise DataError(f"{loaded.path}: no case to edit")
         if not isinstance(loaded.items[0], Case):
             kind = type(loaded.items[0]).__name__
-            raise ConfigError(f"dataset: task=edit needs cases to edit, {loaded.name} holds {kind} records")
+            raise ConfigError(f"dataset: task={self._task} needs cases to edit, {loaded.name} holds {kind} records")
         return loaded
 
     def _identity(self, job: Job, lm: LanguageModel, loaded: Loaded[Case], texts: Mapping[str, Any]) -> Identity:
         return {
-            "task": "edit",
+            "task": self._task,
             "model": {"digest": lm.digest, "dtype": self.model.dtype},
             "dataset": {"sha256": loaded.sha256} | fingerprint(self.dataset, without=("path", "remote")),
             "editor": fingerprint(self.editor),
@@ -179,41 +178,26 @@ class EditExperiment:
         note = job.references.note(self.references, cache_dir=job.cache_dir)
         return [*self.references.files(), *([note] if note else [])]
 
-    def _second_moments(self, run: Run, lm: LanguageModel, fitting: Report) -> Callable[[int], SecondMoment]:
-        """A function from a layer to its second moment. It notes in the manifest what each used one was measured on."""
-        job = run.job
-        to_come = partial(layers_of_sweep, job.sweep.folder if job.sweep else None, job.overrides, n_layers=lm.n_layers)
-        source = self.covariance.source(lm, also=to_come, progress=fitting)
-        used: dict[str, Any] = {}
-
-        def second_moment(layer: int) -> SecondMoment:
-            moment = source(layer)
-            if str(layer) not in used:
-                used[str(layer)] = measured_on(moment)
-                run.manifest["second_moments"] = used
-                run.folder.write("manifest", run.manifest)  # written at once, so that it is there if the run is killed
-            return moment
-
-        return second_moment
-
     def _runner(
         self,
         job: Job,
         lm: LanguageModel,
         references: References | None,
         texts: Mapping[str, Any],
-        second_moment: Callable[[int], SecondMoment],
+        moments: MomentSource,
     ) -> EditBatch:
         return EditBatch(
             lm=lm,
             editor=self.editor,
-            resources=Resources(second_moment=second_moment, cache_dir=job.cache_dir, seed=job.seed),
+            resources=Resources(second_moment=moments, prepare=moments.prepare, cache_dir=job.cache_dir, seed=job.seed),
             evaluator=self.evaluator,
             references=references,
             unedited=unedited_cache(lm, self.evaluator, references=texts, seed=job.seed, cache_dir=job.cache_dir),
         )
 
-    def _edit_pending(self, run: Run, runner: EditBatch, cases: Sequence[Case], report: Report) -> None:
+    def _edit_pending(
+        self, run: Run, runner: EditBatch, cases: Sequence[Case], report: Report, tracked: TrackedRun
+    ) -> None:
         """Append a row for every case that has none, or list it in the manifest if it cannot be edited or measured."""
 
         def work(batch: Sequence[Case]) -> list[Row | RecordError]:

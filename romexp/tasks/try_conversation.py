@@ -19,7 +19,7 @@ from romexp.export.export import export_edits
 from romexp.export.gather import FoundEdit
 from romexp.lm.apply_delta import applied
 from romexp.lm.model import LanguageModel
-from romexp.lm.weight_delta import WeightDelta, stacked
+from romexp.lm.weight_delta import WeightDelta, total
 from romexp.reporting.figures.traces import prompt_heatmap, save
 from romexp.reporting.terminal_heatmap import terminal_heatmap
 from romexp.tasks.try_fact import make_edit, make_request, new_edit_path
@@ -94,7 +94,7 @@ class TryConversation:
     @property
     def delta(self) -> WeightDelta:
         """All edits together."""
-        return stacked([edit.delta for edit in self.edits])
+        return total([edit.delta for edit in self.edits])
 
     def _continue(self, texts: Sequence[str]) -> Iterator[RenderableType]:
         yield from continuation_tables(continuations(self.lm, self.delta, texts, tokens=self.tokens))

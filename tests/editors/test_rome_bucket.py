@@ -9,8 +9,8 @@ import pytest
 import torch
 from edit_cases import REQUESTS, TEMPLATES
 
-from romexp.editors.rome.bucket import Bucket, make_buckets
-from romexp.editors.rome.texts import EditText, edit_texts
+from romexp.editors.values.bucket import Bucket, make_buckets
+from romexp.editors.values.texts import EditText, edit_texts
 from romexp.lm.forward import Row, logits
 from romexp.lm.model import LanguageModel
 
@@ -29,7 +29,7 @@ def made_up(lm: LanguageModel, lookup: int, suffix: int) -> EditText:
 def assert_whole_pass(lm: LanguageModel, bucket: Bucket, layer: int) -> None:
     """Logits at every suffix token, with a δ of its own for each row, against a hook on the MLP of a whole pass."""
     delta = torch.randn(len(bucket.texts), lm.hidden_size)
-    changed, clean = (bucket.final_states(lm, d, layer) for d in (delta, torch.zeros_like(delta)))
+    changed, clean = (bucket.final_states(lm, d[:, None]) for d in (delta, torch.zeros_like(delta)))
     for i, text in enumerate(bucket.texts):
         n = len(text.row) - text.lookup
         with naive.added(lm, lm.architecture.mlp_name(layer), text.lookup, delta[i]):
@@ -55,7 +55,7 @@ def test_a_selection_of_rows(tiny_gpt2: LanguageModel) -> None:
         assert chosen.texts == tuple(bucket.texts[i] for i in rows)
         assert torch.equal(chosen.keys, bucket.keys[rows])
         assert torch.equal(chosen.outputs, bucket.outputs[rows])
-        assert torch.equal(chosen.mlp, bucket.mlp[rows])
+        assert torch.equal(chosen.initial, bucket.initial[rows])
         assert_whole_pass(tiny_gpt2, chosen, 1)
 
 
@@ -67,7 +67,7 @@ def test_what_the_edited_matrix_sees(tiny_lm: LanguageModel) -> None:
             _, value = naive.look(tiny_lm, mlp, text.row.ids, text.lookup)
             torch.testing.assert_close(bucket.keys[i], key, atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(bucket.outputs[i], output, atol=1e-5, rtol=1e-5)
-            torch.testing.assert_close(bucket.mlp[i], value, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(bucket.initial[i, 0], value, atol=1e-5, rtol=1e-5)
 
 
 def test_every_text_once_with_little_padding(tiny_gpt2: LanguageModel) -> None:
@@ -104,7 +104,7 @@ def test_only_the_suffix_runs_through_the_blocks_above(tiny_gpt2: LanguageModel)
         )
         for layer in range(4)
     ]
-    bucket.final_states(tiny_gpt2, torch.zeros(5, 32), 1)
+    bucket.final_states(tiny_gpt2, torch.zeros(5, 1, 32))
     for handle in handles:
         handle.remove()
     assert shapes == {2: (5, 3), 3: (5, 3)}

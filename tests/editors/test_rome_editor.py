@@ -23,7 +23,7 @@ from rome_cases import ROME
 
 from romexp.editors.base import Edit, Resources
 from romexp.editors.rome import editor as editor_module
-from romexp.editors.rome.values import Trajectory
+from romexp.editors.values.optimize import Trajectory
 from romexp.lm.apply_delta import applied
 from romexp.lm.model import LanguageModel
 from romexp.lm.packing import Query
@@ -145,7 +145,8 @@ class TestTheEdit:
     ) -> None:
         """Ŵk = v* for the bare prompt's k (mixed, prompt) or the mean key (averaged), whatever δ is asked for."""
         wanted = torch.randn(2, lm.hidden_size)
-        monkeypatch.setattr(editor_module, "optimize_values", lambda *_a, **_k: (wanted, [Trajectory(), Trajectory()]))
+        found = wanted[:, None], [Trajectory(), Trajectory()]
+        monkeypatch.setattr(editor_module, "optimize_values", lambda *_a, **_k: found)
         requests, memory = REQUESTS[:2], lm.architecture.mlp_out_name(1)
         edits = replace(ROME, keys=keys)(lm, requests, resources=resources())  # type: ignore[arg-type]
         for edit, request, delta in zip(edits, requests, wanted, strict=True):

@@ -8,7 +8,7 @@ import naive
 import pytest
 from edit_cases import REQUESTS, TEMPLATES
 
-from romexp.editors.rome.texts import edit_texts
+from romexp.editors.values.texts import edit_texts
 from romexp.errors import RecordError
 from romexp.lm.model import LanguageModel
 from romexp.lm.tokens import FactToken

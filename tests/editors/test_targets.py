@@ -9,9 +9,9 @@ import torch
 from conftest import FAMILIES
 from edit_cases import REQUESTS
 from learned_cases import texts_of
+from romexp.editors.rome.texts import edit_texts
 
 from romexp.editors.kn.texts import fact_texts
-from romexp.editors.rome.texts import edit_texts
 from romexp.editors.targets import EditText, edit_text, read_targets
 from romexp.errors import RecordError
 from romexp.facts import EditRequest

@@ -16,7 +16,7 @@ from romexp.export.check_reload import check
 from romexp.export.export import export_edits
 from romexp.lm.apply_delta import applied
 from romexp.lm.model import LanguageModel, PretrainedModel
-from romexp.lm.weight_delta import WeightDelta, stacked
+from romexp.lm.weight_delta import WeightDelta, total
 
 peft: Any = pytest.importorskip("peft", reason="peft is not installed (pip install '.[export]')")
 CLOSE = {"atol": 2e-4, "rtol": 2e-4}
@@ -42,7 +42,7 @@ def plain(path: str | Path) -> Any:
 def test_an_adapter_is_the_sum_of_its_edits(lm: LanguageModel, tmp_path: Path, guard: Any) -> None:
     guard(lm)
     edits = low_rank_edits(lm)
-    expected = edited_logits(lm, stacked([edit.saved.delta for edit in edits]))
+    expected = edited_logits(lm, total([edit.saved.delta for edit in edits]))
     export_edits(lm, edits, tmp_path / "adapter", format="peft", reload=check)
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     base = config["base_model_name_or_path"]
@@ -58,7 +58,7 @@ def test_an_adapter_is_the_sum_of_its_edits(lm: LanguageModel, tmp_path: Path, g
 
 def test_an_adapter_is_loaded_as_its_base_with_the_edits(lm: LanguageModel, tmp_path: Path) -> None:
     edits = low_rank_edits(lm)
-    expected = edited_logits(lm, stacked([edit.saved.delta for edit in edits]))
+    expected = edited_logits(lm, total([edit.saved.delta for edit in edits]))
     export_edits(lm, edits, tmp_path / "adapter", format="peft", reload=check)
     again = PretrainedModel(path=tmp_path / "adapter", device="cpu").load()
     assert again.name == "adapter"
@@ -70,7 +70,7 @@ def test_a_whole_model_holds_every_kind_of_edit(lm: LanguageModel, tmp_path: Pat
     """Whole weights with their biases, and a low-rank edit of the same weight beside them."""
     guard(lm)
     edits = [dense_edit(lm), *low_rank_edits(lm)[1:]]
-    expected = edited_logits(lm, stacked([edit.saved.delta for edit in edits]))
+    expected = edited_logits(lm, total([edit.saved.delta for edit in edits]))
     export_edits(lm, edits, tmp_path / "whole", format="hf", reload=check)
     torch.testing.assert_close(logits_of(plain(tmp_path / "whole"), lm), expected, **CLOSE)
     again = PretrainedModel(path=tmp_path / "whole", device="cpu").load()

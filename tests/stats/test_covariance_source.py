@@ -214,3 +214,35 @@ def test_fitted_moments_are_symmetric_and_can_be_solved(tiny_lm: LanguageModel, 
     assert torch.equal(moment.matrix, moment.matrix.T)
     keys = torch.randn(3, moment.width, dtype=torch.float64)
     assert torch.allclose(moment.solve(keys) @ moment.matrix.double(), keys, atol=1e-5)
+
+
+def test_layers_that_are_prepared_together_take_one_pass(
+    tiny_gpt2: LanguageModel, corpus: ListCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[list[int]] = []
+    covariance = Covariance(corpus=corpus)
+    real = Covariance._fit
+
+    def counted(self: Covariance, lm: LanguageModel, layers: list[int], *rest: object) -> object:
+        passes.append(list(layers))
+        return real(self, lm, layers, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Covariance, "_fit", counted)
+    source = covariance.source(tiny_gpt2)
+    source.prepare([1, 2])
+    assert source(1) is source(1)
+    assert source(2).provenance["layer"] == 2
+    source.prepare([1, 3])
+    assert passes == [[1, 2], [3]]
+
+
+def test_one_matrix_is_not_taken_for_several_layers(tiny_gpt2: LanguageModel, tmp_path: Path) -> None:
+    """A file with a matrix for each layer is."""
+    one, many = torch.eye(64).numpy(), {f"layer{layer}": (layer * torch.eye(64)).numpy() for layer in (1, 2)}
+    np.savez(tmp_path / "one.npz", moment=one)
+    np.savez(tmp_path / "many.npz", tokens=10**6, **many)
+    with pytest.raises(ConfigError, match=r"holds one layer, 2 are wanted"):
+        Covariance(path=tmp_path / "one.npz").source(tiny_gpt2).prepare([1, 2])
+    source = Covariance(path=tmp_path / "many.npz").source(tiny_gpt2)
+    source.prepare([1, 2])
+    assert [(float(source(layer).matrix[0, 0]), source(layer).count) for layer in (1, 2)] == [(1, 10**6), (2, 10**6)]

@@ -60,7 +60,8 @@ def test_golden_file(shared: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"cov": MATRIX}, r"expected an array 'moment', or 'mom2.mom2' and 'mom2.count'; found cov"),
+        ({"cov": MATRIX}, r"expected an array 'moment', arrays by layer \(layer0\), or 'mom2.mom2' and .*; found cov"),
+        ({"layer2": MATRIX, "layer1": MATRIX}, r"no second moment of layer 0; it holds those of \[1, 2\]"),
         ({"mom2.mom2": MATRIX}, "expected an array 'moment'"),
         ({"moment": MATRIX[:3]}, r"expected a square matrix of floats, got float32 \(3, 4\)"),
         ({"moment": MATRIX.astype(int)}, "expected a square matrix of floats, got int64"),

@@ -16,6 +16,7 @@ import torch
 from romexp.bounds import check_bounds
 from romexp.editors.base import Edit, Resources
 from romexp.editors.contexts import context_templates
+from romexp.editors.filters import Filter, check_filter, filtered_edits
 from romexp.editors.kn.attribution import Attribution, attribute
 from romexp.editors.kn.texts import FactTexts, attributed_texts, fact_texts
 from romexp.errors import ConfigError, RecordError, with_errors_in_place, without_errors
@@ -53,6 +54,7 @@ class KnowledgeNeurons:
         target_factor: factor of the embeddings of the new target's tokens, which are added to each row. The authors'
             code also has a factor of 2, but in a branch that GPT-2 never takes.
         max_batch_tokens: largest number of scaled copies of a token in one pass; None chooses by device.
+        filter: `rect` or `prune` holds the edit back (`romexp.editors.filters`); None does not.
 
     Raises:
         ConfigError: a setting is outside its range.
@@ -71,8 +73,10 @@ class KnowledgeNeurons:
     prediction_factor: float = 2.0
     target_factor: float = 1.0
     max_batch_tokens: int | None = None
+    filter: Filter | None = None
 
     def __post_init__(self) -> None:
+        check_filter(self.filter)
         for field in ("adaptive_threshold", "p"):
             if not 0 <= getattr(self, field) < 1:
                 raise ConfigError(f"editor.{field} must be at least 0 and below 1, got {getattr(self, field)}")
@@ -114,7 +118,7 @@ class KnowledgeNeurons:
             attributions = [[next(found) for _ in parts] for parts in prompts]
             scores = torch.stack([torch.stack([a.scores for a in parts]).mean(dim=0) for parts in attributions])
             edits.append(self._edit(lm, fact, scores, attributions[0], embeddings))
-        return with_errors_in_place(facts, edits)
+        return filtered_edits(lm, with_errors_in_place(facts, edits), self.filter)
 
     def _edit(
         self,

@@ -15,6 +15,7 @@ import torch
 
 from romexp.bounds import check_bounds
 from romexp.editors.base import Edit, Resources
+from romexp.editors.filters import Filter, check_filter, filtered_edits
 from romexp.editors.learned.base import EditNetwork
 from romexp.editors.learned.checkpoint import digest, load
 from romexp.editors.learned.factors import edit_factors
@@ -53,6 +54,7 @@ class NetworkEditor(ABC):
         published: name of a file of the authors for this model.
         networks: the authors' server; needed for `published`.
         n_layers: number of last layers in which both MLP matrices are edited; used only to train a new network.
+        filter: `rect` or `prune` holds the edit back (`romexp.editors.filters`); None does not.
 
     Raises:
         ConfigError: a size is not positive.
@@ -64,11 +66,13 @@ class NetworkEditor(ABC):
     published: str | None = None
     networks: PublishedNetworks | None = None
     n_layers: int = 3
+    filter: Filter | None = None
     _sizes: ClassVar[tuple[str, ...]]
     _uses: ClassVar[tuple[str, ...]]
     _held: _Held = field(default_factory=_Held, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        check_filter(self.filter)
         for size in self._sizes:
             if not getattr(self, size) > 0:
                 raise ConfigError(f"editor.{size}: expected a positive number, not {getattr(self, size)}")
@@ -87,7 +91,8 @@ class NetworkEditor(ABC):
         """
         given = self.checkpoint or self.shipped
         network = digest(Path(given).expanduser()) if given else self.published
-        return {"type": type(self).__name__, "network": network} | {use: getattr(self, use) for use in self._uses}
+        uses = (*self._uses, *(["filter"] if self.filter else []))
+        return {"type": type(self).__name__, "network": network} | {use: getattr(self, use) for use in uses}
 
     @abstractmethod
     def new_network(self, lm: LanguageModel, *, seed: int) -> EditNetwork:
@@ -141,7 +146,7 @@ class NetworkEditor(ABC):
             Edit(delta=delta, diagnostics={"loss": float(loss), "norm": delta.norm()})
             for delta, loss in zip(deltas, factors.losses, strict=True)
         ]
-        return with_errors_in_place(texts, edits)
+        return filtered_edits(lm, with_errors_in_place(texts, edits), self.filter)
 
     def network(self, lm: LanguageModel) -> EditNetwork:
         """The trained network, ready to edit `lm`.

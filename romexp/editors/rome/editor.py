@@ -11,9 +11,10 @@ import torch
 from romexp.bounds import check_bounds
 from romexp.editors.base import Edit, Resources, pick_layer
 from romexp.editors.contexts import context_templates
-from romexp.editors.rome.bucket import Bucket, make_buckets
-from romexp.editors.rome.texts import EditText, edit_texts
-from romexp.editors.rome.values import Trajectory, ValueSettings, optimize_values
+from romexp.editors.filters import Filter, check_filter, filtered_edits
+from romexp.editors.values.bucket import at_lookups, make_buckets
+from romexp.editors.values.optimize import Trajectory, ValueSettings, optimize_values
+from romexp.editors.values.texts import EditText, edit_texts
 from romexp.errors import ConfigError, RecordError, with_errors_in_place, without_errors
 from romexp.facts import EditRequest
 from romexp.lm.model import LanguageModel
@@ -47,6 +48,7 @@ class Rome:
         context_template_length_params: pairs (total tokens with the end-of-text token, count) of contexts to sample
             (docs/method.md §3.2).
         context_templates: the context templates, or a JSON file with a list of them; None samples them.
+        filter: `rect` or `prune` holds the edit back (`romexp.editors.filters`); None does not.
 
     Raises:
         ConfigError: a setting has a value that is not possible.
@@ -66,8 +68,10 @@ class Rome:
     keys: Keys = "mixed"
     context_template_length_params: Sequence[tuple[int, int]] = ((5, 10), (10, 10))
     context_templates: Any = None
+    filter: Filter | None = None
 
     def __post_init__(self) -> None:
+        check_filter(self.filter)
         if self.keys not in ("mixed", "averaged", "prompt"):
             raise ConfigError(f"editor.keys: {self.keys!r} is none of mixed, averaged, prompt")
         if self.fact_token not in ("subject_first", "subject_last", "subject_first_after_last", "last"):
@@ -101,17 +105,19 @@ class Rome:
         )
         texts = edit_texts(lm, requests, templates, fact_token=self.fact_token)
         good = without_errors(texts)
-        return with_errors_in_place(texts, self._edits(lm, good, resources) if good else [])
+        edits = with_errors_in_place(texts, self._edits(lm, good, resources) if good else [])
+        return filtered_edits(lm, edits, self.filter)
 
     def _edits(self, lm: LanguageModel, texts: Sequence[Sequence[EditText]], resources: Resources) -> list[Edit]:
         """The edits of requests. Each request is given by its rewriting texts, one per template, and its KL text."""
         layer = pick_layer(lm, layer=self.layer, fraction=self.layer_fraction)
         numbered = [replace(text, request=i) for i, row in enumerate(texts) for text in row]
         buckets = make_buckets(lm, numbered, layer=layer)
-        keys, outputs, initial = _at_lookups(buckets, len(texts), len(texts[0]) - 1)
-        delta, trajectories = optimize_values(lm, buckets, initial, layer=layer, settings=self._settings())
-        left, residual_key = self._directions(keys, layer, resources)
-        base_output = outputs.mean(dim=1) if self.keys == "averaged" else outputs[:, 0]
+        found = at_lookups(buckets, n_requests=len(texts), n_templates=len(texts[0]) - 1)
+        changes, trajectories = optimize_values(lm, buckets, found.initial, settings=self._settings())
+        initial, delta = found.initial[:, 0], changes[:, 0]
+        left, residual_key = self._directions(found.keys, layer, resources)
+        base_output = found.outputs.mean(dim=1) if self.keys == "averaged" else found.outputs[:, 0]
         residual = initial + delta - base_output
         key_u = (residual_key * left).sum(dim=-1)
         right = residual / key_u[:, None]
@@ -141,30 +147,6 @@ class Rome:
             clamp_norm_factor=self.clamp_norm_factor,
             loss_threshold=self.v_loss_threshold,
         )
-
-
-def _at_lookups(
-    buckets: Sequence[Bucket], n_requests: int, n_templates: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What the buckets hold at the lookup tokens, ordered by request and template, in float32.
-
-    Returns:
-        The keys (requests × templates × D), the outputs w of the edited matrix (requests × templates × d), and v_0, the
-        MLP's output in the bare prompt (requests × d).
-    """
-    first = buckets[0]
-    keys = first.keys.new_empty((n_requests, n_templates, first.keys.shape[1]), dtype=torch.float32)
-    outputs = first.outputs.new_empty((n_requests, n_templates, first.outputs.shape[1]), dtype=torch.float32)
-    initial = outputs.new_empty((n_requests, outputs.shape[2]))
-    for bucket in buckets:
-        for row, text in enumerate(bucket.texts):
-            if text.template is None:
-                continue
-            keys[text.request, text.template] = bucket.keys[row].float()
-            outputs[text.request, text.template] = bucket.outputs[row].float()
-            if text.template == 0:
-                initial[text.request] = bucket.mlp[row].float()
-    return keys, outputs, initial
 
 
 def _diagnostics(

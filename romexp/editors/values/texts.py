@@ -1,5 +1,5 @@
-"""The tokenized texts of a ROME edit, with the positions of the edited token and of the target (docs/method.md §3.4,
-§3.6).
+"""The tokenized texts by which an edit finds its target value, with the positions of the edited token and of the target
+(docs/method.md §3.4, §3.6).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class EditText:
         request: index of the request in its batch.
         template: index of the context template; None for the KL text.
         row: the tokens to run: for a rewriting text the prompt and all target tokens but the last.
-        lookup: position of the token at which the MLP's output is changed (`fact_token`).
+        lookup: position of the token at which a state is changed (`fact_token`).
         targets: target tokens; empty for the KL text.
         first_read: position at which `targets[0]` is predicted; for the KL text, position of the distribution that
             enters the KL divergence.

@@ -1,5 +1,5 @@
-"""Finds v* = v_0 + δ, the MLP output with which the model says the new target, by gradient descent on δ
-(docs/method.md §3.6, paper §3.1).
+"""Finds a target value v_0 + δ, the state with which the model says the new target, by gradient descent on δ
+(docs/method.md §3.6, paper §3.1). Which state it is, is up to the buckets (`Place`).
 
 All requests of a batch are optimized together, but each has its own δ, loss and end. They do not affect each other:
 the losses are summed, so each δ gets the gradient of its own loss only, and Adam works elementwise.
@@ -12,15 +12,20 @@ from dataclasses import dataclass, field
 
 import torch
 
-from romexp.editors.rome.bucket import Bucket
 from romexp.editors.targets import read_targets
+from romexp.editors.values.bucket import Bucket
 from romexp.lm.forward import logits
 from romexp.lm.model import LanguageModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValueSettings:
-    """Hyper-parameters of the optimization. They correspond to the fields of `romexp.editors.rome.editor.Rome`."""
+    """Hyper-parameters of the optimization. They correspond to the fields of the editors.
+
+    The last two are PMET's. Call a target *said* when its tokens are the most likely ones in every context. After a
+    pass in which it is said, a request is finished if its KL term is at most `said_kl_threshold`; otherwise the NLL of
+    its next pass has the further factor `said_nll_factor`. None is no such rule.
+    """
 
     n_steps: int
     lr: float
@@ -28,6 +33,9 @@ class ValueSettings:
     kl_factor: float
     clamp_norm_factor: float
     loss_threshold: float
+    nll_factor: float = 1.0
+    said_nll_factor: float | None = None
+    said_kl_threshold: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,33 +49,35 @@ class Trajectory:
 
 
 def optimize_values(
-    lm: LanguageModel, buckets: Sequence[Bucket], initial: torch.Tensor, *, layer: int, settings: ValueSettings
+    lm: LanguageModel, buckets: Sequence[Bucket], initial: torch.Tensor, *, settings: ValueSettings
 ) -> tuple[torch.Tensor, list[Trajectory]]:
     """Find δ for each request (docs/method.md §3.6).
 
     Args:
         buckets: the texts of all requests.
-        initial: v_0, the MLP's output at the lookup token of the bare prompt (requests × d), float32.
-        layer: the edited layer.
+        initial: v_0, the states in the bare prompt (requests × parts × d), float32. Each part has a δ of its own, which
+            is bounded by the norm of its own v_0; the decay is a sum over parts.
 
     Returns:
-        δ (requests × d), and the losses of each request.
+        δ (requests × parts × d), and the losses of each request.
     """
     n = len(initial)
     trajectories = [Trajectory() for _ in range(n)]
     delta = torch.zeros_like(initial, requires_grad=True)
     optimizer = torch.optim.Adam([delta], lr=settings.lr)
     norms = initial.norm(dim=-1)
+    nll_factor = initial.new_full((n,), settings.nll_factor)
     log_p0: list[torch.Tensor | None] = [None] * len(buckets)
     best_delta = torch.zeros_like(initial)
     active = list(range(n))
     for step in range(settings.n_steps):
         with torch.enable_grad():
-            nll, kl = _losses(lm, buckets, delta, log_p0, layer=layer)
-            decay = settings.weight_decay * delta.norm(dim=-1) / norms**2
-            loss = nll + settings.kl_factor * kl + decay
-        _append_losses(trajectories, active, loss=loss, nll=nll, kl=settings.kl_factor * kl, weight_decay=decay)
-        finished = {i for i in active if trajectories[i].loss[-1] < settings.loss_threshold}
+            nll, kl, said = _losses(lm, buckets, delta, log_p0)
+            nll, kl = nll_factor * nll, settings.kl_factor * kl
+            decay = settings.weight_decay * (delta.norm(dim=-1) / norms**2).sum(dim=-1)
+            loss = nll + kl + decay
+        _append_losses(trajectories, active, loss=loss, nll=nll, kl=kl, weight_decay=decay)
+        finished = _finished(trajectories, active, said, settings)
         last = step == settings.n_steps - 1
         for i in active if last else finished:
             best_delta[i] = delta.detach()[i]
@@ -79,20 +89,29 @@ def optimize_values(
         loss[active].sum().backward()
         optimizer.step()
         _clamp(delta, norms * settings.clamp_norm_factor)
+        if settings.said_nll_factor is not None:
+            nll_factor = settings.nll_factor * torch.where(said, settings.said_nll_factor, 1.0).to(initial)
         if finished:
             buckets, log_p0 = _drop_finished(buckets, log_p0, set(active))
     return best_delta, trajectories
 
 
+def _finished(
+    trajectories: Sequence[Trajectory], active: Sequence[int], said: torch.Tensor, settings: ValueSettings
+) -> set[int]:
+    """The active requests that end with this pass."""
+    below = {i for i in active if trajectories[i].loss[-1] < settings.loss_threshold}
+    if settings.said_kl_threshold is None:
+        return below
+    flags = said.tolist()
+    return below | {i for i in active if flags[i] and trajectories[i].kl[-1] <= settings.said_kl_threshold}
+
+
 def _losses(
-    lm: LanguageModel,
-    buckets: Sequence[Bucket],
-    delta: torch.Tensor,
-    log_p0: list[torch.Tensor | None],
-    *,
-    layer: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The NLL and KL(P_δ ‖ P_0) of each request, without factors; both (requests).
+    lm: LanguageModel, buckets: Sequence[Bucket], delta: torch.Tensor, log_p0: list[torch.Tensor | None]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The NLL and KL(P_δ ‖ P_0) of each request, without factors, and whether its target is said in every context; all
+    (requests).
 
     The NLL is a mean over the target's tokens and then over texts. A finished request has neither.
 
@@ -103,14 +122,17 @@ def _losses(
     nll = delta.new_zeros(n)
     kl = delta.new_zeros(n)
     n_texts = delta.new_zeros(n)
+    n_wrong = delta.new_zeros(n)
     for b, bucket in enumerate(buckets):
         request = torch.tensor([t.request for t in bucket.texts], device=delta.device)
-        final = bucket.final_states(lm, delta[request], layer)
+        final = bucket.final_states(lm, delta[request])
         rewriting = [i for i, t in enumerate(bucket.texts) if t.targets]
         if rewriting:
             spots = [tuple(enumerate(t.targets, start=t.first_read - t.lookup)) for t in bucket.texts]
-            nll = nll.index_add(0, request, read_targets(lm, final, spots).nll())
+            reading = read_targets(lm, final, spots)
+            nll = nll.index_add(0, request, reading.nll())
             n_texts = n_texts.index_add(0, request[rewriting], delta.new_ones(len(rewriting)))
+            n_wrong = n_wrong.index_add(0, request, (1 - reading.right()).to(n_wrong))
         kl_texts = [i for i, t in enumerate(bucket.texts) if not t.targets]
         if kl_texts:
             log_p = logits(lm, final[kl_texts, 0]).log_softmax(dim=-1)
@@ -119,14 +141,14 @@ def _losses(
                 before = log_p0[b] = log_p.detach()
             divergence = (log_p.exp() * (log_p - before)).sum(dim=-1)
             kl = kl.index_add(0, request[kl_texts], divergence)
-    return nll / n_texts.clamp(min=1), kl
+    return nll / n_texts.clamp(min=1), kl, n_wrong == 0
 
 
 @torch.no_grad()
 def _clamp(delta: torch.Tensor, bound: torch.Tensor) -> None:
-    """Scale each δ (requests × d) whose norm exceeds its bound (requests) down to that norm, in place."""
+    """Scale each δ (requests × parts × d) whose norm exceeds its bound (requests × parts) down to it, in place."""
     norm = delta.norm(dim=-1)
-    delta.mul_(torch.where(norm > bound, bound / norm.clamp(min=1e-12), torch.ones_like(norm))[:, None])
+    delta.mul_(torch.where(norm > bound, bound / norm.clamp(min=1e-12), torch.ones_like(norm))[..., None])
 
 
 def _append_losses(

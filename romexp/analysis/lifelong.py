@@ -1,0 +1,70 @@
+"""Means of a sequence of edits: right after each edit, at the end, and in between (docs/method.md §13.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from romexp.analysis.summary import Summary, case_frame, summarize_side
+from romexp.results.rows import CaseResult, Row
+
+
+def lifelong_frame(rows: Sequence[Row]) -> pd.DataFrame:
+    """Metrics by case and time of measuring: the columns of `case_frame`, after `edited_at` and `measured_at`.
+
+    Both are numbers of edits: those that the model held right after the case's own step, and when it was measured.
+    """
+    frames = []
+    for measured_at in sorted({row["measured_at"] for row in rows}):
+        chosen = [row for row in rows if row["measured_at"] == measured_at]
+        edited_at = {row["case_id"]: row["edited_at"] for row in chosen}
+        frame = case_frame([CaseResult.from_json(row) for row in chosen])
+        frame.insert(1, "edited_at", frame["case_id"].map(edited_at))
+        frame.insert(2, "measured_at", measured_at)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def summarize_lifelong(frame: pd.DataFrame, *, seed: int = 0) -> Summary:
+    """The summary of a run of `task=lifelong`, as JSON values.
+
+    - `pre`: the original model, each case once;
+    - `immediate`: each case right after its own step;
+    - `final`: all cases after the last step;
+    - `retention`: for each number of edits at which the cases edited so far were measured, `measured_at`, their number
+      `n_cases`, and the statistics `post`.
+
+    A part is left out if nothing was measured for it.
+
+    Args:
+        frame: of `lifelong_frame`.
+        seed: seed of the bootstrap for S.
+    """
+    used = frame[frame["complete"].astype(bool)]
+    once = used.drop_duplicates("case_id")
+    last = used["measured_at"].max() if len(used) else 0
+    parts = {
+        "immediate": used[used["edited_at"] == used["measured_at"]],
+        "final": used[used["measured_at"] == last],
+    }
+    summary: Summary = {
+        "n_cases": len(once),
+        "n_failed": int(frame["case_id"].nunique()) - len(once),
+        "n_edits": int(last),
+        "pre": _statistics(once, "pre", seed),
+    }
+    summary |= {name: _statistics(part, "post", seed) for name, part in parts.items() if len(part)}
+    summary["retention"] = [
+        {"measured_at": time, "n_cases": len(part), "post": _statistics(part, "post", seed)}
+        for time in sorted(set(used["measured_at"].tolist()))
+        for part in (used[used["measured_at"] == time],)
+        if (part["edited_at"] < time).any()
+    ]
+    return summary
+
+
+def _statistics(frame: pd.DataFrame, side: str, seed: int) -> dict[str, Any]:
+    names = [name.removeprefix(f"{side}/") for name in frame.columns if name.startswith(f"{side}/")]
+    return summarize_side({name: frame[f"{side}/{name}"].to_numpy(dtype=float) for name in names}, seed=seed)
