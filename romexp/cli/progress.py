@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Protocol, TextIO
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -100,7 +99,7 @@ class _Bar:
 
     def __call__(self, done: int, total: int | None) -> None:
         if self.task is None:
-            self.task = self.progress.add_task(escape(self.label), total=total)
+            self.task = self.progress.add_task(self.label, total=total)
         self.progress.update(self.task, completed=done, total=total)
         self.log(done, total)
 

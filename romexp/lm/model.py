@@ -183,7 +183,8 @@ class PretrainedModel:
 
     def _read(self, path: str, dtype: torch.dtype) -> ModelParts:
         if is_adapter(path):
-            base, revision = adapter_base(path)
+            with loading(path, "adapter_config.json"):
+                base, revision = adapter_base(path)
             model, tokenizer, architecture = replace(self, revision=revision)._read(base, dtype)
             return merge_adapter(model, path), tokenizer, architecture
         return read_pretrained(

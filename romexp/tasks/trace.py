@@ -154,6 +154,7 @@ class TraceExperiment:
             if not loaded.items:
                 raise DataError(f"{loaded.path}: no fact to trace")
             return loaded
+        subjects_of(self.dataset)
         fact = KnownFact(known_id=0, subject=self.subject, attribute="", prompt=self.prompt)
         return Loaded(items=(fact,), rejected=(), name="prompt", path="prompt", sha256="")
 
@@ -170,7 +171,8 @@ class TraceExperiment:
         } | ({} if self.pooling == "prompt" else {"pooling": self.pooling})
 
     def _noise(self, lm: LanguageModel) -> Noise:
-        return make_noise(lm, self.tracer.noise, subjects=self.dataset.subjects(), corpus=self.corpus.texts())
+        subjects = subjects_of(self.dataset)
+        return make_noise(lm, self.tracer.noise, subjects=subjects, corpus=self.corpus.texts())
 
     def _trace_pending(
         self, run: Run, lm: LanguageModel, noise: Noise, facts: Sequence[KnownFact], report: Report, *, seed: int
@@ -249,6 +251,17 @@ def _kept_summary(folder: RunFolder, *, pooling: Pooling) -> dict[str, Any] | No
         if json.dumps(summary, sort_keys=True) == json.dumps(made, sort_keys=True):
             return summary
     return None
+
+
+def subjects_of(dataset: object) -> Iterable[str]:
+    """The subjects over which σ of the noise is measured.
+
+    Raises:
+        ConfigError: the data set holds no known facts.
+    """
+    if not isinstance(dataset, KnownFacts):
+        raise ConfigError(f"dataset: traces need known facts (dataset=known), not {getattr(dataset, 'name', dataset)}")
+    return dataset.subjects()
 
 
 def _check_traceable(lm: LanguageModel, fact: KnownFact) -> None:

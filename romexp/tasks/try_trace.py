@@ -10,7 +10,7 @@ from romexp.data.known import KnownFacts
 from romexp.errors import raise_first_error
 from romexp.facts import KnownFact
 from romexp.lm.model import LanguageModel
-from romexp.tasks.trace import Corpus
+from romexp.tasks.trace import Corpus, subjects_of
 from romexp.tracing.noise import make_noise
 from romexp.tracing.prompt import prepare_prompts
 from romexp.tracing.rows import to_row
@@ -39,7 +39,7 @@ class PromptTracer:
         """
         fact = KnownFact(known_id=0, subject=subject, attribute="", prompt=prompt)
         (prepared,) = raise_first_error(prepare_prompts(lm, [prompt], [subject]))
-        noise = make_noise(lm, self.tracer.noise, subjects=self.subjects.subjects(), corpus=self.corpus.texts())
+        noise = make_noise(lm, self.tracer.noise, subjects=subjects_of(self.subjects), corpus=self.corpus.texts())
         row: dict[str, Any] = {}
         for kind in self.tracer.kinds:
             (found,) = replace(self.tracer, kinds=(kind,), severed=False)(lm, [prepared], noise=noise, seeds=[1])

@@ -28,8 +28,12 @@ MISTAKES = {
     "a negative rate": (["editor.v_lr=-1"], "editor.v_lr: expected a number of at least 0, not -1"),
     "one number for a list": (["dataset.case_ids=3"], "dataset.case_ids: expected a valid list ([3])"),
     "a group without an option": (["editor=null"], "editor: expected the name of an option (ft, "),
-    "a list for a text": (["task=trace", "prompt=[a,b]", "subject=a"], "prompt: expected a valid string"),
-    "a sentence for an edit": (["prompt=a b", "subject=a"], "prompt: task=edit does not read it (task=trace does)"),
+    "a list for a text": (["study=[a,b]"], "study: expected a valid string"),
+    "records for a trace": (["task=trace", "prompt=[a,b]", "subject=a"], "dataset: traces need known facts"),
+    "a sentence for an edit": (
+        ["prompt=a b", "subject=a"],
+        "prompt: task=edit does not read it (task=trace and task=try do)",
+    ),
     "an unknown top-level key": (["+sed=3"], "sed: no such setting"),
     "a bad value": (["task.batch_size=0"], "task.batch_size"),
     "a bad switch": (["evaluator.generation=maybe"], "evaluator.generation"),
@@ -88,7 +92,7 @@ def test_a_fault_of_the_program_shows_its_traceback(
     def broken(*args: object, **kwargs: object) -> None:
         raise ZeroDivisionError("broken")
 
-    monkeypatch.setattr("romexp.tasks.edit.summarize_frame", broken)
+    monkeypatch.setattr("romexp.tasks.edit_results.summarize_frame", broken)
     done = romexp(*tiny, "dataset.limit=1", "output_dir=run")
     assert done.status == 1
     assert "Traceback" in done.err

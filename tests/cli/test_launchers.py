@@ -151,7 +151,10 @@ def test_a_launcher_that_is_not_installed_says_what_to_install(launcher: str, ex
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == f"romexp: error: hydra/launcher: a package is not installed: pip install 'romexp[{extra}]'\n"
+    assert (
+        done.stderr.splitlines(keepends=True)[-1]
+        == f"romexp: error: hydra/launcher: a package is not installed: pip install 'romexp[{extra}]'\n"
+    )
 
 
 @HERE["processes"]

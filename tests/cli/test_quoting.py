@@ -30,14 +30,14 @@ TEXTS = (
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_the_quoted_argument_gives_the_text(text: str) -> None:
-    (argument,) = shlex.split(quoted("prompt", text))
+    (argument,) = shlex.split(quoted("study", text))
     assert OverridesParser.create().parse_override(argument).value() == text
 
 
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("sweep", [False, True])
 def test_the_line_says_how_to_quote(romexp: Command, text: str, sweep: bool) -> None:
-    done = romexp(*["-m"] * sweep, "task=trace", f"prompt={text}", "subject=a")
+    done = romexp(*["-m"] * sweep, f"study={text}")
     assert (done.status, done.err.count("\n")) == (2, 1)
     assert "hydra.cc" not in done.err
     hint = re.search(r"quote it twice, for Hydra and for the shell: (.*)\n$", done.err)
@@ -47,9 +47,9 @@ def test_the_line_says_how_to_quote(romexp: Command, text: str, sweep: bool) -> 
 
 
 def test_a_comma(romexp: Command) -> None:
-    done = romexp("task=trace", "prompt=The cat, sat", "subject=The cat")
+    done = romexp("study=The cat, sat")
     assert (done.status, done.err.count("\n")) == (2, 1)
-    for written in ("\"prompt='The cat, sat'\"", "'prompt=[The cat, sat]'", "add -m"):
+    for written in ("\"study='The cat, sat'\"", "'study=[The cat, sat]'", "add -m"):
         assert written in done.err
 
 

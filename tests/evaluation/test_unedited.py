@@ -114,7 +114,7 @@ class TestOneProcess:
     def test_a_file_that_is_no_cache_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "unedited.sqlite").write_text("something else, and long enough to be no empty database")
         with pytest.raises(
-            ConfigError, match=r"cache_dir: cannot use .*unedited\.sqlite.*delete it, and it is made again"
+            ConfigError, match=r"cache_dir.*: cannot use .*unedited\.sqlite.*delete it, and it is made again"
         ):
             cache_in(tmp_path).measurements([case(0)], Measure())
 

@@ -175,10 +175,10 @@ def test_any_exception_becomes_the_line(saved: Path, monkeypatch: pytest.MonkeyP
         def fail(*args: object, error: BaseException = error, **kwargs: object) -> None:
             raise error
 
-        monkeypatch.setattr("romexp.lm.model.AutoTokenizer.from_pretrained", fail)
+        monkeypatch.setattr("romexp.lm.read_pretrained.AutoTokenizer.from_pretrained", fail)
         assert (error.args[-1]) in refusal(saved)
     assert "HF_HOME" in refusal(saved)
-    monkeypatch.setattr("romexp.lm.model.PretrainedModel._read_weights", lambda *args: torch.empty(1 << 60))
+    monkeypatch.setattr("romexp.lm.read_pretrained._weights", lambda *args, **settings: torch.empty(1 << 60))
     refusal(saved)
 
 

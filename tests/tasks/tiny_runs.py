@@ -82,6 +82,7 @@ def tiny(tiny_dir: Path, records_file: Path, tmp_path_factory: pytest.TempPathFa
         "editor.v_num_grad_steps=6",
         "editor.v_lr=0.1",
         "editor.mom2_adjustment=false",
+        "editor.clamp_norm_factor=4",  # as by default, but chosen for this model
         f"editor.context_templates={contexts}",
         "evaluator.generation=off",
         "tracker=none",

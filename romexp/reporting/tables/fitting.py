@@ -39,13 +39,13 @@ class FittingTable(Table):
     def __init__(
         self,
         *headers: str,
-        title: str | None = None,
+        title: str | Text | None = None,
         caption: str | Text | None = None,
         less_important: Collection[str] = (),
         **options: Any,
     ) -> None:
         super().__init__(*headers, **options)
-        self.title = None if title is None else literal(title, style="table.title")
+        self.title = literal(title, style="table.title") if isinstance(title, str) else title
         self.caption = literal(caption, style="table.caption") if isinstance(caption, str) else caption
         self.less_important = frozenset(less_important)
 
