@@ -32,6 +32,7 @@ BLOCK = re.compile(
     r"(?:<!-- test: (?P<mark>.*?) -->\n)?^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 FEW = {
+    r"task=lifelong": ["evaluator.generation=off"],
     r"task=covariance": ["covariance.sample_size=100", "task.layers=[0]"],
     r"task=report.*page": [],
     r"task=report": ["task.figures=false"],

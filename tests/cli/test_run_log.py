@@ -35,7 +35,7 @@ def test_an_error_is_in_the_log_with_its_traceback(
 
     common = [*tiny, "dataset.limit=1", "output_dir=run"]
     with monkeypatch.context() as broken_once:
-        broken_once.setattr("romexp.tasks.edit.summarize_frame", broken)
+        broken_once.setattr("romexp.tasks.edit_results.summarize_frame", broken)
         assert romexp(*common).status == 1
     text = (tmp_path / "run" / LOG_FILE).read_text()
     assert "Traceback" in text

@@ -144,8 +144,13 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no pickle": (pickled(lambda f: f.write_bytes(b"abc")), "check its config.json and its weights"),
     "a list of weights": (pickled(lambda f: torch.save([1, 2], f)), "check its config.json and its weights"),
     "a pointer of Git LFS": (replaced("model.safetensors", LFS), "model.safetensors is a pointer of Git LFS"),
-    "an adapter": (lambda f: (f / "config.json").rename(f / "adapter_config.json"), "it is an adapter (PEFT)"),
 }
+
+
+def test_an_adapter_that_names_no_model(copy: Path) -> None:
+    (copy / "config.json").rename(copy / "adapter_config.json")
+    with pytest.raises(ConfigError, match=r"adapter_config\.json: expected an adapter's configuration"):
+        load(copy)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

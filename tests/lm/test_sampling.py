@@ -77,14 +77,25 @@ def test_texts_are_those_of_the_plain_loop_through_each_rows_model(lm: LanguageM
     [
         Sampler(max_length=16, top_k=3, temperature=2.0),
         Sampler(max_length=16, top_k=40, temperature=0.5),
-        Sampler(max_length=16, top_k=10_000),  # more than there are
+        Sampler(max_length=16, top_k=400),  # all that there are
     ],
 )
 def test_every_setting_of_the_sampler(tiny_gpt2: LanguageModel, sampler: Sampler) -> None:
     texts = generate(tiny_gpt2, PROMPTS, sampler=sampler, seeds=SEEDS)
-    whole = Sampler(max_length=16, top_k=min(sampler.top_k, 400), temperature=sampler.temperature)
-    assert texts == [plain(tiny_gpt2, prompt, seed, whole) for prompt, seed in zip(PROMPTS, SEEDS, strict=True)]
+    assert texts == [plain(tiny_gpt2, prompt, seed, sampler) for prompt, seed in zip(PROMPTS, SEEDS, strict=True)]
     assert texts != generate(tiny_gpt2, PROMPTS, sampler=Sampler(max_length=16), seeds=SEEDS)
+
+
+def test_of_more_tokens_than_there_are_none_are_sorted(tiny_gpt2: LanguageModel) -> None:
+    """The inverse of the cumulative distribution over token ids in their own order."""
+    sampler = Sampler(max_length=16, top_k=10_000)
+    for prompt, seed in zip(PROMPTS, SEEDS, strict=True):
+        ids = start(tiny_gpt2, prompt)
+        for u in torch.rand(max(0, 16 - len(ids)), generator=torch.Generator().manual_seed(seed)).tolist():
+            with torch.no_grad():
+                scores = tiny_gpt2.model(input_ids=torch.tensor([ids])).logits[0, -1]
+            ids = [*ids, int((scores.softmax(dim=-1).cumsum(dim=-1) <= u).sum())]
+        assert generate(tiny_gpt2, [prompt], sampler=sampler, seeds=[seed]) == [clean(tiny_gpt2, ids)]
 
 
 def shuffled(items: Sequence[object], order: Sequence[int]) -> list:  # type: ignore[type-arg]
