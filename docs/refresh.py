@@ -1,5 +1,5 @@
-"""Writes what the README shows: the default run's output, table and chart of all editors, the average causal trace; and
-what comes out of the tutorial notebook.
+"""Writes what the README shows: the first minute's screen and picture, the default run's output, table and chart of all
+editors, the average causal trace; and what comes out of the tutorial notebook.
 
     python docs/refresh.py
 
@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -46,6 +47,10 @@ EDITORS = {
     "ROME": "rome",
 }
 """Every editor's label and option name, in the order of the paper's Table 4."""
+FACT = ["model=smollm2", "subject=Eiffel Tower"]
+TRY = ["task=try", *FACT, "prompt=The {} is located in the city of", "target=Rome"]
+TRACE_ONE = ["task=trace", *FACT, "prompt=The Eiffel Tower is located in the city of"]
+"""Both need `make smollm2`."""
 TRACE = ["task=trace", "dataset.shard=1/4"]
 """Every fourth known fact of minifact, windows of 3 layers: minutes."""
 README = ROOT / "README.md"
@@ -54,6 +59,10 @@ README = ROOT / "README.md"
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        shown, _ = run(TRY, folder / "try")
+        put("try", f"```text\n{shown.strip()}\n```")
+        _, results = run(TRACE_ONE, folder / "trace_one")
+        shutil.copy(results / "figures" / "trace_0.png", ROOT / "docs" / "eiffel_tower.png")
         shown, _ = run([], folder / "one")
         put("output", f"```text\n{shown}\n```")
         shown, _ = run(SWEEP, folder / "all")
@@ -86,9 +95,10 @@ def run(arguments: Sequence[str], folder: Path) -> tuple[str, Path]:
         text=True,
         check=True,
     )
-    results = re.search(r"^results: (\S+)$", done.stdout, re.MULTILINE)
+    results = re.search(r"^(?:results|edit): (\S+)$", done.stdout, re.MULTILINE)
     assert results, done.stdout
-    return done.stdout.replace(f"{folder}/", "").rstrip(), folder / results[1]
+    lines = done.stdout.replace(f"{folder}/", "").rstrip().splitlines()
+    return "\n".join(line.rstrip() for line in lines), folder / results[1]
 
 
 def by_editor(folder: Path) -> dict[str, Mapping[str, Any]]:
