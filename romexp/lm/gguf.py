@@ -117,8 +117,8 @@ def _convert(file: Path, folder: Path, dtype: torch.dtype, architecture: Archite
             # The readers raise errors of many kinds for a damaged file or an unknown kind of model.
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             raise ConfigError(
-                f"model.path: cannot convert {str(file)!r}, which is damaged or of a kind that transformers cannot read "
-                f"({reason})"
+                f"model.path: cannot convert {str(file)!r}, which is damaged or of a kind that transformers cannot "
+                f"read ({reason})"
             ) from error
         shutil.rmtree(alone)
         _write_origin(file, part, dtype)

@@ -164,7 +164,9 @@ class TestMistakes:
     @pytest.mark.parametrize("size", [4, 100, 3000, 100_000])
     def test_a_file_that_was_cut_off(self, exact: Path, cache: Path, tmp_path: Path, size: int) -> None:
         (tmp_path / "cut.gguf").write_bytes(exact.read_bytes()[:size])
-        with pytest.raises(ConfigError, match=r"^model\.path: cannot convert '.*cut\.gguf', which is damaged [^\n]+\)$"):
+        with pytest.raises(
+            ConfigError, match=r"^model\.path: cannot convert '.*cut\.gguf', which is damaged [^\n]+\)$"
+        ):
             load(tmp_path / "cut.gguf")
         assert not list(cache.glob("gguf/*/*.part"))
 
