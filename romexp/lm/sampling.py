@@ -30,7 +30,7 @@ class Sampler:
 
     Attributes:
         max_length: length of a text in tokens, the prompt included. A longer prompt is returned unchanged.
-        top_k: the number of most likely tokens among which one is drawn.
+        top_k: the number of most likely tokens among which one is drawn; None draws from all, without sorting them.
         temperature: logits are divided by it.
         cache_gib: memory in GiB for the keys and values of one batch; it limits the number of texts in a batch.
 
@@ -39,12 +39,17 @@ class Sampler:
     """
 
     max_length: int = 100
-    top_k: int = 5
+    top_k: int | None = 5
     temperature: float = 1.0
     cache_gib: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.max_length < 1 or self.top_k < 1 or self.temperature <= 0 or self.cache_gib <= 0:
+        if (
+            self.max_length < 1
+            or (self.top_k is not None and self.top_k < 1)
+            or self.temperature <= 0
+            or self.cache_gib <= 0
+        ):
             raise ConfigError(f"sampler: max_length, top_k, temperature and cache_gib must be positive, got {self}")
         check_bounds(self, "sampler", finite=("temperature", "cache_gib"))
 
@@ -246,16 +251,14 @@ def _uniforms(seeds: Sequence[int], steps: int) -> torch.Tensor:
 def _draw(scores: torch.Tensor, uniform: torch.Tensor, sampler: Sampler) -> torch.Tensor:
     """Draw one token per row from the top k (rows): the inverse of the cumulative distribution, at `uniform`.
 
-    If k exceeds the vocabulary, the tokens are not sorted, which would take longer than the model.
-
     Args:
         scores: logits (rows × vocabulary).
         uniform: random numbers in [0, 1) (rows).
     """
     scaled = scores / sampler.temperature
-    if sampler.top_k > scaled.shape[-1]:
+    if sampler.top_k is None:
         return _inverse(scaled.softmax(dim=-1).cumsum(dim=-1), uniform)
-    top = scaled.topk(sampler.top_k, dim=-1)
+    top = scaled.topk(min(sampler.top_k, scaled.shape[-1]), dim=-1)
     index = _inverse(top.values.softmax(dim=-1).cumsum(dim=-1), uniform)
     return top.indices.gather(1, index[:, None])[:, 0]
 

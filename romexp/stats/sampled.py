@@ -23,9 +23,6 @@ from romexp.stats.fit import Progress
 SPARE = 1.1
 """More texts are drawn than seem to be needed by this factor: read again, a text may have fewer tokens than drawn."""
 
-ALL_TOKENS = 2**31
-"""A `top_k` that no vocabulary reaches."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -113,7 +110,7 @@ class ModelTexts:
     def _draw(self) -> Iterator[str]:
         """Draw texts until they have enough tokens. Text i depends on the seed and on i only."""
         _log.info("%s writes texts of %s tokens to measure second moments on", self.lm.name, f"{self.tokens:,}")
-        sampler = Sampler(max_length=self._length, top_k=self.settings.top_k or ALL_TOKENS)
+        sampler = Sampler(max_length=self._length, top_k=self.settings.top_k)
         done = drawn = 0
         while done < self.tokens:
             count = int((self.tokens - done) * SPARE / (self._length - 1)) + 1
