@@ -15,7 +15,7 @@ from romexp.errors import ConfigError
 
 GROUPS = {path.name for path in CONF.iterdir() if path.is_dir()}
 READ = {
-    "save_deltas": {"edit"},
+    "save_deltas": {"edit", "lifelong"},
     "prompt": {"trace", "try"},
     "subject": {"trace", "try"},
     "target": {"try"},
@@ -46,9 +46,8 @@ def test_a_setting_is_refused_by_every_task_but_those_that_read_it(task: str) ->
         if task in readers:
             refuse(cfg, override, task=task)
             continue
-        those = " and ".join(f"task={reader}" for reader in sorted(readers))
-        does = "does" if len(readers) == 1 else "do"
-        with pytest.raises(ConfigError, match=f"^{setting}: task={task} does not read it .{those} {does}.$"):
+        named = " and ".join(f"task={name}" for name in sorted(readers)) + (" does" if len(readers) == 1 else " do")
+        with pytest.raises(ConfigError, match=f"^{setting}: task={task} does not read it .{named}.$"):
             refuse(cfg, override, task=task)
 
 
