@@ -16,9 +16,10 @@ from romexp.bounds import check_bounds
 from romexp.errors import ConfigError, DataError, RecordError
 from romexp.lm.model import LanguageModel
 from romexp.stats.cache import Entry, MomentCache, key_of
-from romexp.stats.fit import Checkpoint, Corpus, MomentFitter, Progress, batch_tokens, fit, sample, sum_dtype
+from romexp.stats.fit import Checkpoint, Corpus, Progress, batch_tokens, fit, sample
 from romexp.stats.keys import key_module, key_width, largest_key_width
 from romexp.stats.memory import layers_that_fit
+from romexp.stats.moment_fitter import MomentFitter, sum_dtype
 from romexp.stats.moment_source import MomentSource
 from romexp.stats.readers import Published, read, read_files
 from romexp.stats.sampled import SampledTexts, first_half, second_half

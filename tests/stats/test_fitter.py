@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from romexp.stats.fit import MomentFitter
+from romexp.stats.moment_fitter import MomentFitter
 
 KEYS = torch.randn(200, 9, generator=torch.Generator().manual_seed(3)) * 3 + 1
 
