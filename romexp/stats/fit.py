@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError
 
-from romexp.errors import DataError
+from romexp.errors import ConfigError, DataError
 from romexp.lm.batching import by_length
 from romexp.lm.model import LanguageModel
 from romexp.lm.tensor_files import read_tensors, write_tensors
