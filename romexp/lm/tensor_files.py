@@ -38,6 +38,21 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
     checksums = json.dumps({name: checksum(tensor) for name, tensor in kept.items()})
     with replacing(path) as part, os_errors_of_safetensors(path):
         save_file(kept, part, metadata=dict(metadata) | {CHECKSUMS: checksums})
+        _sort_metadata(part)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the metadata in a file's header by key, since safetensors writes them in a random order. So equal content
+    gives equal bytes.
+    """
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:  # A header ends in spaces; a longer one would move the tensors.
+            file.seek(8)
+            file.write(text.ljust(size))
 
 
 def read_tensors(path: Path, *, wanted: Wanted = lambda name: True) -> tuple[dict[str, str], dict[str, torch.Tensor]]:

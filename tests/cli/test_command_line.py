@@ -13,7 +13,10 @@ from romexp import __version__
 
 MISTAKES = {
     "a misspelt key": (["editor.lyer=3"], "did you mean layer"),
-    "a key that the class does not have": (["+editor.lyer=3"], "editor.lyer: no such setting (did you mean layer?)"),
+    "a key that the class does not have": (
+        ["+editor.lyer=3"],
+        "editor.lyer: no such setting (did you mean layer or filter?)",
+    ),
     "an unknown option": (["dataset=countrfact"], "counterfact"),
     "a missing value": (["corpus@covariance.corpus=text"], "covariance.corpus.path must be given"),
     "no such file": (["dataset=counterfact", "dataset.path=nowhere.json"], "nowhere.json: no such file"),
@@ -27,7 +30,7 @@ MISTAKES = {
     "no number": (["editor.kl_factor=nan"], "editor.kl_factor: expected a valid number, which is finite, not nan"),
     "a negative rate": (["editor.v_lr=-1"], "editor.v_lr: expected a number of at least 0, not -1"),
     "one number for a list": (["dataset.case_ids=3"], "dataset.case_ids: expected a valid list ([3])"),
-    "a group without an option": (["editor=null"], "editor: expected the name of an option (ft, "),
+    "a group without an option": (["editor=null"], "editor: expected the name of an option (alphaedit, emmet, ft, "),
     "a list for a text": (["study=[a,b]"], "study: expected a valid string"),
     "records for a trace": (["task=trace", "prompt=[a,b]", "subject=a"], "dataset: traces need known facts"),
     "a sentence for an edit": (
