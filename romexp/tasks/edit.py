@@ -86,7 +86,9 @@ class EditExperiment:
         if self.evaluator.needs_references:
             texts = job.references.digests(self.references, loaded.items, cache_dir=job.cache_dir)
         dataset, editor = job.choices["dataset"], job.choices["editor"]
-        not_tuned = self._not_tuned(job, lm)
+        not_tuned = settings_not_tuned(
+            self.editor, option=editor, model=job.choices["model"], lm=lm, overrides=job.overrides
+        )
         names = {"task": "edit", "model": lm.name, "dataset": dataset, "editor": editor}
         identity = self._identity(job, lm, loaded, texts)
         with open_run(
@@ -100,6 +102,8 @@ class EditExperiment:
                 "settings_not_tuned": not_tuned,
             },
         ) as run:
+            if not_tuned:
+                log.warning("%s", not_tuned_message(not_tuned, option=editor, model=job.choices["model"], name=lm.name))
             if run.was_done:
                 return self._outcome(run, loaded, run.folder.read("summary") or {})
             name = f"{lm.name} {dataset} {editor} {run.manifest['hash']}"
@@ -111,14 +115,6 @@ class EditExperiment:
                     self._edit_pending(run, runner, loaded.items, bar(self.editor.name))
                 summary = self._summarize(run, loaded, tracked)
             return self._outcome(run, loaded, summary)
-
-    def _not_tuned(self, job: Job, lm: LanguageModel) -> dict[str, Any]:
-        """The editor's settings that are another model's; a warning names them."""
-        option, model = job.choices["editor"], job.choices["model"]
-        found = settings_not_tuned(self.editor, option=option, model=model, lm=lm, overrides=job.overrides)
-        if found:
-            log.warning("%s", not_tuned_message(found, option=option, model=model, name=lm.name))
-        return found
 
     def _cases(self) -> Loaded[Case]:
         loaded = self.dataset.load()
