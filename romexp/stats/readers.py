@@ -240,7 +240,8 @@ def read_files(
         DataError: a file is not a valid statistics file, or does not fit the model.
     """
     files = {layer: locate(path, layer=layer, module=key_module(lm, layer)) for layer in layers}
-    if len(files) > 1 and len(set(files.values())) == 1 and files[layers[0]].suffix == ".npz":
+    one = files[layers[0]]
+    if len(files) > 1 and set(files.values()) == {one} and one.suffix == ".npz" and not holds_layers(one):
         raise ConfigError(f"covariance.path: {path} holds one layer, {len(files)} are wanted; put {{layer}} in it")
     moments = {}
     for layer, file in files.items():

@@ -92,7 +92,9 @@ class EditExperiment:
         if self.evaluator.needs_references:
             texts = job.references.digests(self.references, loaded.items, cache_dir=job.cache_dir)
         dataset, editor = job.choices["dataset"], job.choices["editor"]
-        not_tuned = self._not_tuned(job, lm)
+        not_tuned = settings_not_tuned(
+            self.editor, option=editor, model=job.choices["model"], lm=lm, overrides=job.overrides
+        )
         names = {"task": self._task, "model": lm.name, "dataset": dataset, "editor": editor}
         identity = self._identity(job, lm, loaded, texts)
         with open_run(
@@ -104,6 +106,8 @@ class EditExperiment:
                 folder, manifest, [c.case_id for c in loaded.items], self._results(folder, job.seed).fault
             ),
         ) as run:
+            if not_tuned:
+                log.warning("%s", not_tuned_message(not_tuned, option=editor, model=job.choices["model"], name=lm.name))
             if run.was_done:
                 return self._outcome(run, loaded, self._results(run.folder, job.seed, not_tuned).kept_summary())
             name = f"{lm.name} {dataset} {editor} {run.manifest['hash']}"
@@ -122,14 +126,6 @@ class EditExperiment:
 
     def _results(self, folder: RunFolder, seed: int, not_tuned: Collection[str] = ()) -> EditResults:
         return EditResults(folder=folder, with_deltas=self.save_deltas, seed=seed, not_tuned=tuple(not_tuned))
-
-    def _not_tuned(self, job: Job, lm: LanguageModel) -> dict[str, Any]:
-        """The editor's settings that are another model's; a warning names them."""
-        option, model = job.choices["editor"], job.choices["model"]
-        found = settings_not_tuned(self.editor, option=option, model=model, lm=lm, overrides=job.overrides)
-        if found:
-            log.warning("%s", not_tuned_message(found, option=option, model=model, name=lm.name))
-        return found
 
     def _facts(self, job: Job, lm: LanguageModel, loaded: Loaded[Case]) -> dict[str, Any]:
         """Entries of the manifest that describe the run's inputs."""

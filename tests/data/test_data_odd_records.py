@@ -110,5 +110,5 @@ def test_a_corpus_names_file_and_line(tmp_path: Path, line: bytes) -> None:
 def test_a_column_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     bad = pa.StringArray.from_buffers(2, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0"), pa.py_buffer(b"a\xe9"))
     pq.write_table(pa.table({"text": bad}), tmp_path / "corpus.parquet")
-    with pytest.raises(DataError, match=r"corpus\.parquet, from record 0, field text: not UTF-8"):
+    with pytest.raises(DataError, match=r"corpus\.parquet, from record 1, field text: not UTF-8"):
         TextCorpus(path=tmp_path / "corpus.parquet").load()

@@ -9,10 +9,10 @@ import torch
 from conftest import FAMILIES
 from edit_cases import REQUESTS
 from learned_cases import texts_of
-from romexp.editors.rome.texts import edit_texts
 
 from romexp.editors.kn.texts import fact_texts
 from romexp.editors.targets import EditText, edit_text, read_targets
+from romexp.editors.values.texts import edit_texts
 from romexp.errors import RecordError
 from romexp.facts import EditRequest
 from romexp.lm.forward import Row, make_inputs, run_blocks

@@ -9,10 +9,10 @@ import pytest
 import torch
 from conftest import make_tokenizer
 from odd_tokenizers import END, ENDINGS, MARKINGS, ending, marking, with_tokenizer
-from romexp.editors.rome.texts import edit_texts
 
 from romexp.editors.kn.texts import fact_texts
 from romexp.editors.targets import edit_text
+from romexp.editors.values.texts import edit_texts
 from romexp.facts import EditRequest, fill
 from romexp.learning.self_sampled import self_sampled_edit
 from romexp.lm.added_tokens import adds_word_marks, special_ids

@@ -86,9 +86,9 @@ def test_every_setting_of_the_sampler(tiny_gpt2: LanguageModel, sampler: Sampler
     assert texts != generate(tiny_gpt2, PROMPTS, sampler=Sampler(max_length=16), seeds=SEEDS)
 
 
-def test_of_more_tokens_than_there_are_none_are_sorted(tiny_gpt2: LanguageModel) -> None:
+def test_without_a_limit_none_are_sorted(tiny_gpt2: LanguageModel) -> None:
     """The inverse of the cumulative distribution over token ids in their own order."""
-    sampler = Sampler(max_length=16, top_k=10_000)
+    sampler = Sampler(max_length=16, top_k=None)
     for prompt, seed in zip(PROMPTS, SEEDS, strict=True):
         ids = start(tiny_gpt2, prompt)
         for u in torch.rand(max(0, 16 - len(ids)), generator=torch.Generator().manual_seed(seed)).tolist():
