@@ -88,7 +88,7 @@ def test_a_fault_of_the_program_shows_its_traceback(
     def broken(*args: object, **kwargs: object) -> None:
         raise ZeroDivisionError("broken")
 
-    monkeypatch.setattr("romexp.tasks.edit.summarize_frame", broken)
+    monkeypatch.setattr("romexp.tasks.edit_results.summarize_frame", broken)
     done = romexp(*tiny, "dataset.limit=1", "output_dir=run")
     assert done.status == 1
     assert "Traceback" in done.err

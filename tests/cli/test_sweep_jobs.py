@@ -91,7 +91,7 @@ def test_run_again_it_does_only_what_is_missing(
         return call(self, cases)
 
     monkeypatch.setattr(EditBatch, "__call__", counting)
-    monkeypatch.setattr("romexp.tasks.edit.summarize_frame", _broken_once(at=2))
+    monkeypatch.setattr("romexp.tasks.edit_results.summarize_frame", _broken_once(at=2))
     first = romexp(*tiny, "dataset.limit=2", "editor.layer=0,1,2", "-m")
     assert (first.status, batches) == (1, [2, 2, 2])
     assert "editor.layer=1: ZeroDivisionError: broken" in first.err.splitlines()[-1]
@@ -122,7 +122,7 @@ def test_an_interruption_ends_the_sweep_and_says_what_was_not_run(
     def interrupted(*args: Any, **kwargs: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("romexp.tasks.edit.summarize_frame", interrupted)
+    monkeypatch.setattr("romexp.tasks.edit_results.summarize_frame", interrupted)
     done = romexp(*tiny, "dataset.limit=1", "editor.layer=0,1,2", "-m")
     assert done.status == 130
     assert done.err.splitlines()[-2:] == [
