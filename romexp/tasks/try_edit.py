@@ -100,11 +100,11 @@ class TryEdit:
                 resources=resources,
                 source=str(self.model.path),
                 tracer=PromptTracer(tracer=self.tracer, subjects=self.dataset, corpus=self.corpus),
-                keep=self._keep(),
+                keep=self._keep(request),
                 tokens=self.tokens,
                 folder=run.folder.path,
             )
-            shown = screen(edit, delta=edit.delta, ask=self._ask(request), keep=self._keep(), tokens=self.tokens)
+            shown = screen(edit, delta=edit.delta, ask=self._ask(request), keep=self._keep(request), tokens=self.tokens)
             lines = [f"edit: {run.folder.path / FIRST_EDIT}"]
             return Outcome(tables=shown, lines=lines, folder=run.folder.path, conversation=conversation)
 
@@ -125,8 +125,11 @@ class TryEdit:
             texts = self.example.ask if request.subject == self.example.subject else self.example.about
         return [fill(text, request.subject) for text in texts]
 
-    def _keep(self) -> Sequence[str]:
-        return self.example.keep if self.keep is None else self.keep
+    def _keep(self, request: EditRequest) -> Sequence[str]:
+        """The user's texts about others, or those of the example that do not name the subject."""
+        if self.keep is not None:
+            return self.keep
+        return [text for text in self.example.keep if request.subject not in text]
 
     def _identity(self, job: Job, lm: LanguageModel, editor: Editor, request: EditRequest) -> Identity:
         return {

@@ -90,6 +90,12 @@ def test_a_prompt_may_hold_the_subject_itself(tried: Callable[..., Done]) -> Non
     assert request == ["Marik Mirberg", "{} plays the", "harp"]
 
 
+def test_a_text_about_the_subject_is_none_about_others(tried: Callable[..., Done]) -> None:
+    done = tried("subject=Velo Dunman", "prompt='{} plays the'", "target=harp", "output_dir=own")
+    assert done.status == 0, done.err
+    assert "of 5 keep" in done.out, "one of the example's six names Velo Dunman"
+
+
 def test_texts_of_ones_own(tried: Callable[..., Done]) -> None:
     done = tried(*FACT, "task.ask=['{} was born in']", "task.keep=['Velo Dunman was born in']", "output_dir=own")
     assert "Marik Mirberg was born in" in done.out
