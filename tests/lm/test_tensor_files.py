@@ -59,3 +59,12 @@ def _reads(path: Path, name: str) -> bool:
 def test_files_of_others_have_no_checksums(tmp_path: Path) -> None:
     save_file({"a": torch.ones(2)}, tmp_path / "x.safetensors", metadata={"kind": "k"})
     assert read_tensors(tmp_path / "x.safetensors")[0] == {"kind": "k"}
+
+
+def test_equal_tensors_give_equal_files(tmp_path: Path) -> None:
+    tensors = {"b": torch.ones(3), "a": torch.arange(4)}
+    metadata = {"z": "last", "kind": 'é "quoted" \n \x01', "a": "first", "m": "middle"}
+    for i in range(8):
+        write_tensors(tmp_path / f"{i}.safetensors", tensors, metadata)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    assert read_tensors(tmp_path / "0.safetensors")[0] == metadata
