@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from romexp.data.json_array import Unreadable, decode, stream_array, unreadable_in_errors
 from romexp.data.table_rows import stream_parquet, stream_rows
@@ -81,14 +81,15 @@ def _is_whole(line: str, head: bytes) -> bool:
 
 
 def _stream_lines(path: Path) -> Iterator[Any]:
-    with unreadable_in_errors(path), open_unpacked(path) as file:
-        for line in _text(file):
+    with (
+        unreadable_in_errors(path),
+        open_unpacked(path) as file,
+        io.TextIOWrapper(file, encoding="utf-8-sig") as lines,
+    ):
+        for line in lines:
             if line.strip():
                 try:
                     yield decode(line)
                 except ValueError as error:
                     yield Unreadable(f"a line that is not JSON ({getattr(error, 'msg', error)})")
 
-
-def _text(file: IO[bytes]) -> io.TextIOWrapper:
-    return io.TextIOWrapper(file, encoding="utf-8-sig")

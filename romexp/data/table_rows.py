@@ -40,18 +40,22 @@ def stream_rows(path: Path, *, delimiter: str | None = None) -> Iterator[Any]:
     Raises:
         DataError: the file cannot be read, is not UTF-8, or has no header or the same column twice.
     """
-    number = -1
+    where, number = "the header", 0
     try:
-        with unreadable_in_errors(path), open_unpacked(path) as file:
-            text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        with (
+            unreadable_in_errors(path),
+            open_unpacked(path) as file,
+            io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text,
+        ):
             rows = csv.reader(_lines(text), delimiter=delimiter or _delimiter(path), strict=True)
             names = _header(path, next(rows, []))
+            where = "record 0"
             for cells in rows:
                 if any(cell.strip() for cell in cells):
-                    number += 1
                     yield _row(names, cells)
+                    number += 1
+                    where = f"record {number}"
     except csv.Error as error:
-        where = "the header" if number < 0 else f"record {number + 1}"
         raise DataError(f"{path}, {where}: not a row of a table ({error})") from error
 
 

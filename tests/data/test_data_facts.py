@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_records import counterfact_record, write, zsre_record
 
@@ -132,6 +132,7 @@ JSON = st.recursive(
 NAMES = [*FLAT, "id", "requested_rewrite", "paraphrases", "neighbourhood", "locality", "loc", "loc_ans", "ground_truth"]
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(NAMES), JSON, max_size=4))
 def test_whatever_stands_in_a_record_it_is_a_case_or_set_aside(spoilt: dict[str, Any]) -> None:
     record = copy.deepcopy(FLAT) | spoilt

@@ -98,10 +98,8 @@ def coverage_notes(summary: Summary, *, without_old_answer: int) -> list[str]:
     notes = []
     if without_old_answer:
         facts = "no fact names" if without_old_answer >= count else f"{without_old_answer} of {count} facts do not name"
-        notes.append(
-            f"{facts} the old answer, so Efficacy and Paraphrase are shown: how many tokens of the new answer are the "
-            "model's most likely ones"
-        )
+        shown = " and ".join(name for name in ZSRE[1:3] if name in side)
+        notes.append(f"{facts} the old answer; {shown}: accuracy of the new answer's tokens in place of ES, EM, PS, PM")
     partial: dict[int, list[str]] = {}
     for name, entry in side.items():
         if name in (*COUNTERFACT[1:7], *ZSRE[1:]) and 0 < entry["n"] < count:
