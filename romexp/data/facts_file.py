@@ -151,9 +151,7 @@ def _template(prompt: str, subject: str, field: str) -> str:
     try:
         start = find_subject(prompt, subject)
     except RecordError as error:
-        raise RecordError(
-            f"expected {{}} or the subject {shown(subject)} in {shown(prompt)}", field=field
-        ) from error
+        raise RecordError(f"expected {{}} or the subject {shown(subject)} in {shown(prompt)}", field=field) from error
     return prompt[:start] + "{}" + prompt[start + len(subject) :]
 
 

@@ -92,4 +92,3 @@ def _stream_lines(path: Path) -> Iterator[Any]:
                     yield decode(line)
                 except ValueError as error:
                     yield Unreadable(f"a line that is not JSON ({getattr(error, 'msg', error)})")
-
