@@ -88,7 +88,7 @@ class Build:
             dropped=left_out,
             made_from=made_from,
             files=self.files,
-            about=self.task.about,
+            about=self._about(),
         )
         write_text(self.out / CARD, text)
         return {"composition": composition, "left_out": left_out, "files": self.files}
@@ -124,6 +124,12 @@ class Build:
             return []
         lines = self.inputs["sentences"].read_text(encoding="utf-8").splitlines()
         return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+
+    def _about(self) -> str:
+        """The user's text for the card, which may stand in a file."""
+        text = self.task.about
+        file = Path(text).expanduser()
+        return file.read_text(encoding="utf-8") if text.endswith((".md", ".txt")) and file.is_file() else text
 
     def _select(self, drafts: Drafts) -> None:
         """Drop what the model does not know, then what is too much of one relation."""
