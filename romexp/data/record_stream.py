@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 from romexp.data.json_array import Unreadable, decode, stream_array, unreadable_in_errors
 from romexp.data.table_rows import stream_parquet, stream_rows
-from romexp.errors import DataError
 from romexp.unpacked import open_unpacked
 
 Format = Literal["list", "lines", "csv", "tsv", "parquet"]
