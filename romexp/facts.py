@@ -26,8 +26,8 @@ class EditRequest:
         subject: the subject of the fact.
         prompt: template with exactly one `{}` for the subject.
         target_new: the answer after the edit, without a leading space. `with_answer` adds one (docs/method.md §1.5).
-        target_true: the answer before the edit, likewise without a leading space; empty if it is not known. Only metrics
-            that compare both answers and some editors need it.
+        target_true: the answer before the edit, likewise without a leading space; empty if it is not known. Only
+            metrics that compare both answers and some editors need it.
         relation_id: identifies the relation; reference texts are found by it.
         target_new_id: identifies the new target; reference texts are found by it.
     """

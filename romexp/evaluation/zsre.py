@@ -71,7 +71,7 @@ class ZsreEvaluator:
         *,
         deltas: Sequence[WeightDelta | None],
     ) -> list[Measurements | RecordError]:
-        """Measure the questions of each case, by kind of prompt, on its own edited model. Errors stay at their places."""
+        """Measure the questions of each case, by kind of prompt, on its own edited model. Errors stay in place."""
         asked = [
             (question, delta)
             for kinds, delta in zip(questions, deltas, strict=True)

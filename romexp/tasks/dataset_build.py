@@ -190,12 +190,14 @@ class Build:
             texts.close()
 
     def _write(self, name: str, what: str, records: Iterable[Record]) -> None:
-        """Write a JSON list with a record on each line. No file is made of no records."""
+        """Write a JSON list with a record on each line."""
         count = 0
-        with replacing(self.out / name) as part:
-            with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
-                for record in records:
-                    file.write(("[\n" if not count else ",\n") + json.dumps(record, ensure_ascii=False))
-                    count += 1
-                file.write("\n]\n" if count else "[]\n")
+        with (
+            replacing(self.out / name) as part,
+            part.open("w", encoding="utf-8", errors="backslashreplace") as file,
+        ):
+            for record in records:
+                file.write(("[\n" if not count else ",\n") + json.dumps(record, ensure_ascii=False))
+                count += 1
+            file.write("\n]\n" if count else "[]\n")
         self.files[name] = f"{what} ({count:,})"

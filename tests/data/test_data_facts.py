@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from raw_records import counterfact_record, write, zsre_record
 
 from romexp.data.counterfact import CounterFact
 from romexp.data.facts_file import FactsFile
-from romexp.errors import DataError, RecordError
+from romexp.errors import DataError, RecordError, result_or_error
 from romexp.facts import Case, EditRequest
 
 FLAT = {"subject": "Rome", "prompt": "{} is the capital of", "target_new": "France", "target_true": "Italy"}
@@ -137,10 +138,10 @@ NAMES = [*FLAT, "id", "requested_rewrite", "paraphrases", "neighbourhood", "loca
 def test_whatever_stands_in_a_record_it_is_a_case_or_set_aside(spoilt: dict[str, Any]) -> None:
     record = copy.deepcopy(FLAT) | spoilt
     FactsFile().record_key(0, record)
-    try:
-        case = parse(record)
-    except RecordError as error:
-        assert error.field and "\n" not in str(error)
+    case = result_or_error(partial(parse, record))
+    if isinstance(case, RecordError):
+        assert case.field
+        assert "\n" not in str(case)
     else:
         assert case.request.prompt.count("{}") == 1
         assert not case.neighborhood_targets or len(case.neighborhood_targets) == len(case.neighborhood_prompts)

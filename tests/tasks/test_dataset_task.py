@@ -48,7 +48,7 @@ def build(folder: Path, *, seed: int = 0, **fields: Any) -> tuple[Path, list[str
     )
     model = PretrainedModel(path=str(assets.model_dir()), name="minifact")
     outcome = BuildDataset(model=model, least_neighbours=2, **fields)(job)
-    return out, list(outcome.lines)
+    return folder / "out", list(outcome.lines)
 
 
 def test_files_card_and_second_call(tmp_path: Path, inputs: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ def card(
 
 def _joined(parts: Sequence[str]) -> str:
     text = parts[0]
-    for before, part in zip(parts, parts[1:], strict=False):
+    for before, part in itertools.pairwise(parts):
         text += ("\n" if before.startswith("- ") and part.startswith("- ") else "\n\n") + part
     return text + "\n"
 

@@ -36,7 +36,8 @@ _FACTS = """
 CREATE TABLE facts (relation TEXT, object_key TEXT, split INTEGER, rank INTEGER, subject TEXT, subject_key TEXT,
     PRIMARY KEY (relation, object_key, split, rank)) WITHOUT ROWID;
 INSERT INTO facts SELECT relation, object_key, split,
-    row_number() OVER (PARTITION BY relation, object_key, split ORDER BY subject_key) - 1, subject, subject_key FROM raw;
+    row_number() OVER (PARTITION BY relation, object_key, split ORDER BY subject_key) - 1, subject, subject_key
+    FROM raw;
 CREATE INDEX by_subject ON facts (relation, subject_key);
 CREATE TABLE objects (relation TEXT, object_key TEXT, object TEXT, count INTEGER,
     PRIMARY KEY (relation, object_key)) WITHOUT ROWID;
