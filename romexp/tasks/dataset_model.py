@@ -24,6 +24,7 @@ BATCH = 256
 """Records that are scored at the same time."""
 LONGEST_KNOWN = 12
 """Tokens that the model may write before it names the object, and while it does."""
+_STEP = 3
 _SENTENCE_TOKENS = 40
 _WORD = re.compile(r"[^\W\d_][\w'’-]*")
 
@@ -93,22 +94,41 @@ def known_facts(lm: LanguageModel, records: Iterable[Record]) -> Iterator[Record
     """
     following, number = iter(records), itertools.count()
     while batch := list(itertools.islice(following, BATCH)):
+        answers = [record["requested_rewrite"]["target_true"]["str"] for record in batch]
         prompts = [fill(r["requested_rewrite"]["prompt"], r["requested_rewrite"]["subject"]) for r in batch]
-        starts = [encoding.ids for encoding in encode(lm.tokenizer, prompts)]
-        grown = continue_greedily(lm, [(ids, LONGEST_KNOWN) for ids in starts])
-        for record, prompt, start, ids in zip(batch, prompts, starts, grown, strict=True):
-            said = str(lm.tokenizer.decode(list(ids[len(start) :]), clean_up_tokenization_spaces=False))
+        for record, prompt, answer, said in zip(batch, prompts, answers, _said(lm, prompts, answers), strict=True):
             rewrite = record["requested_rewrite"]
-            if (before := words_before(said, rewrite["target_true"]["str"])) is not None:
+            if (before := words_before(said, answer)) is not None:
                 yield {
                     "known_id": next(number),
                     "subject": rewrite["subject"],
-                    "attribute": rewrite["target_true"]["str"],
+                    "attribute": answer,
                     "template": rewrite["prompt"],
                     "prediction": said,
                     "prompt": f"{prompt}{before}",
                     "relation_id": rewrite["relation_id"],
                 }
+
+
+def _said(lm: LanguageModel, prompts: Sequence[str], answers: Sequence[str]) -> list[str]:
+    """The greedy continuation of each prompt, as far as it decides whether it names the answer."""
+    starts = [encoding.ids for encoding in encode(lm.tokenizer, prompts)]
+    grown, said, open_places = list(starts), [""] * len(starts), list(range(len(starts)))
+    for _ in range(0, LONGEST_KNOWN, _STEP):
+        longer = continue_greedily(lm, [(grown[i], _STEP) for i in open_places])
+        for i, ids in zip(open_places, longer, strict=True):
+            grown[i] = ids
+            said[i] = str(lm.tokenizer.decode(list(ids[len(starts[i]) :]), clean_up_tokenization_spaces=False))
+        open_places = [i for i in open_places if not _is_decided(said[i], answers[i])]
+        if not open_places:
+            break
+    return said
+
+
+def _is_decided(said: str, answer: str) -> bool:
+    """Whether a capitalized word has begun that is not the answer, or is more than the answer."""
+    first = next((match.start() for match in _WORD.finditer(said) if match[0][0].isupper()), None)
+    return first is not None and not answer.startswith(said[first:])
 
 
 def words_before(said: str, answer: str) -> str | None:
