@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 
@@ -91,7 +91,7 @@ def open_gzip(path: Path) -> Iterator[io.BufferedReader]:
     with gzip.open(path, "rb") as inner:
         counted = _Counted(inner.read, lambda n: check_unpacked_size(path, packed, n, at_least=True))
         with io.BufferedReader(counted, 1 << 16) as content:
-            yield content
+            yield cast(io.BufferedReader, content)  # Typeshed gives a reader the type of its raw stream.
 
 
 @contextmanager
