@@ -37,7 +37,7 @@ def save(records: list[dict[str, Any]], folder: Path, ending: str) -> Path:
         pd.DataFrame(records).to_csv(file, sep="\t" if kind == "tsv" else ",", index=False)
     if ending.endswith(".gz"):
         packed = folder / f"{file.name}.gz"
-        packed.write_bytes(gzip.compress(file.read_bytes()))
+        packed.write_bytes(gzip.compress(file.read_bytes(), mtime=0))
         return packed
     return file
 
@@ -93,8 +93,8 @@ def test_a_line_that_is_not_json_costs_no_other_line(tmp_path: Path) -> None:
         ("a.csv", b"a,b\n1,\xff\n", "not UTF-8"),
         ("a.parquet", b"PAR1 and nothing", "not a readable Parquet file"),
         ("a.parquet", b"text", "not a readable Parquet file"),
-        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 99)[:-9], "cannot be read"),
-        ("a.json.gz", gzip.compress(b"[" + b" " * (1 << 25)), "refused, because"),
+        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 99, mtime=0)[:-9], "cannot be read"),
+        ("a.json.gz", gzip.compress(b"[" + b" " * (1 << 25), mtime=0), "refused, because"),
     ],
 )
 def test_a_damaged_file_is_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
