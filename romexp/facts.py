@@ -11,6 +11,9 @@ from typing import Any
 LARGEST_ID = 2**63 - 1
 """The largest number of a case or fact. Tables of results store it in 64 bits."""
 
+NO_TRUE_TARGET = "<|endoftext|>"
+"""zsRE's cases have this text in place of the true target, as in the authors' code. No zsRE metric reads it."""
+
 Measurements = dict[str, Any]
 """JSON-ready raw measurements of one case on one model. `romexp.analysis` computes metrics from them."""
 
@@ -23,8 +26,8 @@ class EditRequest:
         subject: the subject of the fact.
         prompt: template with exactly one `{}` for the subject.
         target_new: the answer after the edit, without a leading space. `with_answer` adds one (docs/method.md §1.5).
-        target_true: the answer before the edit, likewise without a leading space. Only metrics that compare both
-            answers and some editors need it.
+        target_true: the answer before the edit, likewise without a leading space; empty if it is not known. Only
+            metrics that compare both answers and some editors need it.
         relation_id: identifies the relation; reference texts are found by it.
         target_new_id: identifies the new target; reference texts are found by it.
     """
@@ -55,7 +58,7 @@ class Case:
         neighborhood_prompts: prompts about other subjects, whose answers the edit should not change.
         attribute_prompts: prompts about other subjects for which the new target is true.
         generation_prompts: beginnings of texts about the subject.
-        neighborhood_targets: for zsRE, the answer to each neighbourhood prompt. Empty for CounterFact, where
+        neighborhood_targets: the answer to each neighbourhood prompt, as in zsRE. Empty for CounterFact, where
             neighbourhood prompts are judged by the request's two targets.
     """
 

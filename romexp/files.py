@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 PART = ".part"
 """The ending of files that are being written. One that a killed process has left is no content of its folder."""
+LARGE_FILE = 1 << 24
+"""From this size in bytes on, the digest of a file of records is kept."""
 Stamp = tuple[int, int, int]
 """Size in bytes, and the times in ns when the content and the file's entry were changed last. A file with an equal
 stamp is taken to be unchanged. The second time tells of files that were exchanged with the first one kept.
@@ -134,6 +137,23 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"not UTF-8 text: {error.reason}") from error
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def kept_sha256(path: Path, folder: Path) -> str:
+    """`file_sha256`, kept in `folder` for a large file that has not changed, so that it is read only once."""
+    before = stamp(path)
+    if before[0] < LARGE_FILE:
+        return file_sha256(path)
+    key = hashlib.sha256(json.dumps([str(path.resolve()), before]).encode()).hexdigest()[:24]
+    kept = folder / "digests" / "files" / f"{key}.txt"
+    with suppress(OSError, UnicodeDecodeError):
+        if re.fullmatch(r"[0-9a-f]{64}", found := kept.read_text(encoding="utf-8").strip()):
+            return found
+    digest = file_sha256(path)
+    if stamp(path) == before:
+        with suppress(OSError):
+            write_text(kept, digest + "\n")
+    return digest
 
 
 def file_sha256(path: Path) -> str:

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 
@@ -22,6 +22,8 @@ MOST = 100
 """How many times larger than the file its content may be."""
 MOST_POSSIBLE = 1032
 """How many times larger the content of a gzip file can be."""
+GZIP_MAGIC = b"\x1f\x8b"
+"""The first bytes of every gzip file."""
 SMALL = 1 << 24
 """Content of at most this many bytes is never refused."""
 
@@ -69,7 +71,14 @@ def check_zip(path: Path) -> None:
 
 @contextmanager
 def open_gzip_text(path: Path) -> Iterator[IO[str]]:
-    """Open a gzip file of UTF-8 text.
+    """Open a gzip file of UTF-8 text. It raises what `open_gzip` raises."""
+    with open_gzip(path) as inner, io.TextIOWrapper(inner, encoding="utf-8") as text:
+        yield text
+
+
+@contextmanager
+def open_gzip(path: Path) -> Iterator[io.BufferedReader]:
+    """Open a gzip file.
 
     The size that the file states is checked first. It may be wrong, so what is read is counted too.
 
@@ -81,8 +90,24 @@ def open_gzip_text(path: Path) -> Iterator[IO[str]]:
     check_gzip(path)
     with gzip.open(path, "rb") as inner:
         counted = _Counted(inner.read, lambda n: check_unpacked_size(path, packed, n, at_least=True))
-        with io.TextIOWrapper(io.BufferedReader(counted, 1 << 16), encoding="utf-8") as text:
-            yield text
+        with io.BufferedReader(counted, 1 << 16) as content:
+            yield cast(io.BufferedReader, content)  # Typeshed gives a reader the type of its raw stream.
+
+
+@contextmanager
+def open_unpacked(path: Path) -> Iterator[io.BufferedReader]:
+    """Open a file for reading its content, which may be packed by gzip. Its first bytes tell, not its name.
+
+    Raises:
+        DataError: see `check_unpacked_size`.
+        OSError, EOFError, zlib.error: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        if file.peek(2)[:2] != GZIP_MAGIC:
+            yield file
+            return
+    with open_gzip(path) as content:
+        yield content
 
 
 def check_gzip(path: Path) -> None:

@@ -31,8 +31,10 @@ README = PAGES["README.md"].read_text(encoding="utf-8")
 BLOCK = re.compile(
     r"(?:<!-- test: (?P<mark>.*?) -->\n)?^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL
 )
+FILE = re.compile(r"<!-- file: (?P<name>\S+) -->\n```\w+\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 FEW = {
     r"task=lifelong": ["evaluator.generation=off"],
+    r"task=dataset": [],
     r"task=covariance": ["covariance.sample_size=100", "task.layers=[0]"],
     r"task=report.*page": [],
     r"task=report": ["task.figures=false"],
@@ -96,7 +98,7 @@ def commands() -> list[tuple[str, Any]]:
 
 
 def own_files(folder: Path) -> None:
-    """The files that a reader would bring along."""
+    """The files that a reader would bring along, and those that the pages show."""
     tokenizer = make_tokenizer()
     config = AutoConfig.for_model(
         "gpt2", vocab_size=len(tokenizer), n_embd=32, n_layer=4, n_head=4, n_inner=64, n_positions=512
@@ -108,6 +110,9 @@ def own_files(folder: Path) -> None:
         (folder / name).write_text(json.dumps(json.loads(source.read_text(encoding="utf-8"))[:5]))
     lines = assets.corpus_path().read_text(encoding="utf-8").splitlines()[:100]
     (folder / "text.txt").write_text("\n\n".join(lines), encoding="utf-8")
+    for page in PAGES.values():
+        for shown in FILE.finditer(page.read_text(encoding="utf-8")):
+            (folder / shown["name"]).write_text(shown["body"], encoding="utf-8")
     np.savez(folder / "second_moments.npz", moment=np.eye(64, dtype=np.float32))
 
 

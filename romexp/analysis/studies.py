@@ -244,8 +244,10 @@ def _editor(merged: Merged) -> str:
 
 
 def _kind(entries: Sequence[Entry]) -> Kind:
-    sides = (side or {} for entry in entries for result in entry.results for side in (result.before, result.after))
-    return "zsre" if any("rewrite_prompts_correct" in side for side in sides) else "counterfact"
+    """Facts without an old answer are measured as zsRE's are. Beside facts that have one they do not decide."""
+    sides = [side or {} for entry in entries for result in entry.results for side in (result.before, result.after)]
+    compared = any(side.get("rewrite_prompts") for side in sides)
+    return "zsre" if not compared and any("rewrite_prompts_correct" in side for side in sides) else "counterfact"
 
 
 def _labelled(studies: Sequence[Study]) -> list[Study]:

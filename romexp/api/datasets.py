@@ -9,11 +9,16 @@ from typing import Any
 
 import pandas as pd
 from hydra.utils import instantiate
+from pydantic import ValidationError
 
 from romexp.api import checks
 from romexp.compose import check_option, compose_config
+from romexp.data.counterfact import CounterFact
 from romexp.data.dataset import Loaded
-from romexp.errors import ConfigError, DataError
+from romexp.data.facts_file import FactsFile
+from romexp.data.hub_records import is_hub_address
+from romexp.data.record_stream import stream_records
+from romexp.errors import ConfigError, DataError, RecordError
 from romexp.evaluation.base import Evaluator
 from romexp.facts import Case
 from romexp.references import ReferenceSource
@@ -65,14 +70,16 @@ class CaseSet:
         return self.to_frame()._repr_html_()  # type: ignore[operator, no-any-return]
 
 
-def dataset(name: str | Path, *, limit: int | None = None, offset: int = 0, format: str = "counterfact") -> CaseSet:
+def dataset(name: str | Path, *, limit: int | None = None, offset: int = 0, format: str | None = None) -> CaseSet:
     """Cases to edit.
 
     Args:
-        name: an option of the config group `dataset` (`minifact`, `counterfact`, `zsre`, …), or a file of records.
+        name: an option of the config group `dataset` (`minifact`, `counterfact`, `zsre`, …); or a file of records, or
+            a data set of the Hugging Face hub as `hf://owner/name[/configuration][:split]`.
         limit: the largest number of records; None takes all.
         offset: records left out at the start.
-        format: of a file: the option whose schema its records have.
+        format: of a file: the option whose schema its records have. None takes `counterfact` if the first record has
+            that schema, else `facts`, which knows the usual ones.
 
     Raises:
         ConfigError: there is no such data set, or it holds facts for tracing instead of cases.
@@ -82,13 +89,26 @@ def dataset(name: str | Path, *, limit: int | None = None, offset: int = 0, form
     overrides = [f"dataset.limit={'null' if limit is None else checks.at_least(limit, 1, 'limit')}"]
     if offset:
         overrides.append(f"dataset.offset={checks.at_least(offset, 0, 'offset')}")
-    path = Path(chosen).expanduser()
-    option = check_option("dataset", format if path.is_file() else chosen, called="dataset (no such file, and)")
+    path = chosen if is_hub_address(chosen) else str(Path(chosen).expanduser())
+    is_file = is_hub_address(path) or Path(path).is_file()
+    option = check_option(
+        "dataset", (format or _format(path)) if is_file else chosen, called="dataset (no such file, and)"
+    )
     config = compose_config([f"dataset={option}", *overrides])
-    source: Any = instantiate(config.dataset, path=str(path)) if path.is_file() else instantiate(config.dataset)
+    source: Any = instantiate(config.dataset, path=path) if is_file else instantiate(config.dataset)
     loaded = source.load()
     if not loaded.items:
         raise DataError(f"{loaded.path}: no case to edit")
     if not isinstance(loaded.items[0], Case):
         raise ConfigError(f"dataset {chosen}: holds facts for tracing, not cases to edit")
     return CaseSet(loaded=loaded, evaluator=instantiate(config.evaluator), references=instantiate(config.references))
+
+
+def _format(path: str) -> str:
+    """The option that reads a file of cases, by its first record."""
+    first = next(iter(stream_records(FactsFile(path=path).locate())), None)
+    try:
+        CounterFact().parse(0, first)
+    except (RecordError, ValidationError):
+        return "facts"
+    return "counterfact"

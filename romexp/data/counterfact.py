@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from romexp.data.dataset import RecordFile
 from romexp.data.download import RemoteFile
@@ -20,11 +20,16 @@ class _RawTarget(RawRecord):
     id: str = ""
 
 
+def _as_target(value: Any) -> Any:
+    """A target in CounterFact's form. In some copies of MEMIT's data it is its text alone."""
+    return {"str": value} if isinstance(value, str) else value
+
+
 class _RawRewrite(RawRecord):
     prompt: Template
     subject: Text
-    target_new: _RawTarget
-    target_true: _RawTarget
+    target_new: Annotated[_RawTarget, BeforeValidator(_as_target)]
+    target_true: Annotated[_RawTarget, BeforeValidator(_as_target)]
     relation_id: str = ""
 
 
@@ -39,7 +44,9 @@ class _RawCase(RawRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class CounterFact(RecordFile[Case]):
-    """Records in the schema of ROME's and MEMIT's `counterfact.json` (45 MB, 21,919 records).
+    """Records in the schema of ROME's `counterfact.json` (45 MB, 21,919 records) and MEMIT's `multi_counterfact.json`.
+
+    A target may be its text alone, without an id. `romexp.data.facts_file` reads what has another form.
 
     A record is set aside if its prompt does not have exactly one `{}`, if its subject or a target is blank, if its
     targets are equal, if a list of prompts is missing or holds something else, or if an earlier record has its

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -10,11 +12,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 from pydantic import ValidationError
 
 from romexp.data.download import FileSource
-from romexp.data.json_array import stream_array
-from romexp.data.schema import explain, shown
+from romexp.data.record_stream import stream_records
+from romexp.data.schema import explain, shown, whole_number
 from romexp.data.selection import Selection
+from romexp.data.table_rows import Row
 from romexp.errors import DataError, RecordError
-from romexp.files import file_sha256
+from romexp.files import cache_folder, kept_sha256
 
 T = TypeVar("T")
 
@@ -62,7 +65,9 @@ class Loaded(Generic[T]):
 
 @dataclass(frozen=True, kw_only=True)
 class RecordFile(Selection, FileSource, Generic[T]):
-    """A JSON list of records. A subclass turns one raw record into an item by `parse`.
+    """A file of records: JSON, JSON lines, CSV, TSV or Parquet, or a data set of the hub (see `romexp.data.download`).
+
+    A subclass turns one raw record into an item by `parse`.
 
     Attributes, besides those of `FileSource` and `Selection`:
         name: short name in folders and tables.
@@ -73,49 +78,70 @@ class RecordFile(Selection, FileSource, Generic[T]):
     id_field: ClassVar[str] = "case_id"
 
     def load(self) -> Loaded[T]:
-        """Read and validate the selected records.
+        """Read and validate the selected records. The file is read only as far as the selection needs it.
 
         If several records of the file have the same id, only the first of them is valid, whatever part is selected.
 
         Raises:
-            DataError: the file is missing or not a JSON list, or the selection asks for records that are not there, or
-                no record of the whole file is valid. (A shard without a valid record is no error.)
+            DataError: the file is missing or has none of the formats, or the selection asks for records that are not
+                there, or no record of the whole file is valid. (A shard without a valid record is no error.)
         """
         file = self.locate()
-        records = list(stream_array(file))
-        ids = [self.record_id(index, record) for index, record in enumerate(records)]
-        first_index = {number: index for index, number in reversed(list(enumerate(ids))) if number is not None}
+        entries = _Entries(self, file)
         items: list[T] = []
         rejected: list[Rejected] = []
-        for index in self.positions(ids, file=str(file)):
-            number = ids[index]
-            try:
-                if number is not None and first_index[number] != index:
-                    raise RecordError(
-                        f"id {shown(number)} is already that of record {first_index[number]}", field=self.id_field
-                    )
-                items.append(self.parse(index, records[index]))
-            except ValidationError as error:
-                rejected.append(_reject(file, index, *explain(error)))
-            except RecordError as error:
-                rejected.append(_reject(file, index, error.field, error.reason))
-        if rejected and not items and not any(self._valid(index, record) for index, record in enumerate(records)):
-            raise DataError(f"{file}: none of {len(records)} records is valid; {rejected[0].text}")
+        for entry in self.select(entries, lambda entry: entry.number, file=str(file)):
+            item = self._parsed(entry)
+            if isinstance(item, RecordError):
+                rejected.append(_reject(file, entry.index, item.field, item.reason))
+            else:
+                items.append(item)
+        if rejected and not items:
+            self._refuse_if_none_is_valid(file, rejected[0])
         return Loaded(
-            items=tuple(items), rejected=tuple(rejected), name=self.name, path=str(file), sha256=file_sha256(file)
+            items=tuple(items),
+            rejected=tuple(rejected),
+            name=self.name,
+            path=str(file),
+            sha256=kept_sha256(file, cache_folder(self.cache_dir)),
         )
 
-    def _valid(self, index: int, record: Any) -> bool:
+    def _parsed(self, entry: _Entry) -> T | RecordError:
+        if entry.first != entry.index:
+            shown_id = shown(entry.key)
+            return RecordError(f"id {shown_id} is already that of record {entry.first}", field=self.id_field)
         try:
-            self.parse(index, record)
-        except (ValidationError, RecordError):
-            return False
-        return True
+            return self.parse(entry.index, entry.record)
+        except ValidationError as error:
+            field, reason = explain(error)
+            return RecordError(reason, field=field)
+        except RecordError as error:
+            return error
+
+    def _refuse_if_none_is_valid(self, file: Path, first: Rejected) -> None:
+        count = 0
+        for index, record in enumerate(stream_records(file)):
+            entry = _Entry(index=index, record=self._typed(record), number=None, key=None, first=index)
+            if not isinstance(self._parsed(entry), RecordError):
+                return
+            count += 1
+        raise DataError(f"{file}: none of {count} records is valid; {first.text}")
+
+    def _typed(self, record: Any) -> Any:
+        """A record whose id is a number. In a table all values are texts."""
+        if isinstance(record, Row) and re.fullmatch(r"\d{1,19}", str(record.get(self.id_field, "")).strip()):
+            return Row(record | {self.id_field: int(record[self.id_field])})
+        return record
 
     def record_id(self, index: int, record: Any) -> int | None:
         """The record's id, by which `case_ids` selects it. None if it has none; then `parse` raises."""
-        number = record.get(self.id_field) if isinstance(record, dict) else None
+        number = whole_number(record.get(self.id_field)) if isinstance(record, dict) else None
         return number if type(number) is int else None
+
+    def record_key(self, index: int, record: Any) -> Hashable:
+        """What no other record of the file may have. None if nothing is asked of it. It is the id, unless a data set
+        gives ids to its records."""
+        return self.record_id(index, record)
 
     @abstractmethod
     def parse(self, index: int, record: Any) -> T:
@@ -125,6 +151,32 @@ class RecordFile(Selection, FileSource, Generic[T]):
             ValidationError: a field is missing or of a wrong type.
             RecordError: the record is invalid for another reason.
         """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Entry:
+    """A record in its file: its id, what tells it from others, and the first position where that stands."""
+
+    index: int
+    record: Any
+    number: int | None
+    key: Hashable
+    first: int
+
+
+class _Entries(Iterable[_Entry]):
+    """The records of a file, one by one."""
+
+    def __init__(self, data: RecordFile[Any], file: Path) -> None:
+        self._data, self._file = data, file
+
+    def __iter__(self) -> Iterator[_Entry]:
+        first_index: dict[Hashable, int] = {}
+        for index, raw in enumerate(stream_records(self._file)):
+            record = self._data._typed(raw)
+            key = self._data.record_key(index, record)
+            first = index if key is None else first_index.setdefault(key, index)
+            yield _Entry(index=index, record=record, number=self._data.record_id(index, record), key=key, first=first)
 
 
 def _reject(file: Path, index: int, field: str, reason: str) -> Rejected:

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from romexp.data.hub_records import fetch_records, is_hub_address
 from romexp.errors import ConfigError, DataError
 from romexp.files import cache_folder, file_sha256
 from romexp.redact import without_secrets
@@ -229,7 +230,7 @@ class FileSource:
 
     Attributes:
         instead: what to do where the published file cannot be downloaded, for the error message.
-        path: a local file; None takes `remote`.
+        path: a local file, or a data set of the hub (`romexp.data.hub_records`); None takes `remote`.
         cache_dir: where downloads are kept; None takes `$ROMEXP_CACHE`, or else ~/.cache/romexp.
         remote: the published file; None if there is none.
     """
@@ -257,6 +258,8 @@ def locate(
     instead: str,
 ) -> Path:
     """See `FileSource.locate`."""
+    if path is not None and is_hub_address(path):
+        return fetch_records(str(path), cache_folder(cache_dir))
     if path is not None:
         local = Path(path).expanduser()
         if not local.is_file():

@@ -9,13 +9,16 @@ from __future__ import annotations
 import codecs
 import json
 import re
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from romexp.errors import DataError
 from romexp.os_errors import path_in_errors
+from romexp.unpacked import open_unpacked
 
 _SPACE = " \t\r\n"
 
@@ -26,10 +29,10 @@ _MARK = re.compile(r'"(?:[^"\\]++|\\.)*+"|["\[\]{}]', re.DOTALL)
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Stands for a value of a file that Python's parser refuses, though it is JSON. It fits no type of a field.
+    """Stands for a value of a file, or for a whole record, that cannot be read. It fits no type of a field.
 
     Attributes:
-        what: the kind of value: `an integer of 5,000 digits`, or `nested too deeply`.
+        what: what stands there: `an integer of 5,000 digits`, `nested too deeply`, `a line that is not JSON`.
     """
 
     what: str
@@ -39,7 +42,7 @@ class Unreadable:
 
 
 def stream_array(path: Path, *, chunk_bytes: int = 1 << 22) -> Iterator[Any]:
-    """Yield the elements of the JSON list in `path`, decoded by the standard library.
+    """Yield the elements of the JSON list in `path`, decoded by the standard library. gzip is unpacked.
 
     `Unreadable` stands in the place of an integer of thousands of digits, and of an element with about a thousand
     levels of nesting. So such a record costs no other record, and is judged by its data set.
@@ -47,11 +50,22 @@ def stream_array(path: Path, *, chunk_bytes: int = 1 << 22) -> Iterator[Any]:
     Raises:
         DataError: the file cannot be read, is not UTF-8, is not a JSON list, or ends early.
     """
+    with unreadable_in_errors(path), open_unpacked(path) as file:
+        yield from _elements(_Text(file, path, chunk_bytes))
+
+
+@contextmanager
+def unreadable_in_errors(path: Path) -> Iterator[None]:
+    """Inside the context, errors of reading a file of text become one that names the file.
+
+    Raises:
+        DataError: the file cannot be read, its gzip data are damaged, or it is not UTF-8.
+    """
     try:
-        with path_in_errors(path), path.open("rb") as file:
-            yield from _elements(_Text(file, path, chunk_bytes))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+        with path_in_errors(path):
+            yield
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason})") from error
 
@@ -102,6 +116,18 @@ class _Text:
             if self.ended:
                 raise DataError(f"{self.path}, record {number}: not JSON ({problem})")
             self.grow()
+
+
+def decode(text: str) -> Any:
+    """The value of a text that holds one JSON value. `Unreadable` stands for a value that Python refuses.
+
+    Raises:
+        ValueError: the text is not JSON.
+    """
+    try:
+        return _DECODER.decode(text)
+    except RecursionError:
+        return Unreadable("nested too deeply")
 
 
 def _integer(digits: str) -> int | Unreadable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from romexp.facts import LARGEST_ID, answer_text
@@ -38,7 +38,13 @@ Target = Annotated[str, StringConstraints(pattern=_VISIBLE_START), AfterValidato
 Template = Annotated[Prompt, AfterValidator(_one_slot)]
 """A prompt with exactly one `{}`."""
 
-Id = Annotated[int, Field(ge=0, le=LARGEST_ID)]
+
+def whole_number(value: Any) -> Any:
+    """The integer of a float without a fraction, as tables have it in a column with gaps; any other value as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Id = Annotated[int, BeforeValidator(whole_number), Field(ge=0, le=LARGEST_ID)]
 """The number of a record."""
 
 

@@ -7,10 +7,13 @@ the authors' code. Invalid records among them are not replaced, so the run has f
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from romexp.errors import ConfigError, DataError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +53,40 @@ class Selection:
         Raises:
             DataError: an id of `case_ids` is not in the file, or `offset` skips all records.
         """
-        chosen = list(range(len(ids))) if self.case_ids is None else _with_ids(ids, self.case_ids, file)
-        if self.offset and self.offset >= len(chosen):
-            raise DataError(f"{file}: offset={self.offset} leaves none of {len(chosen)} records")
+        return [position for position, _ in self.select(enumerate(ids), lambda item: item[1], file=file)]
+
+    def select(self, records: Iterable[T], id_of: Callable[[T], int | None], *, file: str) -> list[T]:
+        """The selected records, in file order. No record is read that cannot change the selection.
+
+        Args:
+            records: all records of the file, in order.
+            id_of: the id of a record; None for a record without a valid id. `case_ids` never selects that.
+            file: name of the file, for errors.
+
+        Raises:
+            DataError: an id of `case_ids` is not in the file, or `offset` skips all records.
+        """
         end = None if self.limit is None else self.offset + self.limit
-        first, count = parse_shard(self.shard)
-        return chosen[self.offset : end][first::count]
+        first, step = parse_shard(self.shard)
+        chosen: list[T] = []
+        wanted = None if self.case_ids is None else set(self.case_ids)
+        missing: set[int | None] = set(wanted or ())
+        number = 0
+        for record in records:
+            if wanted is not None:
+                if (found := id_of(record)) not in wanted:
+                    continue
+                missing.discard(found)
+            if self.offset <= number and (end is None or number < end) and (number - self.offset) % step == first:
+                chosen.append(record)
+            number += 1
+            if wanted is None and number == end:  # With ids, the rest of the file tells which of them are missing.
+                break
+        if missing:
+            raise DataError(f"{file}: case_ids: no record has id {_listed(missing)}")
+        if self.offset and self.offset >= number:
+            raise DataError(f"{file}: offset={self.offset} leaves none of {number} records")
+        return chosen
 
 
 def parse_shard(shard: str | None) -> tuple[int, int]:
@@ -73,10 +104,6 @@ def parse_shard(shard: str | None) -> tuple[int, int]:
     return number - 1, count
 
 
-def _with_ids(ids: Sequence[int | None], wanted: Collection[int], file: str) -> list[int]:
-    missing = sorted(set(wanted) - set(ids))
-    if missing:
-        listed = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
-        raise DataError(f"{file}: case_ids: no record has id {listed}")
-    keep = set(wanted)
-    return [position for position, number in enumerate(ids) if number in keep]
+def _listed(missing: Collection[int | None]) -> str:
+    first = sorted(number for number in missing if number is not None)[:10]
+    return ", ".join(map(str, first)) + (", …" if len(missing) > 10 else "")

@@ -12,11 +12,8 @@ from romexp.data.download import RemoteFile
 from romexp.data.published import ZSRE_EVAL
 from romexp.data.schema import Prompt, RawRecord, Target, Text, shown
 from romexp.errors import RecordError
-from romexp.facts import Case, EditRequest
+from romexp.facts import NO_TRUE_TARGET, Case, EditRequest
 from romexp.subjects import places
-
-NO_TRUE_TARGET = "<|endoftext|>"
-"""The authors' code has this text in place of the true target. No zsRE metric reads it."""
 
 
 class _RawQuestion(RawRecord):

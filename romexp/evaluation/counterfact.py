@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -18,7 +18,8 @@ from romexp.errors import (
 )
 from romexp.evaluation.base import finite, on_off
 from romexp.evaluation.generation import References, essence_scores, generate_texts, score_texts
-from romexp.facts import Case, Measurements
+from romexp.evaluation.zsre import Question, ZsreEvaluator, questions_of
+from romexp.facts import NO_TRUE_TARGET, Case, Measurements
 from romexp.lm.model import LanguageModel
 from romexp.lm.packing import Query
 from romexp.lm.sampling import Sampler
@@ -34,6 +35,10 @@ class CounterFactEvaluator:
     `attribute_prompts`. Each is a list with one pair [NLL of target_new, NLL of target_true] for each prompt; an NLL is
     the mean over the target's tokens, in nats. If texts are generated, there are also `text`, `ngram_entropy` (bits),
     `reference_score` (cosine) and `essence_score` (perplexity).
+
+    A case without target_true has no such pairs. Instead it has `rewrite_prompts_correct` and
+    `paraphrase_prompts_correct`, and a case whose neighbourhood prompts have answers of their own has
+    `neighborhood_prompts_correct`, all as in `romexp.evaluation.zsre`.
 
     A value that cannot be computed is null: an NLL that is not finite, the reference score of a case without snippets,
     and the essence score of a case without a snippet about its subject. The list `notes` explains the first two; it is
@@ -80,7 +85,7 @@ class CounterFactEvaluator:
         references: References | None = None,
     ) -> list[Measurements | RecordError]:
         """See `romexp.evaluation.base.Evaluator`."""
-        measured = self._probabilities(lm, cases, deltas)
+        measured = self._with_accuracies(lm, cases, deltas, self._probabilities(lm, cases, deltas))
         if self.generates:
             scored = [
                 (case, delta)
@@ -95,15 +100,18 @@ class CounterFactEvaluator:
         return measured
 
     def _prompts(self, case: Case) -> dict[str, tuple[str, ...]]:
-        if case.neighborhood_targets:
+        """The prompts after which both targets are scored; none if the case does not say its true target."""
+        if case.request.target_true == NO_TRUE_TARGET:
             raise ConfigError(
                 f"case {case.case_id} has separate answers to its neighborhood prompts, as zsRE records do, "
                 "but the CounterFact evaluator scores the edit's two targets after every prompt: choose evaluator=zsre"
             )
+        if not case.request.target_true:
+            return {}
         return {
             "rewrite_prompts": (case.request.text,),
             "paraphrase_prompts": case.paraphrase_prompts,
-            "neighborhood_prompts": case.neighborhood_prompts,
+            "neighborhood_prompts": () if case.neighborhood_targets else case.neighborhood_prompts,
             "attribute_prompts": case.attribute_prompts if self.attributes else (),
         }
 
@@ -117,11 +125,32 @@ class CounterFactEvaluator:
             for prompt in prompts
         ]
         queries = [Query(prompt=prompt, targets=(r.target_new, r.target_true)) for _, prompt, r, _ in asked]
-        scores = iter(score(lm, queries, deltas=[delta for *_, delta in asked], max_batch_tokens=self.max_batch_tokens))
+        deltas = [delta for *_, delta in asked]
+        found = score(lm, queries, deltas=deltas, max_batch_tokens=self.max_batch_tokens) if queries else []
+        scores = iter(found)
         by_case = [
             {kind: [next(scores) for _ in group] for kind, group in self._prompts(case).items()} for case in cases
         ]
         return [result_or_error(partial(_nlls, case_scores)) for case_scores in by_case]
+
+    def _with_accuracies(
+        self,
+        lm: LanguageModel,
+        cases: Sequence[Case],
+        deltas: Sequence[WeightDelta | None],
+        measured: Sequence[Measurements | RecordError],
+    ) -> list[Measurements | RecordError]:
+        """Add what is measured where both targets cannot be compared: whether the model says the expected answers."""
+        questions = [_questions(case) for case in cases]
+        places = [i for i, asked in enumerate(questions) if asked and not isinstance(measured[i], RecordError)]
+        found = ZsreEvaluator(max_batch_tokens=self.max_batch_tokens).measure(
+            lm, [questions[i] for i in places], deltas=[deltas[i] for i in places]
+        )
+        merged = list(measured)
+        for i, added in zip(places, found, strict=True):
+            own = merged[i]
+            merged[i] = added if isinstance(own, RecordError) or isinstance(added, RecordError) else own | added
+        return merged
 
     def _texts(
         self,
@@ -152,6 +181,16 @@ class CounterFactEvaluator:
                 }
             )
         return measured
+
+
+def _questions(case: Case) -> dict[str, list[Question]]:
+    """The prompts that are judged by one expected answer, by kind; see `CounterFactEvaluator`."""
+    asked = questions_of(case) if case.neighborhood_targets else {}
+    if case.request.target_true:
+        asked = {kind: group for kind, group in asked.items() if kind == "neighborhood_prompts"}
+    elif not asked:
+        asked = questions_of(replace(case, neighborhood_prompts=()))
+    return {kind: group for kind, group in asked.items() if group}
 
 
 def _nlls(scores: Mapping[str, Sequence[tuple[TargetScore, ...] | RecordError]]) -> Measurements:

@@ -62,6 +62,16 @@ class ZsreEvaluator:
     ) -> list[Measurements | RecordError]:
         """See `romexp.evaluation.base.Evaluator`. Nothing here is random, and `references` is not used."""
         questions = [result_or_error(partial(questions_of, case)) for case in cases]
+        return self.measure(lm, questions, deltas=deltas)
+
+    def measure(
+        self,
+        lm: LanguageModel,
+        questions: Sequence[Mapping[str, Sequence[Question]] | RecordError],
+        *,
+        deltas: Sequence[WeightDelta | None],
+    ) -> list[Measurements | RecordError]:
+        """Measure the questions of each case, by kind of prompt, on its own edited model. Errors stay in place."""
         asked = [
             (question, delta)
             for kinds, delta in zip(questions, deltas, strict=True)

@@ -122,12 +122,14 @@ class CaseEdits:
             return edit_text(lm, prompt, request.target_new)
 
         prompts = (*case.paraphrase_prompts, *((request.text,) if self.rewrite or not case.paraphrase_prompts else ()))
-        answers = case.neighborhood_targets or (request.target_true,) * len(case.neighborhood_prompts)
+        # Without an old answer there is none that the neighbours share.
+        neighbors = case.neighborhood_prompts if case.neighborhood_targets or request.target_true else ()
+        answers = case.neighborhood_targets or (request.target_true,) * len(neighbors)
         return TrainingEdit(
             subject=request.subject,
             text=text(request.text),
             rephrasings=tuple(text(prompt) for prompt in prompts),
-            neighbors=tuple(with_answer(p, a) for p, a in zip(case.neighborhood_prompts, answers, strict=True)),
+            neighbors=tuple(with_answer(p, a) for p, a in zip(neighbors, answers, strict=True)),
         )
 
 

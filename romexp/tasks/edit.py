@@ -26,7 +26,7 @@ from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.lm.saved_edit import ModelOrigin, SavedEdit
 from romexp.model_settings import not_tuned_message, settings_not_tuned
 from romexp.references import ReferenceSource
-from romexp.reporting.tables.run import TableRow, rich_table, table_rows
+from romexp.reporting.tables.run import TableRow, coverage_notes, rich_table, table_rows
 from romexp.results.folder import RunFolder
 from romexp.results.identity import Identity, fingerprint, of_covariance
 from romexp.results.rows import CaseResult, Row
@@ -236,8 +236,10 @@ class EditExperiment:
         count = summary.get("n_cases", 0)
         cases = f"{count} {'case' if count == 1 else 'cases'}"
         title = f"{run.manifest['model']['name']}, {loaded.name}, {cases} (95 % interval)"
+        without = sum(not case.request.target_true for case in loaded.items)
+        notes = coverage_notes(summary, without_old_answer=without)
         return Outcome(
-            tables=(rich_table(self._table_rows(run, summary), title=title),),
+            tables=(rich_table(self._table_rows(run, summary), title=title, notes=notes),),
             lines=run.closing_lines(),
             folder=run.folder.path,
             inputs=(Path(loaded.path), *self._reference_files(run.job)),

@@ -119,6 +119,9 @@ class TestEvaluate:
         assert len(cases) == 2
         assert list(cases.to_frame()["case_id"]) == [0, 1]
         assert repr(cases) == "<counterfact: 2 cases>"
+        table = tmp_path / "mine.csv"
+        table.write_text("subject,prompt,target_new\nAnna,{} plays the,harp\n")
+        assert repr(romexp.dataset(table)) == "<facts: 1 cases>"
 
     @pytest.mark.parametrize(
         ("name", "message"),

@@ -15,12 +15,14 @@ from naive_measures import nll
 from romexp.errors import ConfigError, RecordError
 from romexp.evaluation import counterfact, generation
 from romexp.evaluation.counterfact import CounterFactEvaluator
-from romexp.facts import Case, EditRequest
+from romexp.evaluation.zsre import ZsreEvaluator
+from romexp.facts import NO_TRUE_TARGET, Case, EditRequest
 from romexp.lm.apply_delta import applied
 from romexp.lm.model import LanguageModel
 from romexp.lm.packing import Query
 from romexp.lm.sampling import Sampler
 from romexp.lm.scoring import TargetScore
+from romexp.lm.tokens import bare_ids
 from romexp.lm.weight_delta import LowRank, WeightDelta
 
 KINDS = ("rewrite_prompts", "paraphrase_prompts", "neighborhood_prompts", "attribute_prompts")
@@ -169,9 +171,28 @@ def test_one_delta_a_case_is_required(tiny_gpt2: LanguageModel) -> None:
 
 
 def test_zsre_records_are_refused(tiny_gpt2: LanguageModel) -> None:
-    case = Case(case_id=7, request=CASES[0].request, neighborhood_prompts=("who?",), neighborhood_targets=("Bob",))
+    request = replace(CASES[0].request, target_true=NO_TRUE_TARGET)
+    case = Case(case_id=7, request=request, neighborhood_prompts=("who?",), neighborhood_targets=("Bob",))
     with pytest.raises(ConfigError, match=r"case 7.*evaluator=zsre"):
         OFF(tiny_gpt2, [case], deltas=[None], seed=0)
+
+
+def test_without_an_old_answer_accuracies_are_measured_as_on_zsre(tiny_gpt2: LanguageModel) -> None:
+    request = replace(CASES[0].request, target_true="")
+    own = {"neighborhood_prompts": ("Anna is",), "neighborhood_targets": ("Bob",)}
+    cases = [replace(CASES[0], case_id=1, request=request), replace(CASES[0], case_id=2, request=request, **own)]
+    plain, with_answers, usual = OFF(tiny_gpt2, [*cases, CASES[0]], deltas=[None] * 3, seed=0)
+    assert set(plain) == {"rewrite_prompts_correct", "paraphrase_prompts_correct"}
+    (expected,) = ZsreEvaluator()(tiny_gpt2, cases[1:], deltas=[None], seed=0)
+    assert with_answers == expected
+    assert usual == OFF(tiny_gpt2, CASES[:1], deltas=[None], seed=0)[0]
+
+
+def test_neighbours_with_answers_of_their_own_are_judged_by_these(tiny_gpt2: LanguageModel) -> None:
+    case = replace(CASES[0], neighborhood_prompts=("Anna is",), neighborhood_targets=("Bob",))
+    (row,) = OFF(tiny_gpt2, [case], deltas=[None], seed=0)
+    assert len(row["neighborhood_prompts_correct"]) == len(bare_ids(tiny_gpt2.tokenizer, " Bob"))
+    assert (len(row["rewrite_prompts"]), row["neighborhood_prompts"]) == (1, [])
 
 
 @pytest.mark.parametrize(

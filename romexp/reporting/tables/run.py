@@ -69,14 +69,15 @@ def is_clear_failure(row: TableRow, name: str) -> bool:
     return row.edited and failing(name, value, zsre="Efficacy" in row.metrics)
 
 
-def rich_table(rows: Sequence[TableRow], *, title: str, heading: str = "Editor") -> Table:
+def rich_table(rows: Sequence[TableRow], *, title: str, heading: str = "Editor", notes: Sequence[str] = ()) -> Table:
     """The table for a terminal; clear failures are red.
 
     Args:
         heading: heading of the column of labels.
+        notes: what a reader must know, below the table.
     """
     names = columns_of(rows)
-    table = FittingTable(title=title, caption=_caption(rows), caption_justify="left", less_important=MARGINS)
+    table = FittingTable(title=title, caption=_caption(rows, notes), caption_justify="left", less_important=MARGINS)
     for column in (heading, *names):
         table.add_column(column, justify="left" if column == heading else "right", no_wrap=True)
     for row in rows:
@@ -87,7 +88,27 @@ def rich_table(rows: Sequence[TableRow], *, title: str, heading: str = "Editor")
     return table
 
 
-def _caption(rows: Sequence[TableRow]) -> Text | None:
-    """Explains the mark of settings that are another model's, if a row has it."""
+def coverage_notes(summary: Summary, *, without_old_answer: int) -> list[str]:
+    """What the data set did not give to all cases: which metrics are means over fewer, and what replaces them.
+
+    Args:
+        without_old_answer: number of facts that do not say the answer before the edit.
+    """
+    count, side = summary.get("n_cases", 0), summary.get("post") or summary.get("pre", {})
+    notes = []
+    if without_old_answer:
+        facts = "no fact names" if without_old_answer >= count else f"{without_old_answer} of {count} facts do not name"
+        shown = " and ".join(name for name in ZSRE[1:3] if name in side)
+        notes.append(f"{facts} the old answer; {shown}: accuracy of the new answer's tokens in place of ES, EM, PS, PM")
+    partial: dict[int, list[str]] = {}
+    for name, entry in side.items():
+        if name in (*COUNTERFACT[1:7], *ZSRE[1:]) and 0 < entry["n"] < count:
+            partial.setdefault(entry["n"], []).append(name)
+    return notes + [f"{', '.join(names)}: {n} of {count} cases" for n, names in sorted(partial.items())]
+
+
+def _caption(rows: Sequence[TableRow], notes: Sequence[str]) -> Text | None:
+    """The notes, and the mark of settings that are another model's if a row has it."""
     settings = dict.fromkeys(name for row in rows for name in row.not_tuned)
-    return literal(f"{NOT_TUNED_MARK} {NOT_TUNED}: {', '.join(settings)}", style="table.caption") if settings else None
+    lines = [*notes, *([f"{NOT_TUNED_MARK} {NOT_TUNED}: {', '.join(settings)}"] if settings else [])]
+    return literal("\n".join(lines), style="table.caption") if lines else None

@@ -51,6 +51,15 @@ function rightTokens(flags) {
   return `${flags.filter(Boolean).length} of ${flags.length} tokens right`;
 }
 
+// A kind of prompt has pairs of probabilities, or flags that say which tokens of its one expected answer were right.
+function hasFlags(sides, kind) {
+  return sides.some(([, side]) => side && side[kind] && side[kind].length && !Array.isArray(side[kind][0]));
+}
+
+function namesOldAnswer(study, each) {
+  return study.kind !== "zsre" && Boolean(each.target_true);
+}
+
 function sidesOf(study, each) {
   return [["unedited", each.pre], ...study.entries.map((label, index) => [label, each.post[index]])];
 }
@@ -62,18 +71,17 @@ function scrollBox(label, table) {
 function measuredTable(study, each) {
   const sides = sidesOf(study, each);
   const kinds = KINDS.filter(([kind]) => sides.some(([, side]) => side && side[kind] && side[kind].length));
-  const accuracy = study.kind === "zsre";
   const head = make("tr", {}, make("th", { scope: "col" }, "Model"));
   for (const [kind, one, many] of kinds) {
     const n = counted(sides, kind);
-    head.append(make("th", { scope: "col" }, accuracy ? one : n === 1 ? one : `${n} ${many}, mean`));
+    head.append(make("th", { scope: "col" }, hasFlags(sides, kind) ? one : n === 1 ? one : `${n} ${many}, mean`));
   }
   const body = make("tbody");
   for (const [label, side] of sides) {
     const row = make("tr", {}, make("th", { scope: "row" }, label));
     for (const [kind, , , wantsNew] of kinds) {
       const values = side && side[kind];
-      const cell = !side ? "not measured" : !values || !values.length ? "–" : accuracy ? rightTokens(values) : bars(values, wantsNew);
+      const cell = !side ? "not measured" : !values || !values.length ? "–" : hasFlags(sides, kind) ? rightTokens(values) : bars(values, wantsNew);
       row.append(make("td", {}, cell));
     }
     body.append(row);
@@ -92,7 +100,7 @@ function pairCell(pair) {
 
 // Rows of one kind of prompt. zsRE has one list of tokens for all prompts of a kind, so one cell spans all rows.
 function promptRows(study, each, sides, [kind, one, many]) {
-  const accuracy = study.kind === "zsre";
+  const accuracy = hasFlags(sides, kind);
   const texts = each.prompts[kind] || [];
   const n = accuracy ? (counted(sides, kind) ? Math.max(texts.length, 1) : 0) : counted(sides, kind);
   const named = texts.length === n;
@@ -185,11 +193,11 @@ function renderCase(study, each, listed) {
   const fact = make("p", { class: "fact" });
   const gap = each.fact.endsWith("?") ? " → " : " ";
   fact.append(each.fact, gap, make("ins", {}, each.target_new));
-  if (study.kind !== "zsre") fact.append(" instead of ", make("del", {}, each.target_true));
+  if (namesOldAnswer(study, each)) fact.append(" instead of ", make("del", {}, each.target_true));
   $("case").replaceChildren(
     make("div", { class: "bar" }, previous, next, make("span", {}, `case ${each.id}`)),
     make("h3", {}, each.subject), fact,
-    ...(study.kind === "zsre" ? [] : [make("p", { class: "note" }, "Probabilities of the new answer ", make("span", { class: "new" }, "o*"),
+    ...(!namesOldAnswer(study, each) ? [] : [make("p", { class: "note" }, "Probabilities of the new answer ", make("span", { class: "new" }, "o*"),
       " and of the old one ", make("span", { class: "old" }, "oᶜ"), ", geometric means over their tokens.")]),
     measuredTable(study, each), promptTable(study, each), ...generations(study, each));
 }
@@ -208,7 +216,7 @@ function renderBrowser() {
   const inList = list.contains(document.activeElement);
   list.hidden = !listed.length;
   list.replaceChildren(...listed.map((one) => make("li", {}, make("a", { href: addressOf(study, one), "aria-current": one === each ? "true" : null },
-    one.subject, make("small", {}, study.kind === "zsre" ? one.target_new : `${one.target_true} → ${one.target_new}`)))));
+    one.subject, make("small", {}, !namesOldAnswer(study, one) ? one.target_new : `${one.target_true} → ${one.target_new}`)))));
   const current = list.querySelector("[aria-current]");
   // Only the list is scrolled; scrollIntoView would also scroll the page.
   if (current && inList) current.focus({ preventScroll: true });

@@ -1,0 +1,27 @@
+"""`dataset=world`: facts about real countries, cities, languages, companies, people and works, and their sources.
+
+`README.md` is the data card. The records were built by `romexp task=dataset` from the triples and templates here.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+TRIPLES, TEMPLATES, SENTENCES = "triples.csv", "templates.yaml", "sentences.txt"
+RECORDS, QUESTIONS = "records.json.gz", "questions.json.gz"
+
+
+def world_dir() -> Path:
+    """The folder of all files. The package must be installed as a folder, not as a zip archive."""
+    return Path(str(files("romexp.data.world")))
+
+
+def records_path() -> Path:
+    """The records in CounterFact's schema (docs/method.md §1.1)."""
+    return world_dir() / RECORDS
+
+
+def questions_path() -> Path:
+    """Questions about the same facts, in zsRE's schema (docs/method.md §1.2)."""
+    return world_dir() / QUESTIONS
