@@ -14,6 +14,7 @@ from romexp.data.building.relations import read_relations
 from romexp.data.building.triples import TripleStore
 from romexp.data.counterfact import CounterFact
 from romexp.data.facts_file import FactsFile
+from romexp.data.known import KnownFacts
 from romexp.data.zsre import ZsRE
 
 
@@ -49,3 +50,6 @@ def test_every_reader_takes_it() -> None:
     assert strict.items == lenient.items
     assert not strict.rejected
     assert not ZsRE(path=world.questions_path()).load().rejected
+    known = KnownFacts(path=world.known_path()).load()
+    assert not known.rejected
+    assert len(known.items) == 430
