@@ -77,7 +77,7 @@ def open_gzip_text(path: Path) -> Iterator[IO[str]]:
 
 
 @contextmanager
-def open_gzip(path: Path) -> Iterator[io.BufferedReader]:
+def open_gzip(path: Path) -> Iterator[IO[bytes]]:
     """Open a gzip file.
 
     The size that the file states is checked first. It may be wrong, so what is read is counted too.
@@ -95,7 +95,7 @@ def open_gzip(path: Path) -> Iterator[io.BufferedReader]:
 
 
 @contextmanager
-def open_unpacked(path: Path) -> Iterator[io.BufferedReader]:
+def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for reading its content, which may be packed by gzip. Its first bytes tell, not its name.
 
     Raises:
@@ -103,7 +103,9 @@ def open_unpacked(path: Path) -> Iterator[io.BufferedReader]:
         OSError, EOFError, zlib.error: the file cannot be read.
     """
     with path.open("rb") as file:
-        if file.peek(2)[:2] != GZIP_MAGIC:
+        packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        file.seek(0)
+        if not packed:
             yield file
             return
     with open_gzip(path) as content:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from romexp.errors import DataError
 from romexp.os_errors import path_in_errors
@@ -73,7 +73,7 @@ def unreadable_in_errors(path: Path) -> Iterator[None]:
 class _Text:
     """The text of a file as far as it was read. `buffer[position:]` is not parsed yet; `grow` reads more."""
 
-    def __init__(self, file: BinaryIO, path: Path, chunk_bytes: int) -> None:
+    def __init__(self, file: IO[bytes], path: Path, chunk_bytes: int) -> None:
         self.path, self.buffer, self.position, self.ended = path, "", 0, False
         self._file, self._chunk = file, chunk_bytes
         self._utf8 = codecs.getincrementaldecoder("utf-8-sig")()

@@ -30,9 +30,9 @@ _INPUTS = ("triples", "templates", "texts")
 class BuildDataset:
     """Write records, their composition and a card. `conf/task/dataset.yaml` explains each field."""
 
-    triples: str
-    templates: str
     model: PretrainedModel
+    triples: str | None = None
+    templates: str | None = None
     name: str = "facts"
     neighbours: int = 10
     least_neighbours: int | None = None
@@ -77,8 +77,12 @@ class BuildDataset:
         """Build the data set, unless its folder holds it already.
 
         Raises:
+            ConfigError: `triples` or `templates` is not given.
             DataError: an input cannot be used, or no record is left.
         """
+        for name in ("triples", "templates"):
+            if getattr(self, name) is None:
+                raise ConfigError(f"task.{name}: expected a file (docs/data.md shows an example)")
         place = partial(locate, remote=None, cache_dir=job.cache_dir, instead="")
         inputs = {name: place(path) for name in _INPUTS if (path := getattr(self, name)) is not None}
         if self.sentences not in (None, "model"):

@@ -14,6 +14,7 @@ from romexp.data.building.relations import read_relations
 from romexp.data.building.triples import TripleStore
 from romexp.data.counterfact import CounterFact
 from romexp.data.facts_file import FactsFile
+from romexp.data.known import KnownFacts
 from romexp.data.zsre import ZsRE
 
 
@@ -37,7 +38,7 @@ def test_its_composition() -> None:
     table = counter.table()
     assert table["total"] == {
         "records": 1490, "subjects": 1381, "objects": 110, "statements": 1490, "paraphrases": 2980,
-        "neighbours": 4758, "attributes": 4713, "generations": 4409,
+        "neighbours": 4377, "attributes": 4352, "generations": 4413,
     }  # fmt: skip
     assert len(table["relations"]) == 16
     assert all(len(record["neighborhood_prompts"]) == 10 for record in records)
@@ -49,3 +50,6 @@ def test_every_reader_takes_it() -> None:
     assert strict.items == lenient.items
     assert not strict.rejected
     assert not ZsRE(path=world.questions_path()).load().rejected
+    known = KnownFacts(path=world.known_path()).load()
+    assert not known.rejected
+    assert len(known.items) == 430

@@ -47,7 +47,10 @@ def build(folder: Path, *, seed: int = 0, **fields: Any) -> tuple[Path, list[str
         seed=seed,
     )
     model = PretrainedModel(path=str(assets.model_dir()), name="minifact")
-    outcome = BuildDataset(model=model, least_neighbours=2, **fields)(job)
+    try:
+        outcome = BuildDataset(model=model, least_neighbours=2, **fields)(job)
+    finally:
+        job.log.close()
     return folder / "out", list(outcome.lines)
 
 

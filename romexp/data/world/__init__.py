@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 TRIPLES, TEMPLATES, SENTENCES = "triples.csv", "templates.yaml", "sentences.txt"
-RECORDS, QUESTIONS = "records.json.gz", "questions.json.gz"
+RECORDS, QUESTIONS, KNOWN = "records.json.gz", "questions.json.gz", "known_smollm2.json.gz"
 
 
 def world_dir() -> Path:
@@ -25,3 +25,8 @@ def records_path() -> Path:
 def questions_path() -> Path:
     """Questions about the same facts, in zsRE's schema (docs/method.md §1.2)."""
     return world_dir() / QUESTIONS
+
+
+def known_path() -> Path:
+    """430 of the facts, which SmolLM2-135M-Instruct states, for causal tracing (docs/method.md §1.3)."""
+    return world_dir() / KNOWN
