@@ -4,6 +4,9 @@ The average total effect is ATE = mean(high - low). The average indirect effect 
 default each prompt gives one value, so that the interval ±1.96·s/√n applies (s has divisor n). `pooling="authors"`
 averages as the authors' notebook does: each token of a group is one value, and the low score is the mean over all
 prompts.
+
+Where states are corrupted instead of restored, or another metric is read (§2.8), an effect is the change of the metric
+away from that of the run whose states are replaced, positive if it goes towards that of the other run.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import numpy as np
 
 from romexp.analysis.intervals import Z_95
 from romexp.analysis.summary import statistics
+from romexp.analysis.trace_settings import base_name, normalized, setting_of, setting_text, sign
 from romexp.errors import ConfigError
 
 Row = Mapping[str, Any]
@@ -51,7 +55,8 @@ def traced(rows: Sequence[Row]) -> list[Row]:
 
 
 def trace_summary(rows: Sequence[Row], *, pooling: Pooling = "prompt") -> dict[str, Any]:
-    """The averages that figures and tables show. Effects are probabilities in [0, 1].
+    """The averages that figures and tables show. Effects are in units of the metric; in the paper's setting these are
+    probabilities in [0, 1].
 
     Returns:
         a mapping with
@@ -62,25 +67,36 @@ def trace_summary(rows: Sequence[Row], *, pooling: Pooling = "prompt") -> dict[s
         - `severed`: {`ordinary`, `mlp`, `attn`: {mean, half_width, n}} at the last subject token (§2.5);
         - `peaks`: {kind: {group, layer, aie, half_width}}, the highest AIE of each kind;
         - `suggested_layer`, the layer of the highest AIE of MLPs at the last subject token (§2.7), or None;
-        - `pooling`.
+        - `pooling`;
+        - `setting`, where it is not the paper's; and if it is normalized, `n_without_scale`, the number of traced facts
+          that are in no average since their total effect is too small to be a scale.
 
     Raises:
-        ConfigError: `pooling` is unknown.
+        ConfigError: `pooling` is unknown, or is `authors` in another setting than the paper's.
+        DataError: the rows have different settings.
     """
     if pooling not in ("prompt", "authors"):
         raise ConfigError(f"pooling: {pooling!r} is neither prompt nor authors")
     correct = traced(rows)
+    setting = setting_of(correct)
+    if setting and pooling == "authors":
+        raise ConfigError("task.pooling=authors averages as the paper does, and goes with the tracer's usual setting")
+    without_scale = 0
+    if setting.get("normalized"):
+        correct, without_scale = normalized(correct)
     high = np.array([row["high_score"] for row in correct])
     low = np.array([row["low_score"] for row in correct])
     summary: dict[str, Any] = {
         "n": len(correct),
-        "n_incorrect": len(rows) - len(correct),
+        "n_incorrect": len(rows) - len(correct) - without_scale,
         "n_several_tokens": sum(row.get("completion_tokens", 1) > 1 for row in correct),
         "high": statistics(high, scale=1),
         "low": statistics(low, scale=1),
-        "ate": statistics(high - low, scale=1),
+        "ate": statistics(sign({**setting, "direction": "denoise"}) * (high - low), scale=1),
         "pooling": pooling,
     }
+    if setting:
+        summary |= {"setting": setting} | ({"n_without_scale": without_scale} if setting.get("normalized") else {})
     groups = {
         group: {kind: curve for kind in KINDS if (curve := _group_curve(correct, group, kind, pooling)) is not None}
         for group in GROUPS
@@ -101,12 +117,14 @@ def _grid(row: Row, kind: str) -> np.ndarray | None:
 def _group_curve(rows: Sequence[Row], group: str, kind: str, pooling: Pooling) -> dict[str, Any] | None:
     """AIE of one group and kind by layer: {mean, half_width, n}. None if no prompt has traced tokens of the group."""
     per_prompt, pooled = [], []
+    setting = setting_of(rows)
+    direction, base = sign(setting), base_name(setting)
     for row in rows:
         grid = _grid(row, kind)
         tokens = list(group_tokens(row["subject_range"], len(row["tokens"]))[group])
         if grid is None or not tokens or np.isnan(grid[tokens]).any():
             continue
-        per_prompt.append(grid[tokens].mean(axis=0) - row["low_score"])
+        per_prompt.append(direction * (grid[tokens].mean(axis=0) - row[base]))
         pooled.append(grid[tokens])
     if not per_prompt:
         return None
@@ -121,13 +139,14 @@ def _group_curve(rows: Sequence[Row], group: str, kind: str, pooling: Pooling) -
 def _severed(rows: Sequence[Row]) -> dict[str, Any]:
     """AIE at the last subject token, ordinary and with severed paths (docs/method.md §2.5, paper Fig. 3)."""
     curves: dict[str, list[np.ndarray]] = {"ordinary": [], "mlp": [], "attn": []}
+    direction = sign(setting_of(rows))
     for row in rows:
         grid = _grid(row, "hidden")
         if grid is None or not row.get("severed_mlp"):
             continue
-        curves["ordinary"].append(grid[row["subject_range"][1] - 1] - row["low_score"])
+        curves["ordinary"].append(direction * (grid[row["subject_range"][1] - 1] - row["low_score"]))
         for kind in ("mlp", "attn"):
-            curves[kind].append(np.array(row[f"severed_{kind}"]) - row["low_score"])
+            curves[kind].append(direction * (np.array(row[f"severed_{kind}"]) - row["low_score"]))
     return {name: _curve(np.stack(values)) for name, values in curves.items() if values}
 
 
@@ -163,7 +182,11 @@ def _curve(values: np.ndarray) -> dict[str, Any]:
 
 
 def flatten_trace(summary: Mapping[str, Any]) -> dict[str, float]:
-    """The summary as a flat mapping for a tracker: ATE, the peaks and the suggested layer."""
+    """The summary as a flat mapping for a tracker: ATE, the peaks and the suggested layer.
+
+    In another setting than the paper's, every name begins with it (`metric=kl/ate`), so that no chart of a dashboard
+    mixes them.
+    """
     flat: dict[str, float] = {"n": summary["n"], "n_incorrect": summary["n_incorrect"]}
     for name in ("ate", "high", "low"):
         if summary[name]["mean"] is not None:
@@ -177,4 +200,5 @@ def flatten_trace(summary: Mapping[str, Any]) -> dict[str, float]:
         flat[f"last_subject/{kind}"], _, flat[f"last_subject/{kind}_layer"] = best_layer(curve)
     if summary["suggested_layer"] is not None:
         flat["suggested_layer"] = summary["suggested_layer"]
-    return flat
+    prefix = setting_text(summary.get("setting", {})).replace(", ", ",")
+    return {f"{prefix}/{name}": value for name, value in flat.items()} if prefix else flat

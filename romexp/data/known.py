@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -42,10 +42,12 @@ class KnownFacts(RecordFile[KnownFact]):
             raise RecordError(f"expected the subject {shown(raw.subject)} in {shown(raw.prompt)}", field="prompt")
         return KnownFact(**raw.model_dump())
 
-    def subjects(self) -> Iterator[str]:
-        """Subjects of the whole file, with repeats. σ of the noise is measured over them (docs/method.md §2.3).
-
-        The selection is ignored, so that σ does not depend on it.
+    def whole(self) -> Sequence[KnownFact]:
+        """The facts of the whole file. The selection is ignored, so that what is drawn from them does not depend on it:
+        other subjects for token replacement (docs/method.md §2.8).
         """
-        whole = replace(self, limit=None, offset=0, shard=None, case_ids=None)
-        yield from (fact.subject for fact in whole.load().items)
+        return replace(self, limit=None, offset=0, shard=None, case_ids=None).load().items
+
+    def subjects(self) -> Iterator[str]:
+        """Subjects of the whole file, with repeats. σ of the noise is measured over them (docs/method.md §2.3)."""
+        yield from (fact.subject for fact in self.whole())

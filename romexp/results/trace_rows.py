@@ -26,6 +26,7 @@ class _TraceRow(BaseModel):
     severed_mlp: list[_Number] | None = None
     severed_attn: list[_Number] | None = None
     integrated_gradients: list[_Number] | None = None
+    setting: dict[str, str | bool] = {}
 
     @model_validator(mode="after")
     def _parts_fit(self) -> _TraceRow:

@@ -12,13 +12,14 @@ from typing import Any, Protocol
 
 from matplotlib.figure import Figure
 
+from romexp.analysis.trace_settings import setting_text
 from romexp.analysis.traces import Pooling, flatten_trace, trace_summary, traced
 from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import Report, bars
 from romexp.data.dataset import Loaded
 from romexp.data.known import KnownFacts
 from romexp.editors.traced_layer import knows_layer, remember_layer
-from romexp.errors import ConfigError, DataError, RecordError, with_errors_in_place
+from romexp.errors import ConfigError, DataError, RecordError
 from romexp.facts import KnownFact
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.reporting.figures import traces as trace_figures
@@ -27,14 +28,13 @@ from romexp.results.folder import RunFolder
 from romexp.results.identity import Identity, fingerprint
 from romexp.results.rows import Row
 from romexp.results.trace_rows import trace_row_fault
-from romexp.seeds import derive_seed
 from romexp.tasks.kept_results import lost_rows
 from romexp.tasks.run import Run, describe_inputs, open_run
-from romexp.tracing.completion import completions
-from romexp.tracing.gradients import integrated_gradients
+from romexp.tasks.trace_identity import tracer_identity
+from romexp.tasks.traced_facts import FactTracer
 from romexp.tracing.noise import Noise, make_noise, reads_corpus
-from romexp.tracing.prompt import TracedPrompt, prepare_prompts
-from romexp.tracing.rows import to_row
+from romexp.tracing.partners import sentence_partner
+from romexp.tracing.prompt import prepare_prompts
 from romexp.tracing.tracer import Tracer
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class TraceExperiment:
         corpus: texts from which `m` and `t…` noise is estimated; other noise does not need them.
         prompt: one sentence to trace instead of the data set; `subject` must occur in it.
         subject: the subject of `prompt`.
+        partner: for one sentence and `tracer.corruption=str`, the subject that takes the place of its own.
         batch_size: number of facts between two writes to disk; a killed run loses at most one such batch.
         gradients: number of points at which integrated gradients (Fig. 16) are evaluated; 0 leaves them out.
         pooling: how averages pool tokens and prompts (docs/method.md §2.4).
@@ -69,6 +70,7 @@ class TraceExperiment:
     corpus: Corpus
     prompt: str | None = None
     subject: str | None = None
+    partner: str | None = None
     batch_size: int = 20
     gradients: int = 0
     pooling: Pooling = "prompt"
@@ -81,6 +83,21 @@ class TraceExperiment:
             raise ConfigError('task.prompt and task.subject go together: prompt="The … of X is" subject="X"')
         if self.subject is not None and not self.subject.strip():
             raise ConfigError("task.subject is empty; it must be a part of task.prompt")
+        self._check_partner()
+        if self.pooling == "authors" and self.tracer.setting:
+            raise ConfigError(
+                "task.pooling=authors averages as the paper does: it goes with the tracer's usual setting"
+            )
+
+    def _check_partner(self) -> None:
+        wanted = self.prompt is not None and self.tracer.corruption == "str"
+        if wanted and self.partner is None:
+            raise ConfigError(
+                "tracer.corruption=str: for one sentence, say which subject takes the place of its own: "
+                'task.partner="…" (as many tokens; the model should answer otherwise)'
+            )
+        if self.partner is not None and not wanted:
+            raise ConfigError("task.partner goes with a single prompt and tracer.corruption=str")
 
     def __call__(self, job: Job) -> Outcome:
         """Trace the facts that the run's folder does not hold yet; then average all of them.
@@ -96,7 +113,9 @@ class TraceExperiment:
             "dataset": job.choices["dataset"] if self.prompt is None else "prompt",
         }
         if self.prompt is not None:
-            _check_traceable(lm, loaded.items[0])
+            _check_traceable(lm, loaded.items[0], partner=self.partner)
+        if self.tracer.severed and not self.tracer.traces_severed:
+            log.info("severed paths are left out: they are traced with direction=denoise and method=exact")
         identity = self._identity(job, lm, loaded)
         ids = [fact.known_id for fact in loaded.items]
         with open_run(
@@ -109,8 +128,9 @@ class TraceExperiment:
             if run.was_done:
                 self._keep_results(run, lm)
                 return self._outcome(run, loaded)
-            name = f"{lm.name} {names['dataset']} trace {run.manifest['hash']}"
-            with run.session(name=name, group=f"{lm.name} {names['dataset']}", job_type="trace") as tracked:
+            setting = setting_text(self.tracer.setting)
+            group = f"{lm.name} {names['dataset']}" + (f" ({setting})" if setting else "")
+            with run.session(name=f"{group} trace {run.manifest['hash']}", group=group, job_type="trace") as tracked:
                 with bars(job.sweep) as bar:
                     self._trace_pending(run, lm, self._noise(lm), loaded.items, bar("causal traces"), seed=job.seed)
                 if not _rows_in(run.folder):
@@ -143,7 +163,10 @@ class TraceExperiment:
             self._remember_layer(run, lm, summary)
 
     def _remember_layer(self, run: Run, lm: LanguageModel, summary: Mapping[str, Any]) -> None:
-        if self.prompt is None and (layer := summary["suggested_layer"]) is not None:
+        # What is measured in another way suggests a layer too, but does not change what editor.layer=traced means.
+        if self.prompt is not None or self.tracer.setting:
+            return
+        if (layer := summary["suggested_layer"]) is not None:
             remember_layer(run.job.cache_dir, lm.digest, layer=layer, source=run.folder.path)
 
     def _facts(self) -> Loaded[KnownFact]:
@@ -164,52 +187,48 @@ class TraceExperiment:
             "model": {"digest": lm.digest, "dtype": self.model.dtype},
             "dataset": {"sha256": loaded.sha256} | fingerprint(self.dataset, without=("path", "remote")),
             "prompt": [self.prompt, self.subject],
-            "tracer": fingerprint(self.tracer),
+            "tracer": tracer_identity(self.tracer),
             "gradients": self.gradients,
-            "corpus": fingerprint(self.corpus) if reads_corpus(self.tracer.noise) else None,
-            "seed": job.seed if self.tracer.seed_per_case else None,
-        } | ({} if self.pooling == "prompt" else {"pooling": self.pooling})
+            "corpus": fingerprint(self.corpus) if self._draws and reads_corpus(self.tracer.noise) else None,
+            "seed": job.seed if self.tracer.seed_per_case or not self._draws else None,
+        } | {
+            name: value
+            for name, value, usual in (("pooling", self.pooling, "prompt"), ("partner", self.partner, None))
+            if value != usual
+        }
 
-    def _noise(self, lm: LanguageModel) -> Noise:
+    @property
+    def _draws(self) -> bool:
+        """Whether the corruption draws noise."""
+        return self.tracer.corruption == "noise"
+
+    def _noise(self, lm: LanguageModel) -> Noise | None:
+        if not self._draws:
+            return None
         subjects = subjects_of(self.dataset)
         return make_noise(lm, self.tracer.noise, subjects=subjects, corpus=self.corpus.texts())
 
     def _trace_pending(
-        self, run: Run, lm: LanguageModel, noise: Noise, facts: Sequence[KnownFact], report: Report, *, seed: int
+        self, run: Run, lm: LanguageModel, noise: Noise | None, facts: Sequence[KnownFact], report: Report, *, seed: int
     ) -> None:
-        run.manifest["noise"] = noise.describe()
+        run.manifest["noise"] = noise.describe() if noise else "none: another subject takes the place of the subject"
+        work = FactTracer(
+            tracer=self.tracer,
+            noise=noise,
+            pool=() if self._draws or self.prompt is not None else self.dataset.whole(),
+            partner=self.partner,
+            gradients=self.gradients,
+            seed=seed,
+        )
         run.run_batches(
             {fact.known_id: fact for fact in facts},
-            lambda batch: self._rows(lm, noise, batch, seed=seed),
+            lambda batch: work(lm, batch),
             batch_size=self.batch_size,
             report=report,
             kind="fact",
             fault=trace_row_fault,
             quiet=self.prompt is not None,
         )
-
-    def _rows(
-        self, lm: LanguageModel, noise: Noise, facts: Sequence[KnownFact], *, seed: int
-    ) -> list[Row | RecordError]:
-        """One row for each fact, in order, or in its place the error because of which it cannot be traced."""
-        texts, subjects, templates = zip(*((f.prompt, f.subject, f.template) for f in facts), strict=True)
-        prepared = prepare_prompts(lm, texts, subjects, templates=templates)
-        good = [(f, p) for f, p in zip(facts, prepared, strict=True) if isinstance(p, TracedPrompt)]
-        said = completions(lm, [p for _, p in good], [f.attribute for f, _ in good])
-        correct = [(f, p, tokens) for (f, p), tokens in zip(good, said, strict=True) if tokens is not None]
-        prompts = [p for _, p, _ in correct]
-        seeds = [derive_seed(seed, fact.known_id, "corruption") for fact, *_ in correct]
-        traces = self.tracer(lm, prompts, noise=noise, seeds=seeds)
-        gradients: Sequence[list[float] | None] = [None] * len(prompts)
-        if self.gradients:
-            tokens = self.tracer.batch_tokens(lm)
-            gradients = integrated_gradients(lm, prompts, steps=self.gradients, max_batch_tokens=tokens)
-        found = dict(zip((fact.known_id for fact, *_ in correct), zip(traces, gradients), strict=True))
-        rows = [
-            to_row(lm, fact, prompt, *found.get(fact.known_id, (None, None)), completion=tokens or ())
-            for (fact, prompt), tokens in zip(good, said, strict=True)
-        ]
-        return with_errors_in_place(prepared, rows)
 
     def _draw(self, run: Run, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], model: str) -> list[Path]:
         folder = run.folder.path / "figures"
@@ -220,7 +239,7 @@ class TraceExperiment:
         self, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], model: str
     ) -> Iterator[tuple[str, Figure | None]]:
         """Pairs of name and figure; the figure is None if the results lack what it shows."""
-        window = self.tracer.window
+        window = self.tracer.width
         for row in traced(rows)[: self.heatmaps]:
             yield f"trace_{row['case_id']}", trace_figures.prompt_heatmap(row, window=window, model=model)
             yield f"gradients_{row['case_id']}", trace_figures.prompt_gradients(row, model=model)
@@ -264,12 +283,15 @@ def subjects_of(dataset: object) -> Iterable[str]:
     return dataset.subjects()
 
 
-def _check_traceable(lm: LanguageModel, fact: KnownFact) -> None:
+def _check_traceable(lm: LanguageModel, fact: KnownFact, *, partner: str | None) -> None:
     """Make sure that the user's own sentence can be traced, before there is a result folder that names it.
 
     Raises:
-        DataError: the subject does not occur in the prompt, or the prompt is longer than the model's context.
+        DataError: the subject does not occur in the prompt, the prompt is longer than the model's context, or the
+            partner cannot take the subject's place.
     """
     (prepared,) = prepare_prompts(lm, [fact.prompt], [fact.subject])
     if isinstance(prepared, RecordError):
         raise DataError(f"task.prompt: {prepared.reason}")
+    if partner is not None:
+        sentence_partner(lm, prepared, partner)

@@ -111,8 +111,8 @@ class TryConversation:
         row: dict[str, Any] = {}
         for row in self.tracer(self.lm, self.last, subject or known[-1]):
             kind = next(kind for kind in reversed(KINDS) if kind in row)
-            yield terminal_heatmap(row, kind, window=self.tracer.tracer.window)
-        figure = prompt_heatmap(row, window=self.tracer.tracer.window, model=self.lm.name)
+            yield terminal_heatmap(row, kind, window=self.tracer.tracer.width)
+        figure = prompt_heatmap(row, window=self.tracer.tracer.width, model=self.lm.name)
         if figure is not None:
             yield Text(f"picture: {save(figure, self._picture())[-1]}", overflow="fold")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from romexp.data.known import KnownFacts
-from romexp.errors import raise_first_error
+from romexp.errors import ConfigError, raise_first_error
 from romexp.facts import KnownFact
 from romexp.lm.model import LanguageModel
 from romexp.tasks.trace import Corpus, subjects_of
@@ -35,13 +35,16 @@ class PromptTracer:
         """Yield the trace's row (docs/method.md §11.2) once a kind of states is traced, with all kinds so far.
 
         Raises:
+            ConfigError: the corruption puts another subject in, and a conversation names none.
             RecordError: the subject is not in the prompt, or the prompt is too long for the model.
         """
+        if self.tracer.corruption == "str":
+            raise ConfigError(":trace corrupts by noise; for tracer.corruption=str use task=trace with task.partner")
         fact = KnownFact(known_id=0, subject=subject, attribute="", prompt=prompt)
         (prepared,) = raise_first_error(prepare_prompts(lm, [prompt], [subject]))
         noise = make_noise(lm, self.tracer.noise, subjects=subjects_of(self.subjects), corpus=self.corpus.texts())
         row: dict[str, Any] = {}
         for kind in self.tracer.kinds:
             (found,) = replace(self.tracer, kinds=(kind,), severed=False)(lm, [prepared], noise=noise, seeds=[1])
-            row |= to_row(lm, fact, prepared, found, None)
+            row |= to_row(lm, fact, prepared, found, None, setting=self.tracer.setting)
             yield row

@@ -1,12 +1,12 @@
-"""The cells of a trace: restore one state in the corrupted run and compute only what follows from it
-(docs/method.md §2.2, §9.3).
+"""The cells of a trace: replace one state in a base run and compute only what follows from it (docs/method.md §2.2,
+§9.3). The base is the corrupted run, whose states are restored; or the clean run, whose states are corrupted (§2.8).
 
-Restoring a state of token t at layer l changes only the tokens from t on, in the blocks after l. So a cell runs these
-tokens through these blocks, and attends to the keys and values that the corrupted run has for the tokens before t. If
-an MLP or attention module of block l is restored, block l runs again too, for token t alone.
+Replacing a state of token t at layer l changes only the tokens from t on, in the blocks after l. So a cell runs these
+tokens through these blocks, and attends to the keys and values that the base run has for the tokens before t. If
+an MLP or attention module of block l is replaced, block l runs again too, for token t alone.
 
-Two kinds of cell are not run, since they equal the low score: tokens before the subject, which are not corrupted, and
-tokens other than the last at the last block, which do not affect the prediction.
+Two kinds of cell are not run, since they equal the base run's score: tokens before the subject, which are not
+corrupted, and tokens other than the last at the last block, which do not affect the prediction.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from romexp.lm.batching import run_groups
 from romexp.lm.hooks import Change, patch
 from romexp.lm.model import LanguageModel
 from romexp.lm.suffix import Suffixes, last_states, run_suffixes
-from romexp.tracing.base_runs import CleanRun, CorruptedRun, Kind, answer_scores, module_path
+from romexp.tracing.base_runs import CleanRun, Copies, Kind, module_path
+from romexp.tracing.metrics import Metric
 from romexp.tracing.prompt import TracedPrompt
 
 WindowConvention = Literal["code", "paper"]
@@ -33,7 +34,7 @@ MERGED_SHARE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One restored token: token `token` of the prompt at position `prompt` in the batch."""
+    """One replaced token: token `token` of the prompt at position `prompt` in the batch."""
 
     prompt: int
     token: int
@@ -51,28 +52,33 @@ def window_layers(layer: int, *, width: int, n_layers: int, convention: WindowCo
     return range(max(0, first), min(n_layers, first + width))
 
 
-def clean_values(clean: CleanRun, kind: Kind, layer: int, *, samples: int) -> Values:
-    """The outputs of the clean run at the cells' tokens. They are the same for all samples."""
-    outputs = clean.outputs[kind][layer]
+def values_of(source: CleanRun | Copies, kind: Kind, layer: int, *, samples: int) -> Values:
+    """The outputs of a run at the cells' tokens. Those of the clean run are the same for all samples."""
+    outputs = source.outputs[kind][layer]
 
     def values(cells: Sequence[Cell]) -> torch.Tensor:
-        return outputs[[c.prompt for c in cells], [c.token for c in cells]].repeat_interleave(samples, dim=0)
+        if isinstance(source, CleanRun):
+            return outputs[[c.prompt for c in cells], [c.token for c in cells]].repeat_interleave(samples, dim=0)
+        rows = [c.prompt * samples + sample for c in cells for sample in range(samples)]
+        return outputs[rows, [c.token for c in cells for _ in range(samples)]]
 
     return values
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Resumption:
-    """Computes the scores of cells by continuing a corrupted run.
+    """Computes the scores of cells by continuing a base run.
 
     Attributes:
-        prompts: the prompts of the corrupted run.
+        prompts: the prompts of the base run.
+        metric: what is read.
         max_batch_tokens: tokens of one forward pass, padding included. A batch is halved if memory runs out.
     """
 
     lm: LanguageModel
     prompts: Sequence[TracedPrompt]
-    corrupted: CorruptedRun
+    base: Copies
+    metric: Metric
     max_batch_tokens: int
 
     def __call__(
@@ -83,7 +89,7 @@ class Resumption:
         restored: Values | None = None,
         forced: Mapping[tuple[Kind, int], Values] | None = None,
     ) -> list[float]:
-        """p(answer) of each cell, averaged over samples.
+        """The metric of each cell, averaged over samples.
 
         Args:
             start: the first block that runs again.
@@ -96,11 +102,11 @@ class Resumption:
             return self._batch(batch, start, restored, forced or {})
 
         scores = run_groups(work, cells, self._groups(cells, resumed=start if restored else start + 1))
-        low = self.corrupted.scores.tolist()
-        return [scores.get(i, low[cell.prompt]) for i, cell in enumerate(cells)]
+        base = self.base.scores.tolist()
+        return [scores.get(i, base[cell.prompt]) for i, cell in enumerate(cells)]
 
     def _length(self, cell: Cell) -> int:
-        """Number of tokens from the restored one to the last."""
+        """Number of tokens from the replaced one to the last."""
         return len(self.prompts[cell.prompt].ids) - cell.token
 
     def _groups(self, cells: Sequence[Cell], *, resumed: int) -> list[list[int]]:
@@ -121,7 +127,7 @@ class Resumption:
             if (
                 groups
                 and (shortest == length or shortest > 1)
-                and (len(groups[-1]) + 1) * length * self.corrupted.samples <= budget
+                and (len(groups[-1]) + 1) * length * self.base.samples <= budget
             ):
                 groups[-1].append(i)
             else:
@@ -136,7 +142,7 @@ class Resumption:
         restored: Values | None,
         forced: Mapping[tuple[Kind, int], Values],
     ) -> list[float]:
-        lm, rows, inputs = self.lm, self._rows(cells), self.corrupted.inputs
+        lm, rows, inputs = self.lm, self._rows(cells), self.base.inputs
         # The last block computes only the last token of each row. So its outputs may be replaced only if that is the
         # restored token, that is if each row has one token.
         layers = range(lm.n_layers if rows.width == 1 else lm.n_layers - 1)
@@ -156,16 +162,15 @@ class Resumption:
             hidden = rows.states(inputs[start])
             hidden[:, 0] = state
             final = last_states(lm, rows, start=start, hidden=hidden)
-        chosen = [self.prompts[cell.prompt] for cell in cells]
-        return answer_scores(lm, final, chosen, samples=self.corrupted.samples).tolist()
+        return self.metric.mean(lm, final, [c.prompt for c in cells], samples=self.base.samples).tolist()
 
     def _rows(self, cells: Sequence[Cell]) -> Suffixes:
-        """The cells' suffixes in the corrupted run, with `samples` rows per cell."""
-        n, device = self.corrupted.samples, self.corrupted.inputs.device
+        """The cells' suffixes in the base run, with `samples` rows per cell."""
+        n, device = self.base.samples, self.base.inputs.device
         numbers = [(c.prompt * n, c.token, self._length(c)) for c in cells]
         first, starts, lengths = torch.tensor(numbers, device=device).repeat_interleave(n, dim=0).T
         return Suffixes(
-            cache=self.corrupted.cache,
+            cache=self.base.cache,
             source=first + torch.arange(n, device=device).repeat(len(cells)),
             starts=starts,
             lengths=lengths,

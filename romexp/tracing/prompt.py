@@ -18,6 +18,20 @@ from romexp.subjects import find_subject
 
 
 @dataclass(frozen=True, kw_only=True)
+class Partner:
+    """Another subject, which symmetric token replacement puts in the place of a prompt's own (docs/method.md §2.8).
+
+    Attributes:
+        ids: the tokens that take the place of the subject's, equally many.
+        foil: first token of the answer that is right for this subject.
+    """
+
+    subject: str
+    ids: tuple[int, ...]
+    foil: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TracedPrompt:
     """One prompt with its subject and the result of its clean run.
 
@@ -26,6 +40,7 @@ class TracedPrompt:
         subject_range: tokens [b, e) of the subject.
         answer: id of the most likely next token.
         high_score: probability of the answer in the clean run.
+        partner: the subject that can replace its own; None if none was looked for.
     """
 
     prompt: str
@@ -34,6 +49,7 @@ class TracedPrompt:
     subject_range: tuple[int, int]
     answer: int
     high_score: float
+    partner: Partner | None = None
 
     def tokens(self, lm: LanguageModel) -> list[str]:
         """The text of each token."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from romexp.facts import KnownFact
@@ -19,16 +19,19 @@ def to_row(
     gradients: list[float] | None,
     *,
     completion: Sequence[int] = (),
+    setting: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The JSON-ready row of one fact (docs/method.md §11.2).
 
-    Grids are [tokens][layers] by kind, severed curves are [layers]. Each score is p(answer), averaged over samples.
+    Grids are [tokens][layers] by kind, severed curves are [layers]. Each score is the metric, averaged over samples; as
+    in the paper that is p(answer), if there is no `setting` that says otherwise.
 
     Args:
         trace: None for a fact that the model does not complete correctly; its row has no grids.
         gradients: one attribution per token; None leaves them out.
         completion: the tokens with which the model completes the fact with its attribute. The scores are those of the
             first one, which is the answer.
+        setting: in what the trace differs from the paper's (`Tracer.setting`).
     """
     row: dict[str, Any] = {
         "case_id": fact.known_id,
@@ -43,8 +46,13 @@ def to_row(
     }
     if completion:
         row |= {"completion": str(lm.tokenizer.decode(list(completion))), "completion_tokens": len(completion)}
+    if setting:
+        row |= {"setting": dict(setting), "probability": prompt.high_score}
+    if prompt.partner is not None:
+        row |= {"partner": prompt.partner.subject, "foil": str(lm.tokenizer.decode([prompt.partner.foil]))}
     if trace is not None:
-        row |= {"low_score": trace.low_score, **trace.grids}
+        row |= {"high_score": trace.high_score, "low_score": trace.low_score, **trace.grids}
+        row |= {f"exact_{kind}": [list(cell) for cell in cells] for kind, cells in trace.exact_cells.items()}
         row |= {f"severed_{kind}": curve for kind, curve in trace.severed.items()}
     if gradients is not None:
         row["integrated_gradients"] = gradients

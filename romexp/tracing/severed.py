@@ -10,13 +10,13 @@ import torch
 
 from romexp.lm.hooks import Change, overwrite
 from romexp.tracing.base_runs import CleanRun, Kind, corrupted_run, module_path
-from romexp.tracing.cells import Cell, Resumption, Values, clean_values
+from romexp.tracing.cells import Cell, Resumption, Values, values_of
 
 SEVERED: tuple[Kind, ...] = ("mlp", "attn")
 
 
 def severed_curves(resume: Resumption, clean: CleanRun, *, change: Change | None) -> dict[str, list[list[float]]]:
-    """p(answer) by kind, prompt and layer, with block l's output restored at the last subject token i.
+    """The metric by kind, prompt and layer, with block l's output restored at the last subject token i.
 
     The outputs of all modules of the kind at token i are held at their values in the corrupted run.
 
@@ -25,7 +25,7 @@ def severed_curves(resume: Resumption, clean: CleanRun, *, change: Change | None
         change: the corruption of the severed run, if its noise is a second draw. None uses the corrupted run itself;
             then the outputs below layer l already have the values at which they are held.
     """
-    lm, corrupted, n = resume.lm, resume.corrupted, resume.corrupted.samples
+    lm, corrupted, n = resume.lm, resume.base, resume.base.samples
     last = [p.subject_range[1] - 1 for p in resume.prompts for _ in range(n)]
     token = torch.tensor(last, device=corrupted.inputs.device)
     row = torch.arange(len(token), device=token.device)
@@ -35,7 +35,8 @@ def severed_curves(resume: Resumption, clean: CleanRun, *, change: Change | None
         severed_run = resume
         if change is not None:
             forced = {module_path(lm, kind, layer): overwrite(token, frozen[layer]) for layer in range(lm.n_layers)}
-            severed_run = replace(resume, corrupted=corrupted_run(lm, resume.prompts, change, samples=n, forced=forced))
+            again = corrupted_run(lm, resume.prompts, change, metric=resume.metric, samples=n, forced=forced)
+            severed_run = replace(resume, base=again)
         by_layer = [_restore(severed_run, clean, frozen, kind, layer) for layer in range(lm.n_layers)]
         curves[kind] = [list(scores) for scores in zip(*by_layer, strict=True)]
     return curves
@@ -43,7 +44,7 @@ def severed_curves(resume: Resumption, clean: CleanRun, *, change: Change | None
 
 def _restore(resume: Resumption, clean: CleanRun, frozen: torch.Tensor, kind: Kind, layer: int) -> list[float]:
     """Scores of all prompts with block `layer`'s output restored at the last subject token."""
-    n = resume.corrupted.samples
+    n = resume.base.samples
 
     def corrupted(at: int) -> Values:
         return lambda cells: frozen[at][[cell.prompt * n + sample for cell in cells for sample in range(n)]]
@@ -51,6 +52,6 @@ def _restore(resume: Resumption, clean: CleanRun, frozen: torch.Tensor, kind: Ki
     return resume(
         [Cell(prompt=i, token=p.subject_range[1] - 1) for i, p in enumerate(resume.prompts)],
         start=layer + 1,
-        restored=clean_values(clean, "hidden", layer, samples=n),
+        restored=values_of(clean, "hidden", layer, samples=n),
         forced={(kind, each): corrupted(each) for each in range(layer + 1, resume.lm.n_layers)},
     )

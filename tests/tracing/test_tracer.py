@@ -9,7 +9,7 @@ from naive_trace import cell_score, grid, severed
 
 from romexp.errors import ConfigError, RecordError
 from romexp.lm.model import LanguageModel, PretrainedModel
-from romexp.tracing import tracer as tracer_module
+from romexp.tracing import trace_batch
 from romexp.tracing.cells import Resumption, window_layers
 from romexp.tracing.noise import Gaussian
 from romexp.tracing.prompt import TracedPrompt, prepare_prompts
@@ -134,7 +134,7 @@ def test_out_of_memory_in_the_base_runs_halves_the_prompts(
     prompts, noise = prepared(tiny_gpt2), Gaussian(scale=SCALE)
     hidden = tracer(severed=False, kinds=["hidden"])
     expected = hidden(tiny_gpt2, prompts, noise=noise)
-    whole, refused = tracer_module.corrupted_run, []
+    whole, refused = trace_batch.corrupted_run, []
 
     def small_memory(lm, chosen, *rest, **settings):
         if len(chosen) > 1:
@@ -142,7 +142,7 @@ def test_out_of_memory_in_the_base_runs_halves_the_prompts(
             raise torch.OutOfMemoryError("no room")
         return whole(lm, chosen, *rest, **settings)
 
-    monkeypatch.setattr(tracer_module, "corrupted_run", small_memory)
+    monkeypatch.setattr(trace_batch, "corrupted_run", small_memory)
     found = hidden(tiny_gpt2, prompts, noise=noise)
     assert refused
     np.testing.assert_allclose(values(expected, "hidden"), values(found, "hidden"), atol=1e-5)

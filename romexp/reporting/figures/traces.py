@@ -8,19 +8,26 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from romexp.analysis.trace_settings import (
+    Setting,
+    in_percent,
+    metric_title,
+    restores,
+    setting_text,
+    shown_scores,
+    sign,
+)
 from romexp.analysis.traces import GROUPS, KINDS, LAST_SUBJECT
 from romexp.reporting.figures.style import add_title, color, plain, write_figure
+from romexp.reporting.figures.trace_scale import limits_of, mark_runs
 
 COLORS = {"hidden": "Purples", "mlp": "Greens", "attn": "Reds"}
 LINES = {"hidden": "#6a51a3", "mlp": "#238b45", "attn": "#cb181d", "ordinary": "#6a51a3"}
-TITLES = {
-    "hidden": "state restored",
-    "mlp": "MLP restored",
-    "attn": "attention restored",
-}
+PARTS = {"hidden": "state", "mlp": "MLP", "attn": "attention"}
 TITLE_LENGTH = 60
 """Most characters of a prompt that a title shows."""
 
@@ -31,21 +38,25 @@ def save(figure: Figure, stem: Path) -> list[Path]:
 
 
 def prompt_heatmap(row: Mapping[str, Any], *, window: int, model: str) -> Figure | None:
-    """p(answer) for one prompt (tokens × layers), in one panel for each kind.
+    """The metric for one prompt (tokens × layers), in one panel for each kind; all panels share one scale.
 
-    Subject tokens are marked with a star. The colour scale begins at the low score.
+    Subject tokens are marked with a star. The scale begins at the score with nothing replaced, and its bars mark the
+    scores of the corrupted and of the clean run.
 
     Returns:
-        None if the row has no grids.
+        None if the row has no grids, or no normalized scores where these are wanted.
     """
+    shown = shown_scores(row)
     kinds = [kind for kind in KINDS if row.get(kind)]
-    if not kinds:
+    if not kinds or shown is None:
         return None
-    figure = Figure(figsize=(3.6 * len(kinds) + 0.6, 0.22 * len(row["tokens"]) + 1.7), layout="constrained")
+    setting = row.get("setting") or {}
+    figure = Figure(figsize=(3.6 * len(kinds) + 0.9, 0.22 * len(row["tokens"]) + 1.7), layout="constrained")
+    limits = limits_of(shown, kinds)
     for axes, kind in zip(np.atleast_1d(figure.subplots(1, len(kinds), sharey=True)), kinds, strict=True):
-        _grid(figure, axes, row, kind)
-        axes.set_title(_title(kind, window), fontsize=9)
-        axes.set_xlabel(_layer_label(kind, window), fontsize=8)
+        _grid(figure, axes, shown, kind, limits)
+        axes.set_title(_title(kind, window, setting), fontsize=9)
+        axes.set_xlabel(_layer_label(kind, window, setting), fontsize=8)
     _row_labels(figure, _labels(row))
     figure.suptitle(_prompt_title(row, model), fontsize=10)
     return figure
@@ -60,18 +71,20 @@ def prompt_gradients(row: Mapping[str, Any], *, model: str) -> Figure | None:
     if not row.get("integrated_gradients"):
         return None
     tokens, values = _labels(row), np.array(row["integrated_gradients"], dtype=float)
-    figure = Figure(figsize=(7.4 if row.get("hidden") else 3.8, 0.22 * len(tokens) + 1.7), layout="constrained")
-    panels = figure.subplots(1, 2 if row.get("hidden") else 1, sharey=True, squeeze=False)[0]
-    if row.get("hidden"):
-        _grid(figure, panels[0], row, "hidden")
-        panels[0].set_title("causal trace, state restored", fontsize=9)
-        panels[0].set_xlabel(_layer_label("hidden", 1), fontsize=8)
+    hidden = shown_scores(row) if row.get("hidden") else None
+    figure = Figure(figsize=(7.6 if hidden else 3.8, 0.22 * len(tokens) + 1.7), layout="constrained")
+    panels = figure.subplots(1, 2 if hidden else 1, sharey=True, squeeze=False)[0]
+    setting = row.get("setting") or {}
+    if hidden is not None:
+        _grid(figure, panels[0], hidden, "hidden", limits_of(hidden, ["hidden"]))
+        panels[0].set_title(f"causal trace, {_title('hidden', 1, setting)}", fontsize=9)
+        panels[0].set_xlabel(_layer_label("hidden", 1, setting), fontsize=8)
     axes = panels[-1]
     axes.barh(np.arange(len(tokens)) + 0.5, values, 0.7, color=[LINES["hidden"] if v >= 0 else "0.6" for v in values])
     axes.axvline(0, color="0.4", linewidth=0.6)
     axes.set_ylim(0, len(tokens))
     axes.set_title("integrated gradients", fontsize=9)
-    axes.set_xlabel(f"attribution of the embedding, in {_probability(row)}", fontsize=8)
+    axes.set_xlabel(f"attribution of the embedding, in p({_shown(row['answer'])})", fontsize=8)
     axes.tick_params(axis="x", labelsize=7)
     _row_labels(figure, tokens)
     figure.suptitle(_prompt_title(row, model), fontsize=10)
@@ -83,7 +96,7 @@ def average_heatmaps(summary: Mapping[str, Any], *, window: int, model: str) -> 
 
     Values are clipped at 0. All panels have the colour scale of the hidden states.
     """
-    groups = summary["groups"]
+    groups, setting = summary["groups"], summary.get("setting", {})
     kinds = [kind for kind in KINDS if any(kind in cells for cells in groups.values())]
     rows = [group for group in GROUPS if group in groups]
     figure = Figure(figsize=(3.5 * len(kinds) + 1.4, 0.25 * len(rows) + 1.3), layout="constrained")
@@ -99,13 +112,13 @@ def average_heatmaps(summary: Mapping[str, Any], *, window: int, model: str) -> 
             rasterized=True,  # vector graphics show thin lines between cells in some viewers
         )
         _layers(axes, n_layers)
-        axes.set_title(_title(kind, window), fontsize=9)
-        axes.set_xlabel(_layer_label(kind, window), fontsize=8)
+        axes.set_title(_title(kind, window, setting), fontsize=9)
+        axes.set_xlabel(_layer_label(kind, window, setting), fontsize=8)
         _colorbar(figure, image, axes, "AIE")
     _row_labels(figure, rows)
     figure.suptitle(
-        f"Average indirect effect (AIE) on p(answer): {plain(model)}, {summary['n']} facts, "
-        f"total effect {summary['ate']['mean']:.3f}",
+        f"Average indirect effect (AIE) on {metric_title(setting)}: {plain(model)}, {summary['n']} facts, "
+        f"total effect {summary['ate']['mean']:.3f}{_remark(setting)}",
         fontsize=10,
     )
     return figure
@@ -113,19 +126,19 @@ def average_heatmaps(summary: Mapping[str, Any], *, window: int, model: str) -> 
 
 def average_lines(summary: Mapping[str, Any], *, window: int, model: str) -> Figure:
     """Average indirect effect by layer with 95 % bands: one panel for each kind, one line for each group of tokens."""
-    groups = summary["groups"]
+    groups, setting = summary["groups"], summary.get("setting", {})
     kinds = [kind for kind in KINDS if any(kind in cells for cells in groups.values())]
     figure = Figure(figsize=(max(3.6 * len(kinds), 5.4), 3.2), layout="constrained")
     for axes, kind in zip(np.atleast_1d(figure.subplots(1, len(kinds), sharey=True)), kinds, strict=True):
         for number, group in enumerate(GROUPS):
             if kind in groups.get(group, {}):
                 _band(axes, groups[group][kind], label=group, color=color(number))
-        axes.set_title(_title(kind, window), fontsize=9)
-        axes.set_xlabel(_layer_label(kind, window), fontsize=8)
+        axes.set_title(_title(kind, window, setting), fontsize=9)
+        axes.set_xlabel(_layer_label(kind, window, setting), fontsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         axes.axhline(0, color="0.7", linewidth=0.6)
         axes.tick_params(axis="y", left=axes is figure.axes[0])
-    figure.axes[0].set_ylabel("average indirect effect on p(answer)", fontsize=8)
+    figure.axes[0].set_ylabel(f"average indirect effect on {metric_title(setting)}", fontsize=8)
     # If only some tokens were traced, a panel may lack groups that another has.
     shown = {text: line for axes in figure.axes for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     labels = [group for group in GROUPS if group in shown]
@@ -133,6 +146,7 @@ def average_lines(summary: Mapping[str, Any], *, window: int, model: str) -> Fig
         [shown[label] for label in labels], labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False
     )
     title = f"Average indirect effect by layer: {model}, {summary['n']} facts, bands are 95 % intervals"
+    title += _remark(setting)
     return add_title(figure, title)
 
 
@@ -142,9 +156,10 @@ def severed_bars(summary: Mapping[str, Any], *, model: str) -> Figure | None:
     Returns:
         None if no severed paths were traced.
     """
-    curves = summary["severed"]
+    curves, setting = summary["severed"], summary.get("setting", {})
     if not curves:
         return None
+    percent = in_percent(setting)
     n_layers = len(curves["ordinary"]["mean"])
     figure = Figure(figsize=(max(6.2, 0.16 * n_layers + 1), 3.2), layout="constrained")
     axes = figure.subplots()
@@ -154,7 +169,8 @@ def severed_bars(summary: Mapping[str, Any], *, model: str) -> Figure | None:
         "mlp": "with MLP severed",
     }
     for offset, name in zip((-0.3, 0.0, 0.3), ("ordinary", "attn", "mlp"), strict=True):
-        mean, half = (100 * np.array(curves[name][part], dtype=float) for part in ("mean", "half_width"))
+        scale = 100 if percent else 1
+        mean, half = (scale * np.array(curves[name][part], dtype=float) for part in ("mean", "half_width"))
         axes.bar(
             np.arange(n_layers) + offset,
             mean,
@@ -166,12 +182,13 @@ def severed_bars(summary: Mapping[str, Any], *, model: str) -> Figure | None:
         )
     axes.axhline(0, color="0.4", linewidth=0.6)
     axes.set_xlabel(f"layer at which the state of the {LAST_SUBJECT} is restored", fontsize=8)
-    axes.set_ylabel("indirect effect on p(answer), %", fontsize=8)
+    axes.set_ylabel(f"indirect effect on {metric_title(setting)}{', %' if percent else ''}", fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set_xlim(-0.7, n_layers - 0.3)
     axes.tick_params(labelsize=7)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     title = f"Restored states with parts severed: {model}, {curves['ordinary']['n']} facts, 95 % intervals"
+    title += _remark(setting)
     return add_title(figure, title)
 
 
@@ -193,27 +210,45 @@ def _layers(axes: Axes, n_layers: int) -> None:
     axes.set_xticks(np.arange(0, n_layers, step) + 0.5, [str(i) for i in range(0, n_layers, step)], fontsize=7)
 
 
-def _title(kind: str, window: int) -> str:
-    return TITLES[kind] if kind == "hidden" else f"{TITLES[kind]}, {window} layers"
+def _title(kind: str, window: int, setting: Setting) -> str:
+    done = "restored" if restores(setting) else "corrupted"
+    title = f"{PARTS[kind]} {done}"
+    return title if kind == "hidden" or window == 1 else f"{title}, {window} layers"
 
 
-def _layer_label(kind: str, window: int) -> str:
-    return "layer of the restored state" if kind == "hidden" else f"centre of the interval of {window} restored layers"
+def _layer_label(kind: str, window: int, setting: Setting) -> str:
+    done = "restored" if restores(setting) else "corrupted"
+    if kind == "hidden" or window == 1:
+        return f"layer of the {done} {'state' if kind == 'hidden' else 'module'}"
+    return f"centre of the interval of {window} {done} layers"
 
 
-def _grid(figure: Figure, axes: Axes, row: Mapping[str, Any], kind: str) -> None:
-    """Draw one prompt's cells. Cells that are not above the low score have the lightest colour."""
-    grid, low = np.array(row[kind], dtype=float), row["low_score"]
-    top = max(float(np.nanmax(grid)), low + 1e-6)  # the scale needs a length even if no cell is above the low score
-    image = axes.pcolormesh(np.ma.masked_invalid(grid), cmap=COLORS[kind], vmin=low, vmax=top, rasterized=True)
+def _remark(setting: Setting) -> str:
+    """How the trace differs from the paper's, to go at the end of a title."""
+    return f" ({setting_text(setting)})" if setting else ""
+
+
+def _grid(figure: Figure, axes: Axes, row: Mapping[str, Any], kind: str, limits: tuple[float, float]) -> None:
+    """Draw one prompt's cells. Cells that have no effect, or one in the other direction, have the lightest colour."""
+    setting, grid = row.get("setting") or {}, np.array(row[kind], dtype=float)
+    image = axes.pcolormesh(
+        np.ma.masked_invalid(grid),
+        cmap=COLORS[kind] if sign(setting) > 0 else f"{COLORS[kind]}_r",
+        vmin=limits[0],
+        vmax=limits[1],
+        rasterized=True,
+    )
     _layers(axes, grid.shape[1])
-    _colorbar(figure, image, axes, _probability(row))
+    title = metric_title(setting).replace("answer", _shown(row["answer"]))
+    bar = _colorbar(figure, image, axes, title.replace("foil", _shown(row.get("foil", "foil"))))
+    mark_runs(bar, row)
 
 
-def _colorbar(figure: Figure, image: Any, axes: Axes, label: str) -> None:
+def _colorbar(figure: Figure, image: Any, axes: Axes, label: str) -> Colorbar:
     bar = figure.colorbar(image, ax=axes)
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=7)
+    return bar
 
 
 def _row_labels(figure: Figure, labels: Sequence[str]) -> None:
@@ -231,16 +266,20 @@ def _labels(row: Mapping[str, Any]) -> list[str]:
     return [f"{_shown(token)}{'*' if begin <= i < end else ''}" for i, token in enumerate(row["tokens"])]
 
 
-def _probability(row: Mapping[str, Any]) -> str:
-    return f"p({_shown(row['answer'])})"
-
-
 def _prompt_title(row: Mapping[str, Any], model: str) -> str:
     """The model, the end of the prompt, the answer and its probability."""
     prompt = row["prompt"]
     if len(prompt) > TITLE_LENGTH:
         prompt = f"… {prompt[-TITLE_LENGTH:].partition(' ')[2]}"
-    return f"{plain(model)}: {plain(prompt)} → {_shown(row['answer'])} ({row['high_score']:.0%})"
+    probability = row.get("probability", row["high_score"])
+    return f"{plain(model)}: {plain(prompt)} → {_shown(row['answer'])} ({probability:.0%}){_partner(row)}"
+
+
+def _partner(row: Mapping[str, Any]) -> str:
+    """On a line of its own, how the trace differs from the paper's."""
+    setting = row.get("setting") or {}
+    partner = f"; {_shown(row['partner'])} in the subject's place" if row.get("partner") else ""
+    return f"\n{setting_text(setting)}{partner}" if setting else ""
 
 
 def _shown(token: str) -> str:

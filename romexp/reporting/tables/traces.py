@@ -12,6 +12,7 @@ from rich.table import Table
 
 from romexp.analysis.missing import continuing
 from romexp.analysis.published import PUBLISHED_TRACES, PublishedTrace
+from romexp.analysis.trace_settings import Setting, in_percent, metric_title, setting_text, shown_scores, sign
 from romexp.analysis.traces import GROUPS, KINDS, LAST_SUBJECT, best_layer, trace_summary, traced
 from romexp.errors import DataError
 from romexp.reporting.tables.fitting import FittingTable
@@ -22,9 +23,9 @@ from romexp.results.rows import Row
 from romexp.results.settings import differing, short, sort_key
 
 CAPTION = (
-    "In %, with the half-width of the 95 % interval. ATE: average total effect. Then the highest average indirect "
-    "effect of a restored state, of MLPs and of attention at the last subject token, and its layer; “peak”: the "
-    "highest anywhere."
+    "In % (log probabilities and divergences in nats, logit differences in logits), with the half-width of the 95 % "
+    "interval. ATE: average total effect. Then the highest average indirect effect of a restored state, of MLPs and of "
+    "attention at the last subject token, and its layer; “peak”: the highest anywhere."
 )
 
 
@@ -66,7 +67,7 @@ def trace_studies(runs: Iterable[FoundRun]) -> tuple[list[TraceStudy], list[str]
         ordered = [rows[number] for number in sorted(rows)]
         try:
             summary = trace_summary(ordered)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (DataError, KeyError, TypeError, ValueError, IndexError) as error:
             problems.append(f"{group[0].path}: its rows are no traces ({type(error).__name__}: {error})")
             continue
         if summary["n"]:
@@ -116,13 +117,17 @@ def trace_report(studies: Sequence[TraceStudy]) -> ReportTable:
 
 def _comparable(study: TraceStudy, published: PublishedTrace) -> bool:
     tracer = study.runs[0].identity.get("tracer") or {}
+    if study.summary.get("setting"):
+        return False
     return study.dataset == "known" and all(tracer.get(name) == value for name, value in published.tracer.items())
 
 
 def _study(group: Sequence[FoundRun], summary: Mapping[str, Any]) -> TraceStudy:
     names = group[0].names
     model, dataset = str(names.get("model", "")), str(names.get("dataset", ""))
-    return TraceStudy(label=f"{model}, {dataset}", model=model, dataset=dataset, runs=tuple(group), summary=summary)
+    setting = setting_text(summary.get("setting", {}))
+    label = f"{model}, {dataset} ({setting})" if setting else f"{model}, {dataset}"
+    return TraceStudy(label=label, model=model, dataset=dataset, runs=tuple(group), summary=summary)
 
 
 def _labelled(studies: Sequence[TraceStudy]) -> list[TraceStudy]:
@@ -139,7 +144,8 @@ def _labelled(studies: Sequence[TraceStudy]) -> list[TraceStudy]:
 
 def _line(study: TraceStudy) -> Line:
     summary = study.summary
-    cells = [_percent(summary[name]["mean"], summary[name]["half_width"]) for name in ("high", "low", "ate")]
+    setting = summary.get("setting", {})
+    cells = [_number(summary[name]["mean"], summary[name]["half_width"], setting) for name in ("high", "low", "ate")]
     for kind in KINDS:
         cells += _effect(summary, kind)
     return Line(
@@ -155,11 +161,13 @@ def _effect(summary: Mapping[str, Any], kind: str) -> list[Cell]:
     if cell is None or peak is None:
         return [Cell(text="–")] * 3
     effect, half, layer = best_layer(cell)
-    where = f"{_percent(peak['aie'], peak['half_width']).text} {peak['group']}, layer {peak['layer']}"
+    setting = summary.get("setting", {})
+    highest = _number(peak["aie"], peak["half_width"], setting)
+    where = f"{highest.text} {peak['group']}, layer {peak['layer']}"
     return [
-        _percent(effect, half),
+        _number(effect, half, setting),
         Cell(text=str(layer), value=float(layer)),
-        Cell(text=where, value=peak["aie"] * 100),
+        Cell(text=where, value=highest.value),
     ]
 
 
@@ -175,10 +183,12 @@ def _published_line(published: PublishedTrace) -> Line:
     return Line(cells=(Cell(text="published"), *cells), role="published", below=True)
 
 
-def _percent(mean: float, half_width: float | None) -> Cell:
-    """A mean with its half-width, or with a dash for a single fact."""
-    width = "–" if half_width is None else fixed(100 * half_width)
-    return Cell(text=f"{fixed(100 * mean)} ({width})", value=100 * mean)
+def _number(mean: float, half_width: float | None, setting: Setting) -> Cell:
+    """A mean in % or in the metric's unit with its half-width, or with a dash for a single fact."""
+    scale = 100 if in_percent(setting) else 1
+    shown = fixed if in_percent(setting) else "{:.2f}".format
+    width = "–" if half_width is None else shown(scale * half_width)
+    return Cell(text=f"{shown(scale * mean)} ({width})", value=scale * mean)
 
 
 def _record(study: TraceStudy) -> Mapping[str, Any]:
@@ -188,7 +198,7 @@ def _record(study: TraceStudy) -> Mapping[str, Any]:
         "dataset": study.dataset,
         "study": study.label,
         "facts": summary["n"],
-    }
+    } | dict(summary.get("setting", {}))
     for name in ("high", "low", "ate"):
         record |= {name: summary[name]["mean"], f"{name}_half_width": summary[name]["half_width"]}
     for kind in KINDS:
@@ -201,13 +211,18 @@ def _record(study: TraceStudy) -> Mapping[str, Any]:
 
 
 def trace_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, title: str) -> Table:
-    """Averages over facts; for a single fact, its prediction and the layers where restoring a state helps most."""
-    if len(rows) == 1 and traced(rows):
-        return _single(rows[0], title)
-    caption = (
-        f"{summary['n']} facts traced, {summary['n_incorrect']} predicted otherwise; "
-        f"ATE {_share(summary['ate'])}, clean {_share(summary['high'])}, corrupted {_share(summary['low'])}"
-    )
+    """Averages over facts; for a single fact, its prediction and the layers where replacing a state matters most."""
+    if len(rows) == 1 and traced(rows) and (row := shown_scores(rows[0])) is not None:
+        return _single(row, title)
+    setting = summary.get("setting", {})
+    ate, high, low = (_share(summary[name], setting) for name in ("ate", "high", "low"))
+    caption = f"{summary['n']} facts traced, {summary['n_incorrect']} predicted otherwise; "
+    caption += f"ATE {ate}, clean {high}, corrupted {low}"
+    if setting:
+        title = f"{title} ({setting_text(setting)})"
+        caption = f"{metric_title(setting)}: {caption}"
+    if without := summary.get("n_without_scale"):
+        caption += f"; {without} whose total effect is too small to be a scale"
     if summary["suggested_layer"] is not None:
         caption += f"; suggested layer for editing: {summary['suggested_layer']}"
     if several := summary.get("n_several_tokens"):
@@ -220,7 +235,7 @@ def trace_table(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *
     for group in GROUPS:
         cells = summary["groups"].get(group)
         if cells:
-            table.add_row(group, *(text for kind in KINDS for text in _peak(cells.get(kind))))
+            table.add_row(group, *(text for kind in KINDS for text in _peak(cells.get(kind), setting)))
     return table
 
 
@@ -228,40 +243,54 @@ def _table(title: str, caption: str) -> Table:
     return FittingTable(title=title, caption=caption, title_justify="left", caption_justify="left")
 
 
-def _peak(cell: Mapping[str, Any] | None) -> tuple[str, str]:
+def _peak(cell: Mapping[str, Any] | None, setting: Setting) -> tuple[str, str]:
     if cell is None:
         return "", ""
     effect, half_width, layer = best_layer(cell)
-    return _with_width(effect, half_width), str(layer)
+    return _with_width(effect, half_width, setting), str(layer)
 
 
-def _share(statistic: Mapping[str, Any]) -> str:
+def _share(statistic: Mapping[str, Any], setting: Setting) -> str:
     if statistic["mean"] is None:
         return "–"
-    return _with_width(statistic["mean"], statistic["half_width"])
+    return _with_width(statistic["mean"], statistic["half_width"], setting)
 
 
-def _with_width(mean: float, half_width: float | None) -> str:
-    return f"{mean:.1%} ({'–' if half_width is None else f'{half_width:.1%}'})"
+def _with_width(mean: float, half_width: float | None, setting: Setting) -> str:
+    return f"{_shown(mean, setting)} ({'–' if half_width is None else _shown(half_width, setting)})"
+
+
+def _shown(value: float, setting: Setting) -> str:
+    return f"{value:.1%}" if in_percent(setting) else f"{value:.2f}"
 
 
 def _single(row: Mapping[str, Any], title: str) -> Table:
     answer = row["answer"].strip()
     if (tokens := row.get("completion_tokens", 1)) > 1:
         answer += f" (the first of {tokens} tokens of {row['completion'].strip()})"
-    caption = f"{row['prompt']} → {answer}: clean {row['high_score']:.1%}, corrupted {row['low_score']:.1%}"
-    table = _table(title, caption)
+    setting = row.get("setting") or {}
+    levels = f"clean {_shown(row['high_score'], setting)}, corrupted {_shown(row['low_score'], setting)}"
+    caption = f"{row['prompt']} → {answer}: {levels}"
+    if setting:
+        title, caption = f"{title} ({setting_text(setting)})", f"{caption} ({metric_title(setting)})"
+    if row.get("partner"):
+        caption += f"; in the subject's place {row['partner']} → {row['foil'].strip()}"
+    table, upwards = _table(title, caption), sign(setting) > 0
+    best = "highest" if upwards else "lowest"
     table.add_column("token, subject starred")
     kinds = [kind for kind in KINDS if row.get(kind)]
     for kind in kinds:
-        table.add_column(f"{kind}: highest p", justify="right")
+        table.add_column(f"{kind}: {best} {'p' if not setting else 'score'}", justify="right")
         table.add_column("layer", justify="right")
     begin, end = row["subject_range"]
     for i, token in enumerate(row["tokens"]):
         cells = []
         for kind in kinds:
             values = np.array(row[kind][i], dtype=float)
-            known = not np.isnan(values).all()
-            cells += [f"{np.nanmax(values):.1%}", str(int(np.nanargmax(values)))] if known else ["", ""]
+            if np.isnan(values).all():
+                cells += ["", ""]
+                continue
+            layer = int(np.nanargmax(values) if upwards else np.nanargmin(values))
+            cells += [_shown(values[layer], setting), str(layer)]
         table.add_row(literal(repr(token) + ("*" if begin <= i < end else "")), *cells)
     return table
