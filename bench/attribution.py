@@ -41,8 +41,8 @@ from romexp.tracing.tracer import KINDS, Trace, Tracer
 VARIANTS: dict[str, dict[str, object]] = {
     "attribution": {"method": "attribution"},
     "attribution, 3 points": {"method": "attribution", "points": 3},
-    "screen": {"method": "screen"},
     "screen, 1 point": {"method": "screen", "points": 1},
+    "screen, 3 points": {"method": "screen", "points": 3},
     "screen, GradDrop": {"method": "screen", "grad_drop": True},
 }
 

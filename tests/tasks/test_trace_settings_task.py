@@ -58,7 +58,7 @@ def test_only_what_matters_gives_another_name() -> None:
 
     different = [
         {}, {"corruption": "str"}, {"metric": "kl"}, {"direction": "noise"}, {"method": "attribution"},
-        {"method": "screen"}, {"method": "screen", "share": 0.1}, {"method": "screen", "points": 1},
+        {"method": "screen"}, {"method": "screen", "share": 0.1}, {"method": "screen", "points": 3},
         {"method": "attribution", "points": 3}, {"normalized": True},
     ]  # fmt: skip
     assert len({name(**settings) for settings in different}) == len(different)

@@ -80,7 +80,7 @@ def test_scores_of_the_two_runs_are_those_of_the_exact_trace(tiny_gpt2: Language
                 assert (a.low_score, a.high_score) == pytest.approx((b.low_score, b.high_score), abs=1e-5)
 
 
-@pytest.mark.parametrize("settings", [{}, {"direction": "noise"}, {"grad_drop": True}, {"points": 1}])
+@pytest.mark.parametrize("settings", [{}, {"direction": "noise"}, {"grad_drop": True}, {"points": 3}])
 def test_screening_computes_its_share_exactly(tiny_gpt2: LanguageModel, settings: dict[str, object]) -> None:
     prompts, noise = prepared(tiny_gpt2), Gaussian(scale=0.3)
     direction = settings.get("direction", "denoise")
