@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from romexp.errors import DataError
 
 Row = Mapping[str, Any]
@@ -100,9 +98,9 @@ def _normalized(row: Row) -> Row:
     low, length = row["low_score"], row["high_score"] - row["low_score"]
 
     def scaled(values: Any) -> Any:
-        # None, for a cell that was not traced, becomes NaN and then None again.
-        out = (np.array(values, dtype=float) - low) / length
-        return np.where(np.isnan(out), None, out).tolist()  # type: ignore[call-overload]
+        if isinstance(values, list):
+            return [scaled(value) for value in values]
+        return None if values is None else (values - low) / length  # None: a cell that was not traced
 
     names = ("hidden", "mlp", "attn", "severed_mlp", "severed_attn")
     return {**row, "low_score": 0.0, "high_score": 1.0} | {name: scaled(row[name]) for name in names if row.get(name)}

@@ -52,9 +52,7 @@ class PromptTrace:
 
     @property
     def total_effect(self) -> float:
-        """P(answer), or the metric, with the subject intact minus with the subject corrupted; a divergence the other way
-        round.
-        """
+        """P(answer), or another metric, with the subject intact minus with it corrupted; for a divergence reversed."""
         return total_effect(self.row)
 
     def to_frame(self) -> pd.DataFrame:

@@ -125,8 +125,10 @@ class _Batch:
         if not tracer.restores or tracer.usual_points > 1 or tracer.method == "screen":
             corrupted = self._copies(change, kinds=tracer.kinds)
         low = found.scores if corrupted is None else corrupted.scores
-        ends: tuple[WithOutputs, WithOutputs] = (corrupted or found, self.clean)
-        base, source = ends if tracer.restores else ends[::-1]
+        base: WithOutputs = corrupted or found
+        source: CleanRun | Copies = self.clean
+        if not tracer.restores and corrupted is not None:
+            base, source = self.clean, corrupted
         scores: list[float] = low.tolist() if tracer.restores else self._high()
         resume = None
         if tracer.method == "screen":

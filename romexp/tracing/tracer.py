@@ -30,8 +30,10 @@ KINDS: tuple[Kind, ...] = ("hidden", "mlp", "attn")
 CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS = 2048, 16384
 """Default tokens of a pass. A CPU is fastest if a pass fits its caches; an accelerator needs larger passes."""
 
-SCREEN_POINTS = 3
-"""With the gradient of the base run alone, the largest cells are often not among those that are then computed."""
+STR_SCREEN_POINTS = 3
+"""With the gradient of the base run alone, the largest cells are often not among those that are then computed. Half-way
+to noise, though, gradients say less than those of the base run (docs/tracing.md).
+"""
 
 PAPER: dict[str, Any] = {
     "corruption": "noise",
@@ -57,7 +59,7 @@ class Tracer:
         method: `exact` computes every cell; `attribution` estimates every cell from one backward pass; `screen`
             estimates, then computes the cells with the largest estimates (§2.9).
         points: number of points between the two runs at which the gradients of an estimate are taken (integrated
-            gradients); None: 1 for attribution, which is plain attribution patching, and 3 for `screen`.
+            gradients); None: 1, which is plain attribution patching, but 3 for `screen` of token replacement.
         share: the share of a prompt's cells of a kind that `screen` computes.
         grad_drop: `screen` ranks cells by GradDrop of AtP*, at the cost of one more backward pass for each layer.
         noise: the code of the noise (docs/method.md §2.3). `s3`: Gaussian with 3 times the standard deviation of the
@@ -122,7 +124,7 @@ class Tracer:
         """The number of points at which gradients are taken."""
         if self.points is not None:
             return self.points
-        return SCREEN_POINTS if self.method == "screen" else 1
+        return STR_SCREEN_POINTS if self.method == "screen" and self.corruption == "str" else 1
 
     @property
     def copies(self) -> int:

@@ -15,8 +15,8 @@ def limits_of(row: Mapping[str, Any], kinds: Sequence[str]) -> tuple[float, floa
     """The ends of the scale of all panels: the score with nothing replaced, and the farthest one that a cell has or
     that the other run has.
     """
-    base = row[base_name(row.get("setting") or {})]
-    other = row["high_score"] + row["low_score"] - base
+    from_low = base_name(row.get("setting") or {}) == "low_score"
+    base, other = (row[f"{name}_score"] for name in (("low", "high") if from_low else ("high", "low")))
     cells = [np.array(row[kind], dtype=float) for kind in kinds]
     # The scale needs a length even if no cell goes beyond the base.
     if sign(row.get("setting") or {}) > 0:
