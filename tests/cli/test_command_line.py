@@ -117,7 +117,7 @@ def test_a_sweep_goes_on_after_a_failing_job(romexp: Command, tiny: list[str], t
 def test_help_shows_groups_and_examples(romexp: Command) -> None:
     done = romexp("--help")
     assert done.status == 0
-    assert "dataset: counterfact, known, minifact" in done.out
+    assert "dataset: counterfact, facts, known, minifact" in done.out
     assert "romexp model=gpt2-xl dataset=counterfact" in done.out
 
 

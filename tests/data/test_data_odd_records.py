@@ -25,7 +25,7 @@ SETS: dict[str, tuple[Any, Callable[[int], dict[str, Any]], str, str]] = {
     "zsre": (ZsRE, zsre_record, "", "subject"),
 }
 DEEP = "[" * 5000 + '"]}"' + "]" * 5000
-IDS = ["1e400", "NaN", "-1", "18446744073709551616", "9223372036854775808", "9" * 4000, "9" * 5000, "true", "1.0", DEEP]
+IDS = ["1e400", "NaN", "-1", "18446744073709551616", "9223372036854775808", "9" * 4000, "9" * 5000, "true", "1.5", DEEP]
 
 
 def _file(path: Path, good: list[dict[str, Any]], odd: str) -> Path:
@@ -55,6 +55,14 @@ def test_an_odd_value_in_a_field(tmp_path: Path, kind: str, value: str) -> None:
     path = _file(tmp_path / "a.json", [record(0), record(2)], _with(record(1), field, value))
     nested = value == DEEP
     _assert_set_aside(source(path=path).load(), "(record)" if nested else field)
+
+
+@pytest.mark.parametrize("kind", ["counterfact", "known"])
+def test_a_whole_number_with_a_point_is_an_id(tmp_path: Path, kind: str) -> None:
+    """So tables write whole numbers in a column that has gaps."""
+    source, record, field, _ = SETS[kind]
+    path = _file(tmp_path / "a.json", [record(0), record(2)], _with(record(1), field, "1.0"))
+    assert [getattr(item, field) for item in source(path=path).load().items] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("kind", ["counterfact", "known"])
