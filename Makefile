@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 ARGS ?=
 
-.PHONY: run smollm2 test lint format bench clean
+.PHONY: run smollm2 test lint format bench docs clean
 
 run: $(STAMP)
 	$(BIN)/romexp $(ARGS)
@@ -31,6 +31,10 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python bench/edit.py $(ARGS)
+
+# The documentation site, in build/site, built without network. Links that lead nowhere are errors (not with --quiet).
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build
 
 # Installed again whenever what it depends on changes.
 $(STAMP): setup.cfg pyproject.toml constraints.txt

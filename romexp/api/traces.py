@@ -34,7 +34,7 @@ class PromptTrace:
     """A causal trace of one prompt (paper §2; docs/method.md §2).
 
     Attributes:
-        row: what a run of `task=trace` would store: tokens, the subject's range, the answer, grids [tokens][layers].
+        row: what a run of `task=trace` would store: tokens, the subject's range, the answer, grids (tokens × layers).
         model: the model's name.
         window: layers restored together for MLPs and attention.
         noise: what the subject's embeddings were corrupted by; empty if another subject took its place.
