@@ -25,6 +25,9 @@ from romexp.errors import ConfigError
 ONLY_SHOW = {"--cfg", "-c", "--info", "-i"}
 """Flags with which Hydra prints a configuration and runs no job."""
 
+FIRST_LOOKS = {"task=try", "task=demo"}
+"""Tasks that take a real model where one is set up."""
+
 CONFIG = Path(__file__).resolve().parent / "conf"
 
 
@@ -49,8 +52,11 @@ def main() -> None:
     if flags & {"-cn", "--config-name"} and not flags & {"-cd", "--config-dir"}:
         sys.argv += ["--config-dir", str(SWEEPS)]
     sys.argv = quote_texts(sys.argv, sweep=bool(flags & {"-m", "--multirun"} or "hydra.mode=MULTIRUN" in sys.argv))
-    if "task=try" in sys.argv and not any(argument.startswith("model=") for argument in sys.argv):
-        sys.argv.insert(sys.argv.index("task=try"), f"model={first_model()}")
+    if sys.argv[1:2] == ["demo"]:  # `romexp demo` is short for it
+        sys.argv[1] = "task=demo"
+    looks = FIRST_LOOKS.intersection(sys.argv)
+    if looks and not any(argument.startswith("model=") for argument in sys.argv):
+        sys.argv.insert(sys.argv.index(looks.pop()), f"model={first_model()}")
     HydraConfig.instance().cfg = None  # it may be that of an earlier command in this process
     with suppress(AttributeError):  # A stream that stands for the terminal, as in a notebook, may lack the method.
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -13,6 +13,7 @@ from rich.text import Text
 from romexp.analysis.traces import KINDS
 from romexp.api.before_after import continuations
 from romexp.api.edits import FactEdit
+from romexp.api.request import make_request
 from romexp.editors.base import Editor, Resources
 from romexp.errors import ConfigError
 from romexp.export.export import export_edits
@@ -22,7 +23,7 @@ from romexp.lm.model import LanguageModel
 from romexp.lm.weight_delta import WeightDelta, total
 from romexp.reporting.figures.traces import prompt_heatmap, save
 from romexp.reporting.terminal_heatmap import terminal_heatmap
-from romexp.tasks.try_fact import make_edit, make_request, new_edit_path
+from romexp.tasks.try_fact import make_edit, new_edit_path
 from romexp.tasks.try_screen import continuation_tables, screen
 from romexp.tasks.try_trace import PromptTracer
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from romexp.api.before_after import says
 from romexp.api.edits import FactEdit, load_edit
+from romexp.api.request import make_request
 from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import bars
 from romexp.data.known import KnownFacts
@@ -20,7 +21,7 @@ from romexp.stats.covariance import Covariance
 from romexp.tasks.run import Run, describe_model, open_run
 from romexp.tasks.trace import Corpus
 from romexp.tasks.try_conversation import TryConversation
-from romexp.tasks.try_fact import FIRST_EDIT, Example, make_edit, make_request
+from romexp.tasks.try_fact import FIRST_EDIT, Example, make_edit
 from romexp.tasks.try_screen import screen
 from romexp.tasks.try_trace import PromptTracer
 from romexp.tracing.tracer import Tracer

@@ -9,11 +9,10 @@ from pathlib import Path
 from romexp.api.before_after import own_answer
 from romexp.api.edits import FactEdit
 from romexp.editors.base import Editor, Resources
-from romexp.errors import ConfigError, RecordError, raise_first_error
+from romexp.errors import raise_first_error
 from romexp.facts import EditRequest
 from romexp.lm.model import LanguageModel
 from romexp.results.identity import fingerprint
-from romexp.subjects import find_subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,30 +32,6 @@ class Example:
     ask: Sequence[str] = ()
     about: Sequence[str] = ()
     keep: Sequence[str] = ()
-
-
-def make_request(prompt: str, subject: str, target: str) -> EditRequest:
-    """A fact as the user writes it.
-
-    Args:
-        prompt: with one `{}` for the subject, or with the subject itself.
-
-    Raises:
-        ConfigError: the prompt has neither or several `{}`.
-    """
-    subject, target = subject.strip(), target.strip()
-    for name, value in (("subject", subject), ("target", target), ("prompt", prompt)):
-        if not value.strip():
-            raise ConfigError(f"{name} is empty")
-    if (count := prompt.count("{}")) > 1:
-        raise ConfigError(f"prompt: expected one {{}} for the subject, found {count} in {prompt!r}")
-    if not count:
-        try:
-            start = find_subject(prompt, subject)
-        except RecordError as error:
-            raise ConfigError(f"prompt: {error.reason}; write {{}} where the subject stands") from error
-        prompt = f"{prompt[:start]}{{}}{prompt[start + len(subject) :]}"
-    return EditRequest(subject=subject, prompt=prompt.rstrip(), target_new=target)
 
 
 def make_edit(
