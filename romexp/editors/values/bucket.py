@@ -15,11 +15,10 @@ from typing import Literal
 import torch
 
 from romexp.editors.values.texts import EditText
-from romexp.lm.batching import by_length, pass_tokens
+from romexp.lm.batching import by_length, pass_tokens, training_tokens
 from romexp.lm.forward import BlockInputs, KeysAndValues, Row, make_inputs, run_blocks, suffix_inputs
 from romexp.lm.hooks import Change, capture, patch
 from romexp.lm.model import LanguageModel
-from romexp.lm.scoring import batch_tokens
 
 Place = Literal["mlp", "block", "mlp_and_attention"]
 """The states to which δ is added, at the edited token in layer l.
@@ -121,7 +120,7 @@ def make_buckets(lm: LanguageModel, texts: Sequence[EditText], *, layer: int, pl
 def bucket_groups(lm: LanguageModel, texts: Sequence[EditText]) -> list[list[int]]:
     """The indices of the texts of each bucket."""
     lengths = [len(text.row) - text.lookup for text in texts]
-    return by_length(lengths, max_tokens=batch_tokens(lm), per_pass=pass_tokens(lm.device))
+    return by_length(lengths, max_tokens=training_tokens(lm.device), per_pass=pass_tokens(lm.device))
 
 
 @torch.no_grad()
