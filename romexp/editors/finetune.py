@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,8 @@ from romexp.editors.targets import Spot, edit_text, read_targets
 from romexp.errors import ConfigError, RecordError, result_or_error, with_errors_in_place, without_errors
 from romexp.facts import EditRequest
 from romexp.lm.apply_delta import weight_in_out
-from romexp.lm.forward import BlockInputs, Row, make_inputs, run_blocks
+from romexp.lm.batching import by_length, pass_tokens, training_tokens
+from romexp.lm.forward import Row, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
 from romexp.lm.weight_delta import Dense, WeightDelta
 
@@ -97,21 +98,18 @@ class FineTune:
 
     def _edits(self, lm: LanguageModel, texts: Sequence[_Text]) -> list[Edit]:
         layer = pick_layer(lm, layer=self.layer, fraction=self.layer_fraction)
-        inputs = make_inputs(lm, [text.row for text in texts])
-        with torch.no_grad():
-            below = run_blocks(lm, inputs, stop=layer) if layer > 0 else None
-        trained = self._trainable(lm, layer, len(texts))
-        losses = self._train(lm, texts, inputs, below, trained, layer)
+        trained = [self._trainable(lm, layer) for _ in texts]
+        losses = self._train(lm, texts, trained, layer)
         return [
             Edit(
-                delta=WeightDelta(terms={name: Dense(value=values[i].clone()) for name, values in trained.items()}),
-                diagnostics={"layer": layer, "loss": losses[i]},
+                delta=WeightDelta(terms={name: Dense(value=value.detach()) for name, value in own.items()}),
+                diagnostics={"layer": layer, "loss": history},
             )
-            for i in range(len(texts))
+            for own, history in zip(trained, losses, strict=True)
         ]
 
-    def _trainable(self, lm: LanguageModel, layer: int, n: int) -> dict[str, torch.Tensor]:
-        """The deltas before training, all zero, by parameter name (requests × in × out; for biases requests × out)."""
+    def _trainable(self, lm: LanguageModel, layer: int) -> dict[str, torch.Tensor]:
+        """The delta of one request before training, all zero, by parameter name (in × out; for biases out)."""
         architecture = lm.architecture
         modules = (
             (architecture.mlp_out_name(layer),) if self.module == "mlp_out" else architecture.attn_qkv_names(layer)
@@ -119,41 +117,50 @@ class FineTune:
         names = [f"{module}.weight" for module in modules]
         if self.train_bias:
             names += [f"{m}.bias" for m in modules if getattr(lm.module(m), "bias", None) is not None]
-        shapes = {name: weight_in_out(lm, name).shape for name in names}
         return {
-            name: torch.zeros((n, *shape), device=lm.parameter(name).device, dtype=torch.float32)
-            for name, shape in shapes.items()
+            name: torch.zeros(
+                weight_in_out(lm, name).shape,
+                device=lm.parameter(name).device,
+                dtype=torch.float32,
+                requires_grad=True,
+            )
+            for name in names
         }
 
     def _train(
-        self,
-        lm: LanguageModel,
-        texts: Sequence[_Text],
-        inputs: BlockInputs,
-        below: torch.Tensor | None,
-        trained: dict[str, torch.Tensor],
-        layer: int,
+        self, lm: LanguageModel, texts: Sequence[_Text], trained: Sequence[dict[str, torch.Tensor]], layer: int
     ) -> list[list[float]]:
-        """Optimize the deltas `trained` in place, and return the losses of each request by pass."""
+        """Optimize the delta of each request in place, and return the losses of each by pass."""
         history: list[list[float]] = [[] for _ in texts]
+        below = _below(lm, [text.row for text in texts], layer)
+        parameters = [value for own in trained for value in own.values()]
+        # The fused optimizer reads each number once. A delta without a gradient, of a request that is finished, stays.
+        fused = all(value.device.type in ("cpu", "cuda") for value in parameters)
+        optimizer = torch.optim.Adam(parameters, lr=self.lr, fused=fused or None)
         active = list(range(len(texts)))
-        optimizer = _BoundedAdam(parameters=trained, lr=self.lr, bound=self.norm_constraint)
         for _ in range(self.num_steps):
-            index = torch.tensor(active, device=inputs.ids.device)
-            chosen = {name: values[index].requires_grad_(True) for name, values in trained.items()}
-            hidden = below[index] if below is not None else None
-            with torch.enable_grad(), _with_deltas(lm, chosen):
-                final = run_blocks(lm, inputs.select(index), start=layer, hidden=hidden)
-                loss = read_targets(lm, final, [texts[i].spots for i in active]).nll()
-            for i, value in zip(active, loss.tolist(), strict=True):
-                history[i].append(value)
-            unfinished = [place for place, value in enumerate(loss.tolist()) if value >= self.loss_threshold]
-            if not unfinished:
+            optimizer.zero_grad()
+            for group in _groups(lm, [texts[i].row for i in active]):
+                mine = [active[place] for place in group]
+                loss = _losses(lm, [texts[i] for i in mine], [trained[i] for i in mine], below, mine, layer)
+                for i, value in zip(mine, loss.tolist(), strict=True):
+                    history[i].append(value)
+                unfinished = [place for place, i in enumerate(mine) if history[i][-1] >= self.loss_threshold]
+                if unfinished:
+                    loss[unfinished].sum().backward()
+            for i in active:
+                if history[i][-1] < self.loss_threshold:
+                    for value in trained[i].values():
+                        value.grad = None
+            active = [i for i in active if history[i][-1] >= self.loss_threshold]
+            if not active:
                 break
-            gradients = torch.autograd.grad(loss[unfinished].sum(), list(chosen.values()))
-            rows = torch.tensor(unfinished, device=index.device)
-            optimizer.step(index[rows], {name: g[rows] for name, g in zip(chosen, gradients, strict=True)})
-            active = [active[place] for place in unfinished]
+            optimizer.step()
+            if self.norm_constraint is not None:
+                with torch.no_grad():
+                    for i in active:
+                        for value in trained[i].values():
+                            value.clamp_(-self.norm_constraint, self.norm_constraint)
         return history
 
 
@@ -183,6 +190,41 @@ def _text(lm: LanguageModel, request: EditRequest, *, teacher_forcing: bool) -> 
     return _Text(row=Row.text(text.ids[: text.target_start]), spots=tuple((last, token) for _, token in spots))
 
 
+def _groups(lm: LanguageModel, rows: Sequence[Row]) -> list[list[int]]:
+    """The places of the texts that run together, by what passes cost."""
+    lengths = [len(row) for row in rows]
+    return by_length(lengths, max_tokens=training_tokens(lm.device), per_pass=pass_tokens(lm.device))
+
+
+@torch.no_grad()
+def _below(lm: LanguageModel, rows: Sequence[Row], layer: int) -> torch.Tensor | None:
+    """What the trained layer gets, which no change in it affects (texts × tokens × hidden size); None for layer 0."""
+    return run_blocks(lm, make_inputs(lm, rows), stop=layer) if layer > 0 else None
+
+
+@torch.enable_grad()
+def _losses(
+    lm: LanguageModel,
+    texts: Sequence[_Text],
+    deltas: Sequence[dict[str, torch.Tensor]],
+    below: torch.Tensor | None,
+    places: Sequence[int],
+    layer: int,
+) -> torch.Tensor:
+    """The loss of each of some texts, each with its own delta (texts).
+
+    Args:
+        below: as `_below` returns it, for all texts.
+        places: the rows of `below` that belong to these texts.
+    """
+    inputs = make_inputs(lm, [text.row for text in texts])
+    hidden = None if below is None else below[list(places), : inputs.ids.shape[1]]
+    stacked = {name: torch.stack([own[name] for own in deltas]) for name in deltas[0]}
+    with _with_deltas(lm, stacked):
+        final = run_blocks(lm, inputs, start=layer, hidden=hidden)
+        return read_targets(lm, final, [text.spots for text in texts]).nll()
+
+
 @contextmanager
 def _with_deltas(lm: LanguageModel, deltas: dict[str, torch.Tensor]) -> Iterator[None]:
     """Inside the context, row i of the batch runs through the base weights plus slice i of each delta.
@@ -207,40 +249,3 @@ def _addition_hook(value: torch.Tensor) -> Callable[[nn.Module, tuple[Any, ...],
         return output + (own[:, None] if own.ndim == 2 else torch.bmm(x, own))
 
     return hook
-
-
-@dataclass(frozen=True, kw_only=True)
-class _BoundedAdam:
-    """Adam (β = 0.9 and 0.999, ε = 1e-8) for the slices of unfinished requests, followed by the L∞ bound.
-
-    `torch.optim.Adam` is not used, because it would also move the slices of finished requests.
-
-    Attributes:
-        parameters: the deltas, by parameter name; `step` changes them in place.
-        lr: step size.
-        bound: largest absolute value of an entry; None sets no bound.
-        first: first moments, by parameter name.
-        second: second moments, by parameter name.
-        steps: a list with one entry, the number of steps so far.
-    """
-
-    parameters: dict[str, torch.Tensor]
-    lr: float
-    bound: float | None
-    first: dict[str, torch.Tensor] = field(default_factory=dict)
-    second: dict[str, torch.Tensor] = field(default_factory=dict)
-    steps: list[int] = field(default_factory=lambda: [0])
-
-    @torch.no_grad()
-    def step(self, rows: torch.Tensor, gradients: dict[str, torch.Tensor]) -> None:
-        """Update the slices `rows`. They must have taken part in all steps before."""
-        self.steps[0] += 1
-        t = self.steps[0]
-        for name, gradient in gradients.items():
-            value = self.parameters[name]
-            first = self.first.setdefault(name, torch.zeros_like(value))
-            second = self.second.setdefault(name, torch.zeros_like(value))
-            first[rows] = m = first[rows].lerp(gradient, 0.1)
-            second[rows] = v = second[rows].lerp(gradient.square(), 0.001)
-            moved = value[rows] - self.lr / (1 - 0.9**t) * m / ((v / (1 - 0.999**t)).sqrt() + 1e-8)
-            value[rows] = moved if self.bound is None else moved.clamp(-self.bound, self.bound)

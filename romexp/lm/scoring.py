@@ -14,7 +14,7 @@ import torch
 
 from romexp.errors import RecordError, with_errors_in_place
 from romexp.lm.apply_delta import overlay
-from romexp.lm.batching import batched
+from romexp.lm.batching import batched, pass_tokens
 from romexp.lm.forward import BlockInputs, Row, layer_of, logits, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
 from romexp.lm.packing import Query, pack_queries
@@ -139,7 +139,8 @@ def _score_readings(
     # Equal texts are put into the same batch, so that they share the blocks below the edits.
     order = sorted(range(len(rows)), key=lambda i: rows[i].ids)
     budget = max_batch_tokens or batch_tokens(lm)
-    found = batched(work, order, [len(rows[i]) for i in order], max_tokens=budget)
+    lengths = [len(rows[i]) for i in order]
+    found = batched(work, order, lengths, max_tokens=budget, per_pass=pass_tokens(lm.device))
     scores = {
         index: score for i, row_scores in zip(order, found, strict=True) for index, score in zip(by_row[i], row_scores)
     }

@@ -47,6 +47,10 @@ class Suffixes:
         places = self.source[:, None] * n_tokens + columns.clamp(max=n_tokens - 1)
         return stored.flatten(0, 1).index_select(0, places.flatten()).unflatten(0, places.shape)
 
+    def select(self, rows: torch.Tensor) -> Suffixes:
+        """The batch with only these rows."""
+        return replace(self, source=self.source[rows], starts=self.starts[rows], lengths=self.lengths[rows])
+
     def first_only(self) -> Suffixes:
         """The same batch with only the first token of each row."""
         return replace(self, lengths=torch.ones_like(self.lengths), width=1)

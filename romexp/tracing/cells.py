@@ -11,37 +11,24 @@ corrupted, and tokens other than the last at the last block, which do not affect
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-from romexp.lm.batching import run_groups
-from romexp.lm.hooks import Change, patch
+from romexp.lm.batching import by_length, pass_tokens, run_groups
 from romexp.lm.model import LanguageModel
-from romexp.lm.suffix import Suffixes, last_states, run_suffixes
-from romexp.tracing.base_runs import CleanRun, Copies, Kind, module_path
+from romexp.lm.suffix import Suffixes
+from romexp.tracing.base_runs import CleanRun, Copies, Kind
 from romexp.tracing.metrics import Metric
 from romexp.tracing.prompt import TracedPrompt
+from romexp.tracing.shared_passes import Cell, ReplacedCell, Replacement, Values, replaced_states
+
+__all__ = ["Cell", "Replacement", "Resumption", "Values", "WindowConvention", "values_of", "window_layers"]
 
 WindowConvention = Literal["code", "paper"]
 """`code`: l - ⌊w/2⌋ … l + ⌈w/2⌉ - 1 (the published code); `paper`: l - ⌊(w-1)/2⌋ … l + ⌊w/2⌋ (App. B.2)."""
-
-MERGED_SHARE = 8
-"""A batch that mixes cells of different lengths, and so needs padding, may use 1/8 of the token budget."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One replaced token: token `token` of the prompt at position `prompt` in the batch."""
-
-    prompt: int
-    token: int
-
-
-Values = Callable[[Sequence[Cell]], torch.Tensor]
-"""Gives the states that replace those of some cells (cells·samples × hidden size); a cell's samples are adjacent."""
 
 
 def window_layers(layer: int, *, width: int, n_layers: int, convention: WindowConvention) -> range:
@@ -81,88 +68,47 @@ class Resumption:
     metric: Metric
     max_batch_tokens: int
 
-    def __call__(
-        self,
-        cells: Sequence[Cell],
-        *,
-        start: int,
-        restored: Values | None = None,
-        forced: Mapping[tuple[Kind, int], Values] | None = None,
-    ) -> list[float]:
-        """The metric of each cell, averaged over samples.
-
-        Args:
-            start: the first block that runs again.
-            restored: states that replace the input of block `start` at the cells' tokens. If None, block `start` runs
-                for the cells' tokens alone, and all later tokens run from the block after it.
-            forced: states that replace outputs at the cells' tokens while the blocks run, by kind and layer.
+    def __call__(self, replacements: Sequence[Replacement]) -> list[list[float]]:
+        """For each replacement the metric of its cells, averaged over samples. Pass all in one call: cells of different
+        replacements share passes.
         """
-
-        def work(batch: Sequence[Cell]) -> list[float]:
-            return self._batch(batch, start, restored, forced or {})
-
-        scores = run_groups(work, cells, self._groups(cells, resumed=start if restored else start + 1))
+        cells = [ReplacedCell(cell=cell, of=each) for each in replacements for cell in each.cells]
+        scores = run_groups(self._batch, cells, self._groups(cells))
         base = self.base.scores.tolist()
-        return [scores.get(i, base[cell.prompt]) for i, cell in enumerate(cells)]
+        found = iter([scores.get(i, base[each.cell.prompt]) for i, each in enumerate(cells)])
+        return [[next(found) for _ in each.cells] for each in replacements]
 
     def _length(self, cell: Cell) -> int:
         """Number of tokens from the replaced one to the last."""
         return len(self.prompts[cell.prompt].ids) - cell.token
 
-    def _groups(self, cells: Sequence[Cell], *, resumed: int) -> list[list[int]]:
+    def _groups(self, cells: Sequence[ReplacedCell]) -> list[list[int]]:
         """Group the cells that must be run into batches, as lists of indices.
 
-        Only small batches mix different lengths, and cells of length 1 are never mixed with others.
-
-        Args:
-            resumed: the block from which all tokens of a cell run.
+        Cells of length 1 are never mixed with others, since their last block runs in another way.
         """
-        groups: list[list[int]] = []
-        for i in sorted(range(len(cells)), key=lambda i: (self._length(cells[i]), cells[i].token)):
-            length = self._length(cells[i])
-            if length > 1 and resumed == self.lm.n_layers:
-                break
-            shortest = self._length(cells[groups[-1][0]]) if groups else 0
-            budget = self.max_batch_tokens if shortest == length else self.max_batch_tokens // MERGED_SHARE
-            if (
-                groups
-                and (shortest == length or shortest > 1)
-                and (len(groups[-1]) + 1) * length * self.base.samples <= budget
-            ):
-                groups[-1].append(i)
-            else:
-                groups.append([i])
+        lengths = [self._length(each.cell) for each in cells]
+        order = sorted(range(len(cells)), key=lambda i: (cells[i].of.resumed, cells[i].cell.token))
+        one = [i for i in order if lengths[i] == 1]
+        longer = [i for i in order if lengths[i] > 1 and cells[i].of.resumed < self.lm.n_layers]
+        groups = []
+        for places in (one, longer):
+            tokens = [lengths[i] * self.base.samples for i in places]
+            found = by_length(tokens, max_tokens=self.max_batch_tokens, per_pass=pass_tokens(self.lm.device))
+            groups += [[places[k] for k in group] for group in found]
         return groups
 
     @torch.no_grad()
-    def _batch(
-        self,
-        cells: Sequence[Cell],
-        start: int,
-        restored: Values | None,
-        forced: Mapping[tuple[Kind, int], Values],
-    ) -> list[float]:
-        lm, rows, inputs = self.lm, self._rows(cells), self.base.inputs
-        # The last block computes only the last token of each row. So its outputs may be replaced only if that is the
-        # restored token, that is if each row has one token.
-        layers = range(lm.n_layers if rows.width == 1 else lm.n_layers - 1)
-        changes = {
-            module_path(lm, kind, layer): _overwrite_first_column(values(cells))
-            for (kind, layer), values in forced.items()
-            if layer in layers
-        }
-        with patch(lm, changes):
-            if restored is not None:
-                state = restored(cells)
-            else:
-                restored_tokens = rows.first_only()
-                hidden = restored_tokens.states(inputs[start])
-                state = run_suffixes(lm, restored_tokens, start=start, stop=start + 1, hidden=hidden)[:, 0]
-                start += 1
-            hidden = rows.states(inputs[start])
-            hidden[:, 0] = state
-            final = last_states(lm, rows, start=start, hidden=hidden)
-        return self.metric.mean(lm, final, [c.prompt for c in cells], samples=self.base.samples).tolist()
+    def _batch(self, cells: Sequence[ReplacedCell]) -> list[float]:
+        """The metric of each cell of one pass."""
+        samples = self.base.samples
+        order = sorted(range(len(cells)), key=lambda i: cells[i].of.resumed)
+        joining = [cells[i] for i in order]
+        rows = self._rows([each.cell for each in joining])
+        final = replaced_states(self.lm, joining, rows, self.base.inputs, samples=samples)
+        scores = self.metric.mean(self.lm, final, [each.cell.prompt for each in joining], samples=samples).tolist()
+        found = dict(zip(order, scores, strict=True))
+        return [found[i] for i in range(len(cells))]
 
     def _rows(self, cells: Sequence[Cell]) -> Suffixes:
         """The cells' suffixes in the base run, with `samples` rows per cell."""
@@ -177,14 +123,3 @@ class Resumption:
             width=max(length for _, _, length in numbers),
             before=max(token for _, token, _ in numbers),
         )
-
-
-def _overwrite_first_column(values: torch.Tensor) -> Change:
-    """A change that replaces column 0, which holds the restored token of each suffix."""
-
-    def change(output: torch.Tensor) -> torch.Tensor:
-        changed = output.clone()
-        changed[:, 0] = values.to(output)
-        return changed
-
-    return change

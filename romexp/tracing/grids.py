@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from romexp.tracing.base_runs import CleanRun, Copies, Kind
-from romexp.tracing.cells import Cell, Resumption, values_of
+from romexp.tracing.cells import Cell, Replacement, Resumption, values_of
 from romexp.tracing.prompt import TracedPrompt
 
 TokenRange = Literal["all", "subject_last"]
@@ -62,25 +62,25 @@ def exact_grids(
     n_layers = resume.lm.n_layers
     grids = empty_grids(resume.prompts, resume.base.scores.tolist(), token_range=token_range, n_layers=n_layers)
     cells = changed_cells(resume.prompts, token_range)
-    scores_of_window: dict[tuple[int, ...], list[float]] = {}
+    # In a shallow model the windows of several cells may be cut off to the same layers.
+    windows = list(dict.fromkeys(layers_of(layer) for layer in range(n_layers)))
+    scores = resume([replacement(resume, source, cells, kind, layers) for layers in windows])
+    of_window = dict(zip(windows, scores, strict=True))
     for layer in range(n_layers):
-        # In a shallow model the windows of several cells may be cut off to the same layers.
-        layers = layers_of(layer)
-        if layers not in scores_of_window:
-            scores_of_window[layers] = replaced_scores(resume, source, cells, kind, layers)
-        fill(grids, cells, layer, scores_of_window[layers])
+        fill(grids, cells, layer, of_window[layers_of(layer)])
     return grids
 
 
-def replaced_scores(
+def replacement(
     resume: Resumption, source: CleanRun | Copies, cells: Sequence[Cell], kind: Kind, layers: Sequence[int]
-) -> list[float]:
-    """Scores of cells with the kind's outputs in these layers replaced."""
+) -> Replacement:
+    """In some cells, the kind's outputs in these layers are replaced."""
     values = {layer: values_of(source, kind, layer, samples=resume.base.samples) for layer in layers}
     if kind == "hidden":
         (layer,) = layers
-        return resume(cells, start=layer + 1, restored=values[layer])
-    return resume(cells, start=layers[0], forced={(kind, layer): value for layer, value in values.items()})
+        return Replacement(cells=cells, start=layer + 1, restored=values[layer])
+    forced = {(kind, layer): value for layer, value in values.items()}
+    return Replacement(cells=cells, start=layers[0], forced=forced)
 
 
 def fill(grids: Sequence[Grid], cells: Iterable[Cell], layer: int, scores: Iterable[float]) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from romexp.tracing.base_runs import CleanRun, Copies, Kind
 from romexp.tracing.cells import Cell, Resumption
-from romexp.tracing.grids import Grid, TokenRange, changed_cells, fill, replaced_scores
+from romexp.tracing.grids import Grid, TokenRange, changed_cells, fill, replacement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,8 @@ def compute_exactly(
     resume: Resumption, source: CleanRun | Copies, kind: Kind, grids: Sequence[Grid], places: Sequence[Place]
 ) -> None:
     """Replace the estimates of these cells in the grids by what they are."""
-    for layer in sorted({place.layer for place in places}):
-        cells = [place.cell for place in places if place.layer == layer]
-        fill(grids, cells, layer, replaced_scores(resume, source, cells, kind, (layer,)))
+    layers = sorted({place.layer for place in places})
+    cells = [[place.cell for place in places if place.layer == layer] for layer in layers]
+    scores = resume([replacement(resume, source, mine, kind, (at,)) for at, mine in zip(layers, cells, strict=True)])
+    for layer, mine, found in zip(layers, cells, scores, strict=True):
+        fill(grids, mine, layer, found)

@@ -10,7 +10,7 @@ import torch
 
 from romexp.lm.hooks import Change, overwrite
 from romexp.tracing.base_runs import CleanRun, Kind, corrupted_run, module_path
-from romexp.tracing.cells import Cell, Resumption, Values, values_of
+from romexp.tracing.cells import Cell, Replacement, Resumption, Values, values_of
 
 SEVERED: tuple[Kind, ...] = ("mlp", "attn")
 
@@ -37,20 +37,20 @@ def severed_curves(resume: Resumption, clean: CleanRun, *, change: Change | None
             forced = {module_path(lm, kind, layer): overwrite(token, frozen[layer]) for layer in range(lm.n_layers)}
             again = corrupted_run(lm, resume.prompts, change, metric=resume.metric, samples=n, forced=forced)
             severed_run = replace(resume, base=again)
-        by_layer = [_restore(severed_run, clean, frozen, kind, layer) for layer in range(lm.n_layers)]
+        by_layer = severed_run([_restored(resume, clean, frozen, kind, layer) for layer in range(lm.n_layers)])
         curves[kind] = [list(scores) for scores in zip(*by_layer, strict=True)]
     return curves
 
 
-def _restore(resume: Resumption, clean: CleanRun, frozen: torch.Tensor, kind: Kind, layer: int) -> list[float]:
-    """Scores of all prompts with block `layer`'s output restored at the last subject token."""
+def _restored(resume: Resumption, clean: CleanRun, frozen: torch.Tensor, kind: Kind, layer: int) -> Replacement:
+    """For all prompts, block `layer`'s output is restored at the last subject token."""
     n = resume.base.samples
 
     def corrupted(at: int) -> Values:
         return lambda cells: frozen[at][[cell.prompt * n + sample for cell in cells for sample in range(n)]]
 
-    return resume(
-        [Cell(prompt=i, token=p.subject_range[1] - 1) for i, p in enumerate(resume.prompts)],
+    return Replacement(
+        cells=[Cell(prompt=i, token=p.subject_range[1] - 1) for i, p in enumerate(resume.prompts)],
         start=layer + 1,
         restored=values_of(clean, "hidden", layer, samples=n),
         forced={(kind, each): corrupted(each) for each in range(layer + 1, resume.lm.n_layers)},

@@ -204,6 +204,22 @@ class TestBatches:
         assert len(edit.diagnostics["loss"]) == 1
         assert edit.delta.norm() == 0
 
+    def test_a_long_prompt_does_not_make_all_others_long(self, tiny_gpt2: LanguageModel) -> None:
+        """Texts of like length run together; each gets the edit that it gets alone."""
+        long = replace(ONE_TOKEN, prompt="{} was" + " the x" * 40)
+        tokens: list[int] = []
+        handle = tiny_gpt2.block(3).register_forward_pre_hook(
+            lambda _m, args: tokens.append(args[0].shape[0] * args[0].shape[1])
+        )
+        try:
+            edits = replace(FT, num_steps=2)(tiny_gpt2, [long, *[ONE_TOKEN] * 9], resources=RESOURCES)
+        finally:
+            handle.remove()
+        longest, short = (len(naive.tokens(tiny_gpt2, request.text)) for request in (long, ONE_TOKEN))
+        assert tokens == [9 * short, longest] * 2
+        alone = replace(FT, num_steps=2)(tiny_gpt2, [long], resources=RESOURCES)
+        assert furthest(edits[:1], alone) < 1e-3
+
     def test_none_at_all(self, tiny_gpt2: LanguageModel) -> None:
         assert FT(tiny_gpt2, [], resources=RESOURCES) == []
 

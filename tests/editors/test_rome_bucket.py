@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import naive
 import pytest
@@ -10,7 +11,9 @@ import torch
 from edit_cases import REQUESTS, TEMPLATES
 
 from romexp.editors.values.bucket import Bucket, make_buckets
+from romexp.editors.values.regroup import keep_requests
 from romexp.editors.values.texts import EditText, edit_texts
+from romexp.lm.batching import PASS_TOKENS
 from romexp.lm.forward import Row, logits
 from romexp.lm.model import LanguageModel
 
@@ -70,8 +73,8 @@ def test_what_the_edited_matrix_sees(tiny_lm: LanguageModel) -> None:
             torch.testing.assert_close(bucket.initial[i, 0], value, atol=1e-5, rtol=1e-5)
 
 
-def test_every_text_once_with_little_padding(tiny_gpt2: LanguageModel) -> None:
-    """Suffixes of 1 to 60 tokens: at most a third of any row is padding, and the buckets stay few."""
+def test_every_text_once_and_few_passes(tiny_gpt2: LanguageModel) -> None:
+    """Suffixes of 1 to 60 tokens: a bucket has different lengths where padding costs less than another pass."""
     texts = [made_up(tiny_gpt2, random.randint(0, 5), suffix) for suffix in range(1, 61)]
     buckets = make_buckets(tiny_gpt2, random.sample(texts, len(texts)), layer=2)
     assert sorted(len(t.row) - t.lookup for bucket in buckets for t in bucket.texts) == list(range(1, 61))
@@ -79,8 +82,58 @@ def test_every_text_once_with_little_padding(tiny_gpt2: LanguageModel) -> None:
     for bucket in buckets:
         lengths = [len(t.row) - t.lookup for t in bucket.texts]
         assert bucket.hidden.shape[1] == max(lengths)
-        assert min(lengths) >= max(lengths) * 2 / 3
+        assert sum(max(lengths) - length for length in lengths) < 2 * PASS_TOKENS
         assert_whole_pass(tiny_gpt2, bucket, 2)
+
+
+def test_a_kl_text_shares_the_pass_of_its_request(tiny_gpt2: LanguageModel) -> None:
+    """It has one token only, and a pass of its own would cost as much as dozens."""
+    texts = edit_texts(tiny_gpt2, REQUESTS[:1], TEMPLATES, fact_token="subject_last")[0]
+    assert isinstance(texts, list)
+    (bucket,) = make_buckets(tiny_gpt2, texts, layer=1)
+    assert [text.template is None for text in bucket.texts].count(True) == 1
+    assert len(bucket.texts) == len(TEMPLATES) + 1
+
+
+class TestKeptRequests:
+    """Few texts that are left are put together, and are the rows that they were."""
+
+    def buckets(self, lm: LanguageModel) -> list[Bucket]:
+        """Two requests, in buckets of short and of long suffixes; those of the short ones may have no prefix."""
+        short = [replace(made_up(lm, i % 3, 2), request=i % 2) for i in range(80)]
+        long = [replace(made_up(lm, 4 + i % 3, 9), request=i % 2) for i in range(20)]
+        return make_buckets(lm, [*short, *long], layer=1)
+
+    def test_few_texts_share_one_pass(self, tiny_lm: LanguageModel) -> None:
+        buckets = self.buckets(tiny_lm)
+        few = {0: [0, 1], 1: [2, 3, 4]}
+        numbered = [
+            replace(bucket.select(rows), texts=tuple(replace(bucket.texts[i], request=7) for i in rows))
+            for bucket, rows in zip(buckets, few.values(), strict=True)
+        ]
+        (joined,) = keep_requests(tiny_lm, [*numbered, buckets[0]], {7})
+        assert joined.texts == (*numbered[0].texts, *numbered[1].texts)
+        assert torch.equal(joined.keys, torch.cat([numbered[0].keys, numbered[1].keys]))
+        assert torch.equal(joined.initial, torch.cat([numbered[0].initial, numbered[1].initial]))
+        assert_whole_pass(tiny_lm, joined, 1)
+
+    def test_many_texts_stay_where_they_are(self, tiny_gpt2: LanguageModel) -> None:
+        buckets = self.buckets(tiny_gpt2)
+        assert len(buckets) == 2
+        assert keep_requests(tiny_gpt2, buckets, {0, 1}) == buckets
+        left = keep_requests(tiny_gpt2, buckets, {1})
+        assert [len(bucket.texts) for bucket in left] == [40, 10]
+        for bucket in left:
+            assert {text.request for text in bucket.texts} == {1}
+            assert_whole_pass(tiny_gpt2, bucket, 1)
+
+    def test_without_prefixes(self, tiny_lm: LanguageModel) -> None:
+        bare = [made_up(tiny_lm, 0, 2) for _ in range(60)]
+        longer = [made_up(tiny_lm, 3, 9) for _ in range(3)]
+        bare[0], longer[0] = replace(bare[0], request=1), replace(longer[0], request=1)
+        (joined,) = keep_requests(tiny_lm, make_buckets(tiny_lm, [*bare, *longer], layer=1), {1})
+        assert len(joined.texts) == 2
+        assert_whole_pass(tiny_lm, joined, 1)
 
 
 def test_lookups_at_the_first_token(tiny_lm: LanguageModel) -> None:

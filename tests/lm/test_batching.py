@@ -5,7 +5,8 @@ halves them.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -32,9 +33,45 @@ def test_every_text_once_and_within_the_budget() -> None:
             assert len(group) == 1 or max(lengths[i] for i in group) * len(group) <= budget
 
 
-def test_groups_are_as_large_as_they_may_be() -> None:
-    assert by_length([2, 9, 3, 3, 2], max_tokens=9) == [[0, 4, 2], [3], [1]]
+def cost(groups: Sequence[Sequence[int]], lengths: Sequence[int], per_pass: int) -> int:
+    return sum(per_pass + max(lengths[i] for i in group) * len(group) for group in groups)
+
+
+def all_groupings(order: list[int]) -> Iterator[list[list[int]]]:
+    """All ways to cut a list into consecutive parts."""
+    for n in range(1, len(order)):
+        for rest in all_groupings(order[n:]):
+            yield [order[:n], *rest]
+    yield [order]
+
+
+def test_no_other_groups_cost_less() -> None:
+    """Against every way to cut the sorted texts, with a budget that allows all of them."""
+    merged = several = 0
+    for _ in range(100):
+        lengths = [random.randint(1, 12) for _ in range(random.randint(1, 8))]
+        per_pass = random.randint(0, 15)
+        groups = by_length(lengths, max_tokens=100, per_pass=per_pass)
+        order = [i for group in groups for i in group]
+        assert cost(groups, lengths, per_pass) == min(cost(g, lengths, per_pass) for g in all_groupings(order))
+        merged += len(groups) < len(set(lengths))
+        several += len(groups) > 1
+    assert merged > 10  # controls: padding is chosen where it is cheap, and only there
+    assert several > 10
+
+
+def test_a_budget_divides_texts_evenly() -> None:
+    assert by_length([3] * 10, max_tokens=12) == [[0, 1, 2], [3, 4, 5], [6, 7, 8, 9]]
     assert by_length([50, 60], max_tokens=10) == [[0], [1]]
+
+
+def test_hundreds_of_different_lengths_are_grouped_at_once() -> None:
+    """Twenty thousand texts; a programme over all pairs of texts would take minutes."""
+    lengths = [1 + i % 500 for i in range(20_000)]
+    start = time.process_time()
+    groups = by_length(lengths, max_tokens=1024)
+    assert time.process_time() - start < 2
+    assert sum(map(len, groups)) == len(lengths)
 
 
 def limited(limit: int, calls: list[int]):  # type: ignore[no-untyped-def]

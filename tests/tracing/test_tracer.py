@@ -110,6 +110,23 @@ def test_batches_do_not_change_a_trace(tiny_gpt2: LanguageModel, budget: int) ->
         np.testing.assert_allclose(a.severed["mlp"], b.severed["mlp"], atol=1e-5)
 
 
+def test_cells_of_all_layers_share_passes(tiny_gpt2: LanguageModel) -> None:
+    """Each layer, and each length, would need passes of its own if cells did not join passes that others began."""
+    prompts, noise = prepared(tiny_gpt2), Gaussian(scale=SCALE)
+    calls = {}
+    for budget in (None, 1):
+        rows: list[int] = []
+        handle = tiny_gpt2.block(3).register_forward_pre_hook(lambda _m, args, rows=rows: rows.append(len(args[0])))
+        try:
+            tracer(kinds=["mlp"], severed=False, max_batch_tokens=budget)(tiny_gpt2, prompts, noise=noise)
+        finally:
+            handle.remove()
+        calls[budget] = len(rows)
+    n_cells = sum(len(p.ids) - p.subject_range[0] for p in prompts)
+    assert calls[None] <= 12  # the runs of the prompts, the last tokens, and a few passes over longer suffixes
+    assert calls[1] > 3 * n_cells  # a control: one pass a cell and layer
+
+
 def test_out_of_memory_halves_and_goes_on(tiny_gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts, noise = prepared(tiny_gpt2), Gaussian(scale=SCALE)
     hidden = tracer(severed=False, kinds=["hidden"])

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 
 from romexp.editors.values.texts import EditText
+from romexp.lm.batching import by_length, pass_tokens, training_tokens
 from romexp.lm.forward import BlockInputs, KeysAndValues, Row, make_inputs, run_blocks, suffix_inputs
 from romexp.lm.hooks import Change, capture, patch
 from romexp.lm.model import LanguageModel
@@ -31,7 +32,7 @@ Place = Literal["mlp", "block", "mlp_and_attention"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bucket:
-    """A batch of texts whose suffixes, the tokens from the edited one (`lookup`) on, have about the same length.
+    """A batch of texts that run together. Their suffixes are the tokens from the edited one (`lookup`) on.
 
     Attributes:
         texts: the texts, one per row.
@@ -85,7 +86,7 @@ class Bucket:
             changes = patch(lm, {name: _add_to_first(own) for name, own in parts})  # type: ignore[assignment]
         else:
             hidden = _add_to_first(delta[:, 0])(hidden)
-        start = _first_block(self.layer, self.place)
+        start = first_block(self.layer, self.place)
         with changes:
             return run_blocks(
                 lm, self.block_inputs, start=start, hidden=hidden, cache=KeysAndValues(prefix=self.prefix)
@@ -101,29 +102,25 @@ def _add_to_first(delta: torch.Tensor) -> Change:
     return change
 
 
-def _first_block(layer: int, place: Place) -> int:
+def first_block(layer: int, place: Place) -> int:
     """The first block that must run again when δ changes."""
     return layer if place == "mlp_and_attention" else layer + 1
 
 
 def make_buckets(lm: LanguageModel, texts: Sequence[EditText], *, layer: int, place: Place = "mlp") -> list[Bucket]:
-    """Group texts by their rounded suffix length, and compute what δ does not change.
+    """Group the texts of all requests by suffix length, at the least cost of a pass over them (`by_length`), and compute
+    what δ does not change.
 
     Args:
         layer: l, the layer in which δ is added.
     """
-    groups: dict[int, list[EditText]] = {}
-    for text in texts:
-        groups.setdefault(_rounded(len(text.row) - text.lookup), []).append(text)
-    return [_bucket(lm, group, layer=layer, place=place) for _, group in sorted(groups.items())]
+    return [_bucket(lm, [texts[i] for i in group], layer=layer, place=place) for group in bucket_groups(lm, texts)]
 
 
-def _rounded(length: int) -> int:
-    """Round up to one of 1, 2, 3, 4, 6, 8, 12, 16, …: buckets are few, and at most a third of a row is padding."""
-    size = 1
-    while size < length:
-        size = size + 1 if size < 4 else (size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3)
-    return size
+def bucket_groups(lm: LanguageModel, texts: Sequence[EditText]) -> list[list[int]]:
+    """The indices of the texts of each bucket."""
+    lengths = [len(text.row) - text.lookup for text in texts]
+    return by_length(lengths, max_tokens=training_tokens(lm.device), per_pass=pass_tokens(lm.device))
 
 
 @torch.no_grad()
@@ -134,7 +131,7 @@ def _bucket(lm: LanguageModel, texts: Sequence[EditText], *, layer: int, place: 
     lookup = torch.tensor(starts, device=lm.device)
     paths = lm.architecture
     block, mlp, mlp_out = paths.block_name(layer), paths.mlp_name(layer), paths.mlp_out_name(layer)
-    start = _first_block(layer, place)
+    start = first_block(layer, place)
     entering = [mlp_out, block] if start == layer else [mlp_out]
     watched = [mlp, mlp_out, *([paths.attn_name(layer)] if place == "mlp_and_attention" else [])]
     with capture(lm, entering, at="input") as inputs, capture(lm, watched) as outputs:

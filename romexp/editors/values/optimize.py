@@ -14,6 +14,7 @@ import torch
 
 from romexp.editors.targets import read_targets
 from romexp.editors.values.bucket import Bucket
+from romexp.editors.values.regroup import keep_requests
 from romexp.lm.forward import logits
 from romexp.lm.model import LanguageModel
 
@@ -67,7 +68,7 @@ def optimize_values(
     optimizer = torch.optim.Adam([delta], lr=settings.lr)
     norms = initial.norm(dim=-1)
     nll_factor = initial.new_full((n,), settings.nll_factor)
-    log_p0: list[torch.Tensor | None] = [None] * len(buckets)
+    log_p0: dict[int, torch.Tensor] = {}
     best_delta = torch.zeros_like(initial)
     active = list(range(n))
     for step in range(settings.n_steps):
@@ -92,7 +93,7 @@ def optimize_values(
         if settings.said_nll_factor is not None:
             nll_factor = settings.nll_factor * torch.where(said, settings.said_nll_factor, 1.0).to(initial)
         if finished:
-            buckets, log_p0 = _drop_finished(buckets, log_p0, set(active))
+            buckets = keep_requests(lm, buckets, set(active))
     return best_delta, trajectories
 
 
@@ -108,7 +109,7 @@ def _finished(
 
 
 def _losses(
-    lm: LanguageModel, buckets: Sequence[Bucket], delta: torch.Tensor, log_p0: list[torch.Tensor | None]
+    lm: LanguageModel, buckets: Sequence[Bucket], delta: torch.Tensor, log_p0: dict[int, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The NLL and KL(P_δ ‖ P_0) of each request, without factors, and whether its target is said in every context; all
     (requests).
@@ -116,14 +117,14 @@ def _losses(
     The NLL is a mean over the target's tokens and then over texts. A finished request has neither.
 
     Args:
-        log_p0: for each bucket log P_0 of its KL texts (KL texts × vocabulary). The first call, with δ = 0, fills it.
+        log_p0: log P_0 of the KL text of each request (vocabulary). The first call, with δ = 0, fills it.
     """
     n = len(delta)
     nll = delta.new_zeros(n)
     kl = delta.new_zeros(n)
     n_texts = delta.new_zeros(n)
     n_wrong = delta.new_zeros(n)
-    for b, bucket in enumerate(buckets):
+    for bucket in buckets:
         request = torch.tensor([t.request for t in bucket.texts], device=delta.device)
         final = bucket.final_states(lm, delta[request])
         rewriting = [i for i, t in enumerate(bucket.texts) if t.targets]
@@ -136,9 +137,10 @@ def _losses(
         kl_texts = [i for i, t in enumerate(bucket.texts) if not t.targets]
         if kl_texts:
             log_p = logits(lm, final[kl_texts, 0]).log_softmax(dim=-1)
-            before = log_p0[b]
-            if before is None:
-                before = log_p0[b] = log_p.detach()
+            asked = [bucket.texts[i].request for i in kl_texts]
+            for own, now in zip(asked, log_p.detach(), strict=True):
+                log_p0.setdefault(own, now)
+            before = torch.stack([log_p0[own] for own in asked])
             divergence = (log_p.exp() * (log_p - before)).sum(dim=-1)
             kl = kl.index_add(0, request[kl_texts], divergence)
     return nll / n_texts.clamp(min=1), kl, n_wrong == 0
@@ -166,19 +168,3 @@ def _append_losses(
         t = trajectories[i]
         for series, values in zip((t.loss, t.nll, t.kl, t.weight_decay), table, strict=True):
             series.append(values[i])
-
-
-def _drop_finished(
-    buckets: Sequence[Bucket], log_p0: Sequence[torch.Tensor | None], active: set[int]
-) -> tuple[list[Bucket], list[torch.Tensor | None]]:
-    """Drop the texts of finished requests from the buckets and from `log_p0`."""
-    kept, kept_log_p0 = [], []
-    for bucket, log_p in zip(buckets, log_p0, strict=True):
-        rows = [i for i, text in enumerate(bucket.texts) if text.request in active]
-        if not rows:
-            continue
-        kl_rows = [i for i, text in enumerate(bucket.texts) if not text.targets]
-        kept_kl = [place for place, i in enumerate(kl_rows) if bucket.texts[i].request in active]
-        kept.append(bucket if len(rows) == len(bucket.texts) else bucket.select(rows))
-        kept_log_p0.append(log_p[kept_kl] if log_p is not None else None)
-    return kept, kept_log_p0
