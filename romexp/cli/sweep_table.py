@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
 from rich.table import Table
 
 from romexp.analysis.summary import UNEDITED
@@ -37,9 +38,28 @@ def sweep_tables(jobs: Sequence[SweepJob]) -> list[Table]:
 
 
 def closing_lines(sweep: Sweep, jobs: Sequence[SweepJob]) -> list[str]:
-    """Lines with the folder of the results and the folder of the sweep's records."""
+    """Lines with what a search has found, the folder of the results and the folder of the sweep's records."""
     root = results_root(jobs)
-    return [*([f"results: {root}"] if root else []), f"sweep: {sweep.folder}"]
+    return [*_found(sweep.folder), *([f"results: {root}"] if root else []), f"sweep: {sweep.folder}"]
+
+
+def _found(folder: Path) -> list[str]:
+    """What a sweeper that searches has written about the best jobs: one line, or one for each of several objectives'
+    best compromises."""
+    file = folder / "optimization_results.yaml"
+    if not file.is_file():
+        return []
+    found: Any = OmegaConf.to_container(OmegaConf.load(file))
+    if "best_params" in found:
+        return [f"best: {_settings(found['best_params'])}: objective {found['best_value']:.4g}"]
+    return [
+        f"best: {_settings(each['params'])}: objectives {', '.join(f'{value:.4g}' for value in each['values'])}"
+        for each in found.get("solutions", ())
+    ]
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in values.items())
 
 
 def failure_lines(jobs: Sequence[SweepJob]) -> list[str]:

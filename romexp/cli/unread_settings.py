@@ -15,7 +15,7 @@ from romexp.cli.validate_config import SHARED
 from romexp.compose import CONF
 from romexp.errors import ConfigError
 
-READ_BY_EVERY_RUN = ("task", "tracker")
+READ_BY_EVERY_RUN = ("task", "tracker", "extras")
 """Top-level parts from which a run is built."""
 
 
