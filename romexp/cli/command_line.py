@@ -9,8 +9,7 @@ from pathlib import Path
 
 from romexp.cli.field_values import SWITCH
 from romexp.cli.free_text import quote_texts
-from romexp.cli.run_job import SWEEPS
-from romexp.compose import first_model
+from romexp.compose import SWEEPS, first_model
 from romexp.errors import ConfigError, FileError
 from romexp.os_errors import describe
 

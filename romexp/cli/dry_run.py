@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from romexp.cli.job import Job, Outcome, Task
@@ -27,8 +27,5 @@ def plan_of(task: Task, job: Job) -> Outcome:
     lines = [" ".join(["would run:", f"task={job.choices['task']}", *parts])]
     if isinstance(task, Planned):
         planned = task.plan(job)
-        return Outcome(tables=planned.tables, lines=[*lines, *planned.lines])
-    folder = job.output_dir or Path(job.outputs) / job.choices["task"]
-    return Outcome(
-        lines=[*lines, f"results: {folder}", f"no estimate: task={job.choices['task']} has no cases to measure"]
-    )
+        return replace(planned, lines=[*lines, *planned.lines])
+    return Outcome(lines=[*lines, f"no estimate: task={job.choices['task']} has no cases to measure"])

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,20 @@ from romexp.cli.conversation import converse, on_terminal
 from romexp.cli.dry_run import plan_of
 from romexp.cli.extras import config_tree
 from romexp.cli.field_values import is_on
-from romexp.cli.job import Job, Outcome
+from romexp.cli.job import Job, Outcome, Remaining
 from romexp.cli.job_record import INTERRUPTED, JobRecord
 from romexp.cli.kept_between_jobs import KeptReferences, LoadedModels
 from romexp.cli.objective import Value, objective
 from romexp.cli.run_log import RunLog
 from romexp.cli.sweep_progress import SweepProgress
 from romexp.cli.workers import Process, exit_when_parent_dies
+from romexp.compose import SWEEPS
 from romexp.errors import ConfigError, FileError
 from romexp.files import cache_folder
 from romexp.os_errors import describe
 from romexp.redact import without_secrets, without_secrets_in
 
 log = logging.getLogger(__name__)
-
-SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
-"""Folder of the shipped sweeps, which `romexp -cn <name>` finds."""
 
 ONE_MACHINE = (".JoblibLauncher", ".LocalLauncher")
 """Launchers whose workers share this machine's GPUs, and keep running if the command is killed."""
@@ -178,6 +176,7 @@ class JobFunction:
             exit_when_parent_dies(self.command)
         folder, results, shown = Path(hydra.sweep.dir), "", ""
         value: Value = None
+        remaining: Remaining | None = None
         record = JobRecord.begun(number=int(hydra.job.num), overrides=tuple(hydra.overrides.task))
         record.write(folder)
         self.sweep = SweepProgress.read(folder)
@@ -187,14 +186,14 @@ class JobFunction:
         start = time.perf_counter()
 
         def call() -> None:
-            nonlocal results, shown, value
+            nonlocal results, shown, value, remaining
             with self._own_gpu(cfg):
                 outcome = self.run(cfg)
             if outcome.folder is not None:
                 results, shown = str(outcome.folder.resolve()), str(outcome.folder)
             if outcome.folder is None:  # the table of the sweep does not show it
                 print_outcome(outcome)
-            value = _objective(cfg, outcome)
+            value, remaining = _objective(cfg, outcome), outcome.remaining
 
         result = run_and_report_errors(call, debug=is_on(cfg.get("traceback")))
         if result.status:
@@ -207,6 +206,8 @@ class JobFunction:
             results=results,
             seconds=seconds,
         )
+        if remaining is not None:
+            ended = replace(ended, cases_left=remaining.cases, seconds_left=remaining.seconds)
         ended.write(folder)
         ended_as = "interrupted" if result.status == INTERRUPTED else "failed" if result.status else "done"
         left, number = self.sweep.left(self.sweep.done()), name.partition(" (")[0]

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from romexp.cli.command_line import MULTIRUN
 from romexp.cli.sweep import differing, planned_overrides
-from romexp.compose import CONF
+from romexp.compose import CONF, compose_sweep
 from romexp.errors import ConfigError
 
 
@@ -23,8 +21,8 @@ def jobs_to_show(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         arguments: those of the command with `-m` and `--cfg`, after `romexp`.
 
     Raises:
-        ConfigError: the sweeper chooses the jobs while the sweep runs.
-        HydraException: the command line is not right.
+        ConfigError: the sweeper chooses the jobs while the sweep runs, or there is no such option or setting.
+        HydraException: the command line cannot be read.
     """
     given = get_args_parser().parse_args(list(arguments))
     flags = [word for word in arguments if word not in given.overrides and word not in MULTIRUN]
@@ -37,13 +35,7 @@ def _jobs(name: str | None, folder: str | None, overrides: Sequence[str]) -> tup
     """Overrides of each job, as Hydra's own sweeper derives them."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     fixed = [text for text, each in zip(overrides, parsed, strict=True) if not each.is_sweep_override()]
-    outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
-    try:
-        with initialize_config_dir(config_dir=str(Path(folder or CONF).absolute()), version_base="1.3"):
-            search = [f"hydra.searchpath=[file://{CONF}]"] if folder else []
-            hydra = compose(name or "config", [*search, *fixed], return_hydra_config=True).hydra
-    finally:
-        GlobalHydra.instance().hydra = outer
+    hydra = compose_sweep(name or "config", fixed, folder=Path(folder) if folder else CONF).hydra
     ours = [text for text, each in zip(overrides, parsed, strict=True) if not each.key_or_group.startswith("hydra")]
     jobs = planned_overrides(hydra, given=ours)
     if jobs is None:

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from rich.table import Table
 
 from romexp.analysis.summary import UNEDITED
+from romexp.cli.progress import duration
 from romexp.cli.sweep import Sweep, SweepJob, results_root
 from romexp.errors import DataError
 from romexp.reporting.tables.fitting import FittingTable
@@ -40,7 +41,7 @@ def sweep_tables(jobs: Sequence[SweepJob]) -> list[Table]:
 def closing_lines(sweep: Sweep, jobs: Sequence[SweepJob]) -> list[str]:
     """Lines with what a search has found, the folder of the results and the folder of the sweep's records."""
     root = results_root(jobs)
-    return [*_found(sweep.folder), *([f"results: {root}"] if root else []), f"sweep: {sweep.folder}"]
+    return [*_found(sweep.folder), *_left(jobs), *([f"results: {root}"] if root else []), f"sweep: {sweep.folder}"]
 
 
 def _found(folder: Path) -> list[str]:
@@ -56,6 +57,17 @@ def _found(folder: Path) -> list[str]:
         f"best: {_settings(each['params'])}: objectives {', '.join(f'{value:.4g}' for value in each['values'])}"
         for each in found.get("solutions", ())
     ]
+
+
+def _left(jobs: Sequence[SweepJob]) -> list[str]:
+    """What is left of a sweep that was only planned (`dry_run`)."""
+    planned = [job.record for job in jobs if job.record and job.record.cases_left is not None]
+    if not planned:
+        return []
+    cases = sum(record.cases_left or 0 for record in planned)
+    known = [record.seconds_left for record in planned if record.seconds_left is not None]
+    more = "" if len(known) == len(planned) else f" and {len(planned) - len(known)} jobs of unknown duration"
+    return [f"in all: {len(planned)} jobs, {cases:,} cases left, one after the other {duration(sum(known))}{more}"]
 
 
 def _settings(values: Mapping[str, Any]) -> str:

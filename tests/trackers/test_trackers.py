@@ -145,7 +145,7 @@ def test_trackio_holds_everything(tmp_path: Path) -> None:
     assert said == f"project mine, run {run}"
     assert [entry["loss"] for entry in logs if "loss" in entry] == [2.0, 1.0]
     assert [entry["post/S"] for entry in logs if "post/S" in entry] == [50.0]
-    assert [entry["cases"]["_value"] for entry in logs if "cases" in entry][0][1]["text"] == "Zoë"
+    assert next(entry["cases"]["_value"] for entry in logs if "cases" in entry)[1]["text"] == "Zoë"
     assert {"editor.layer": "5", "tags": "draft, edit, rome"}.items() <= config.items()
 
 
