@@ -132,8 +132,8 @@ def _explain_flags(error: Exception) -> None:
     """
     if str(error).startswith("Only one of --run, --multirun, --cfg"):
         raise ConfigError(
-            "-m, --cfg and --info: -m goes with --cfg, which then shows every job; --info goes alone, with one value "
-            "for each setting"
+            "-m and --info cannot be given together: --info shows one job, so leave out -m and give one value for each "
+            "setting (with --cfg, -m shows every job)"
         ) from error
     if str(error).startswith("The --resolve flag"):
         raise ConfigError("--resolve needs --cfg: romexp --cfg job --resolve") from error

@@ -125,8 +125,3 @@ def test_a_mistake_there_is_one_line(given: list[str], romexp: Command) -> None:
     done = romexp("-m", *given, "--cfg", "job")
     assert (done.status, done.err.count("\n")) == (2, 1), done.err
     assert done.err.startswith("romexp: error: ")
-
-
-def test_info_is_for_one_job(romexp: Command) -> None:
-    done = romexp("-m", "seed=0,1", "--info")
-    assert done.err.startswith("romexp: error: -m, --cfg and --info: -m goes with --cfg")
