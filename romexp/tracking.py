@@ -33,7 +33,8 @@ class TrackedRun(Protocol):
 
     @property
     def location(self) -> str:
-        """The address of the run's page, or the path of its folder; empty if there is neither."""
+        """The address of the run's page, or the path of its folder; empty if there is neither. A line for each of
+        several."""
         ...
 
     def log(self, values: Mapping[str, float]) -> None:

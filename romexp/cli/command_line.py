@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -50,6 +49,8 @@ def ready_for_hydra(arguments: Sequence[str]) -> list[str]:
 def read_dotenv(folder: Path) -> None:
     """Take environment variables from the file `.env` of this folder, if there is one. Those that are set stay.
 
+    python-dotenv itself warns of a line that it cannot read.
+
     Raises:
         ConfigError: python-dotenv is missing.
         FileError: the file cannot be read.
@@ -61,7 +62,6 @@ def read_dotenv(folder: Path) -> None:
         from dotenv import load_dotenv
     except ImportError:
         raise ConfigError(f"{file}: reading it needs python-dotenv: pip install python-dotenv") from None
-    logging.getLogger("dotenv").setLevel(logging.ERROR)  # It warns of each line that it cannot read, without the file.
     try:
         load_dotenv(file, override=False)
     except (OSError, UnicodeDecodeError) as error:

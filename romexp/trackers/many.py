@@ -46,7 +46,7 @@ class _ManyRuns:
 
     @property
     def location(self) -> str:
-        return "; ".join(run.location for run in self.runs if run.location)
+        return "\n".join(run.location for run in self.runs if run.location)
 
     def log(self, values: Mapping[str, float]) -> None:
         for run in self.runs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ class MlflowTracker:
         self, *, folder: Path, name: str, group: str, job_type: str, config: Mapping[str, Any]
     ) -> Iterator[TrackedRun]:
         mlflow = library("mlflow", extra="mlflow")
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # It tells of each table of its database.
         tags = {"group": heading(group, config), "job_type": job_type, "folder": str(folder)}
         tags |= dict.fromkeys(all_tags(self.tags, config), "true")
         with begins("mlflow"):

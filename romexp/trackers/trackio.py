@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,11 +32,11 @@ class TrackioTracker:
     def run(
         self, *, folder: Path, name: str, group: str, job_type: str, config: Mapping[str, Any]
     ) -> Iterator[TrackedRun]:
-        with redirect_stdout(sys.stderr):  # It prints an advertisement, and stdout has results.
+        with redirect_stdout(StringIO()):  # It tells on stdout how to see the run, and stdout has results.
             trackio = library("trackio", extra="trackio")
         about = {"job_type": job_type, "tags": ", ".join(all_tags(self.tags, config)), "folder": str(folder)}
         quiet = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
-        with begins("trackio"), redirect_stdout(sys.stderr):
+        with begins("trackio"), redirect_stdout(StringIO()):
             run = trackio.init(
                 self.project, name=name, group=heading(group, config), config={**flat(config), **about}, **quiet
             )
@@ -44,7 +44,7 @@ class TrackioTracker:
         try:
             yield guarded
         finally:
-            with redirect_stdout(sys.stderr):
+            with redirect_stdout(StringIO()):
                 guarded.call(trackio.finish)
 
 

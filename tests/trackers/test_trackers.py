@@ -150,6 +150,8 @@ def test_trackio_holds_everything(tmp_path: Path) -> None:
 
 
 def test_many_reports_to_each(tmp_path: Path) -> None:
+    two = ManyTrackers(trackers={"a": CsvTracker(), "b": CsvTracker()})
+    assert report(two, tmp_path / "two").splitlines() == [str(tmp_path / "two" / "csv")] * 2
     many = ManyTrackers(trackers={"csv": CsvTracker(), "none": NoTracker(), "left_out": None})
     assert report(many, tmp_path) == str(tmp_path / "csv")
     assert len(pd.read_csv(tmp_path / "csv" / "metrics.csv")) == 2
