@@ -6,8 +6,10 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -15,18 +17,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 import romexp
+from romexp.cli.command_line import MULTIRUN, ONLY_SHOW, flags_in, read_dotenv, ready_for_hydra
 from romexp.cli.console import print_outcome, print_stderr, run_and_report_errors
-from romexp.cli.free_text import quote_texts
 from romexp.cli.job import Outcome
-from romexp.cli.run_job import SWEEPS, JobFunction
-from romexp.compose import first_model
+from romexp.cli.objective import Value
+from romexp.cli.run_job import JobFunction
 from romexp.errors import ConfigError
-
-ONLY_SHOW = {"--cfg", "-c", "--info", "-i"}
-"""Flags with which Hydra prints a configuration and runs no job."""
-
-FIRST_LOOKS = {"task=try", "task=demo"}
-"""Tasks that take a real model where one is set up."""
+from romexp.redact import without_secrets
 
 CONFIG = Path(__file__).resolve().parent / "conf"
 
@@ -43,20 +40,13 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Without this Hydra prints an error itself, over several lines, instead of raising it.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    flags = {argument.partition("=")[0] for argument in sys.argv[1:]}
+    given = sys.argv[1:]
+    flags = flags_in(given)
     if "--version" in flags:  # Hydra would print its own version
         sys.stdout.write(f"{_version()}\n")
         sys.exit(0)
-    # With `-cn`, the folder of shipped sweeps is searched as well. It is not searched otherwise, because its subfolder
-    # `wandb` would be a config group, and `wandb=true` would choose a file of that group.
-    if flags & {"-cn", "--config-name"} and not flags & {"-cd", "--config-dir"}:
-        sys.argv += ["--config-dir", str(SWEEPS)]
-    sys.argv = quote_texts(sys.argv, sweep=bool(flags & {"-m", "--multirun"} or "hydra.mode=MULTIRUN" in sys.argv))
-    if sys.argv[1:2] == ["demo"]:  # `romexp demo` is short for it
-        sys.argv[1] = "task=demo"
-    looks = FIRST_LOOKS.intersection(sys.argv)
-    if looks and not any(argument.startswith("model=") for argument in sys.argv):
-        sys.argv.insert(sys.argv.index(looks.pop()), f"model={first_model()}")
+    if status := run_and_report_errors(_prepare).status:
+        sys.exit(status)
     HydraConfig.instance().cfg = None  # it may be that of an earlier command in this process
     with suppress(AttributeError):  # A stream that stands for the terminal, as in a notebook, may lack the method.
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -64,14 +54,17 @@ def main() -> None:
     logging.raiseExceptions = False
     job = JobFunction()
 
-    def task(cfg: DictConfig) -> None:
-        job(cfg)
+    def task(cfg: DictConfig) -> Value:
+        return job(cfg)
 
     app = hydra.main(version_base="1.3", config_path=str(CONFIG), config_name="config")(task)
 
     def command() -> None:
         try:
-            app()
+            if flags & MULTIRUN and flags & {"--cfg", "-c"}:
+                _show_jobs(app)
+            else:
+                app()
         except Exception as error:
             from romexp.cli.launchers import explain_launcher_error
 
@@ -85,6 +78,26 @@ def main() -> None:
         status = int(end.code or 0)
     is_sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN and not flags & ONLY_SHOW
     sys.exit(_finish_sweep(status) if is_sweep else max(status, job.status))
+
+
+def _prepare() -> None:
+    """Read `.env`, and make the command line ready for Hydra."""
+    read_dotenv(Path.cwd())
+    sys.argv[1:] = ready_for_hydra(sys.argv[1:])
+
+
+def _show_jobs(app: Callable[[], Any]) -> None:
+    """Print the configuration of each job of a sweep, as documents of one YAML stream."""
+    from romexp.cli.show_sweep import jobs_to_show
+
+    given = sys.argv
+    try:
+        for comment, arguments in jobs_to_show(given[1:]):
+            sys.stdout.write(f"---\n{without_secrets(comment)}\n")
+            sys.argv = [given[0], *arguments]
+            app()
+    finally:
+        sys.argv = given
 
 
 def _version() -> str:
@@ -119,8 +132,8 @@ def _explain_flags(error: Exception) -> None:
     """
     if str(error).startswith("Only one of --run, --multirun, --cfg"):
         raise ConfigError(
-            "-m, --cfg and --info cannot be given together: --cfg and --info show the configuration of one job, so "
-            "leave out -m and give one value for each setting"
+            "-m and --info cannot be given together: --info shows one job, so leave out -m and give one value for each "
+            "setting (with --cfg, -m shows every job)"
         ) from error
     if str(error).startswith("The --resolve flag"):
         raise ConfigError("--resolve needs --cfg: romexp --cfg job --resolve") from error

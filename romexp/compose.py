@@ -21,6 +21,8 @@ from romexp.errors import ConfigError
 from romexp.redact import without_secrets
 
 CONF = Path(romexp.__file__).resolve().parent / "conf"
+SWEEPS = CONF.parent / "sweeps"
+"""Folder of the shipped sweeps, which `romexp -cn <name>` finds."""
 
 
 def first_model() -> str:
@@ -34,13 +36,31 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: there is no such option or setting.
     """
+    return _composed("config", overrides, folder=CONF)
+
+
+def compose_sweep(name: str, overrides: Sequence[str] = (), *, folder: Path = SWEEPS) -> DictConfig:
+    """Compose what `romexp -cn <name> <overrides>` begins with, with Hydra's own settings (`hydra.sweeper.params`).
+
+    Args:
+        folder: the folder that holds the file `<name>.yaml`.
+
+    Raises:
+        ConfigError: there is no such file, option or setting.
+    """
+    search = [] if folder == CONF else [f"hydra.searchpath=[file://{CONF}]"]
+    return _composed(name, [*search, *overrides], folder=folder, with_hydra=True)
+
+
+def _composed(name: str, overrides: Sequence[str], *, folder: Path, with_hydra: bool = False) -> DictConfig:
     # Hydra's global state is restored, since a running command or another program in this process may use it.
     outer, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
-        with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-            return compose("config", list(overrides))
+        with initialize_config_dir(config_dir=str(folder.absolute()), version_base="1.3"):
+            return compose(name, list(overrides), return_hydra_config=with_hydra)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(without_secrets(f"{' '.join(overrides)}: {str(error).splitlines()[0]}")) from error
+        said = " ".join(override for override in overrides if not override.startswith("hydra.searchpath="))
+        raise ConfigError(without_secrets(f"{said or name}: {str(error).splitlines()[0]}")) from error
     finally:
         GlobalHydra.instance().hydra = outer
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from filelock import FileLock
 
@@ -33,7 +33,8 @@ class TrackedRun(Protocol):
 
     @property
     def location(self) -> str:
-        """The address of the run's page, or the path of its folder; empty if there is neither."""
+        """The address of the run's page, or the path of its folder; empty if there is neither. A line for each of
+        several."""
         ...
 
     def log(self, values: Mapping[str, float]) -> None:
@@ -54,7 +55,14 @@ class TrackedRun(Protocol):
 
 
 class Tracker(Protocol):
-    """Opens runs of a tracker (config group `tracker`). Each job of a sweep opens its own run."""
+    """Opens runs of a tracker (config group `tracker`). Each job of a sweep opens its own run.
+
+    Attributes:
+        label: what the command calls a run of this tracker where it says where the run is.
+    """
+
+    @property
+    def label(self) -> str: ...
 
     def run(
         self, *, folder: Path, name: str, group: str, job_type: str, config: Mapping[str, Any]
@@ -75,6 +83,8 @@ class Tracker(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class NoTracker:
     """Reports nothing (`tracker=none`)."""
+
+    label: ClassVar[str] = ""
 
     @contextmanager
     def run(
@@ -123,6 +133,7 @@ class WandbTracker:
     mode: Mode = "auto"
     group: str | None = None
     tags: tuple[str, ...] = ()
+    label: ClassVar[str] = "W&B run"
 
     def __post_init__(self) -> None:
         if self.mode not in ("auto", "online", "offline"):

@@ -91,6 +91,19 @@ class Conversation(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Remaining:
+    """What is left of a run (`dry_run`).
+
+    Attributes:
+        cases: number of cases without a result.
+        seconds: at most about how long they will take; None if it is not known.
+    """
+
+    cases: int
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What the command line prints when a task is done.
 
@@ -101,6 +114,7 @@ class Outcome:
         inputs: files that the results depend on, besides those that the configuration names; None if they are not
             known, and then the run is opened in full when it is repeated (`romexp.cli.finished_runs`).
         conversation: with what the command goes on if somebody sits at a terminal.
+        remaining: what is left of a run that was only planned.
     """
 
     tables: Sequence[RenderableType] = ()
@@ -108,6 +122,7 @@ class Outcome:
     folder: Path | None = None
     inputs: Sequence[Path] | None = None
     conversation: Conversation | None = None
+    remaining: Remaining | None = None
 
 
 class Task(Protocol):

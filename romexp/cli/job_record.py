@@ -37,6 +37,8 @@ class JobRecord:
         traceback: the traceback of a fault of the program; empty otherwise.
         results: the result folder; empty if the job has none.
         seconds: its duration.
+        cases_left: what is left of it, if it was only planned (`dry_run`).
+        seconds_left: at most about how long that will take; None if it is not known.
     """
 
     number: int
@@ -49,6 +51,8 @@ class JobRecord:
     traceback: str = ""
     results: str = ""
     seconds: float | None = None
+    cases_left: int | None = None
+    seconds_left: float | None = None
 
     def write(self, sweep_dir: Path) -> None:
         """Write the record to its file, atomically, without passwords of URLs."""

@@ -1,4 +1,4 @@
-"""Explains errors of launchers, which are plugins of Hydra (config group `hydra/launcher`)."""
+"""Explains errors of launchers and sweepers, which are plugins of Hydra (`hydra/launcher`, `hydra/sweeper`)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ GRACE_S = {"LocalLauncher": 30.0}
 `LocalLauncher` is submitit's local one, which starts all jobs at once."""
 
 
+_EXTRAS = {"joblib": "launchers", "submitit": "launchers", "ray": "ray", "optuna": "optuna"}
+"""The extra of this package that brings a plugin."""
+
+
 def explain_launcher_error(error: Exception) -> None:
     """Print in one line why the launcher of a sweep failed, and wait for the jobs that are running.
 
@@ -30,7 +34,8 @@ def explain_launcher_error(error: Exception) -> None:
         ConfigError: the launcher is not installed, or could not start any job.
     """
     if extra := _missing_extra(error):
-        raise ConfigError(f"hydra/launcher: a package is not installed: pip install 'romexp[{extra}]'") from error
+        group = "sweeper" if extra == "optuna" else "launcher"
+        raise ConfigError(f"hydra/{group}: a package is not installed: pip install 'romexp[{extra}]'") from error
     if isinstance(error, MISTAKES):
         raise error
     sweep = current_sweep()
@@ -50,9 +55,10 @@ def _launcher() -> str:
 
 
 def _missing_extra(error: Exception) -> str:
-    """Name of the extra of this package that installs the missing launcher; empty for any other error."""
-    if isinstance(error, ModuleNotFoundError) and error.name in ("joblib", "submitit", "ray"):
-        return "ray" if error.name == "ray" else "launchers"
-    found = re.search(r"Unknown plugin class : 'hydra_plugins\.hydra_([a-z]+)_launcher\.", str(error))
-    found = found or re.search(r"Could not find 'hydra/launcher/(joblib|submitit|ray)(_|')", str(error))
-    return "" if found is None else "ray" if found[1] == "ray" else "launchers"
+    """The extra of this package that installs the missing launcher or sweeper; empty for any other error."""
+    if isinstance(error, ModuleNotFoundError):
+        return _EXTRAS.get(error.name or "", "")
+    names = "|".join(_EXTRAS)
+    found = re.search(rf"Unknown plugin class : 'hydra_plugins\.hydra_({names})_(launcher|sweeper)\.", str(error))
+    found = found or re.search(rf"Could not find 'hydra/(?:launcher|sweeper)/({names})(_|')", str(error))
+    return "" if found is None else _EXTRAS[found[1]]

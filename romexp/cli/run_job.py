@@ -7,32 +7,33 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from romexp.cli.console import announced, print_outcome, run_and_report_errors
 from romexp.cli.conversation import converse, on_terminal
+from romexp.cli.dry_run import plan_of
+from romexp.cli.extras import config_tree
 from romexp.cli.field_values import is_on
-from romexp.cli.job import Job, Outcome
+from romexp.cli.job import Job, Outcome, Remaining
 from romexp.cli.job_record import INTERRUPTED, JobRecord
 from romexp.cli.kept_between_jobs import KeptReferences, LoadedModels
+from romexp.cli.objective import Value, objective
 from romexp.cli.run_log import RunLog
 from romexp.cli.sweep_progress import SweepProgress
 from romexp.cli.workers import Process, exit_when_parent_dies
+from romexp.compose import SWEEPS
 from romexp.errors import ConfigError, FileError
 from romexp.files import cache_folder
 from romexp.os_errors import describe
 from romexp.redact import without_secrets, without_secrets_in
 
 log = logging.getLogger(__name__)
-
-SWEEPS = Path(__file__).resolve().parents[1] / "sweeps"
-"""Folder of the shipped sweeps, which `romexp -cn <name>` finds."""
 
 ONE_MACHINE = (".JoblibLauncher", ".LocalLauncher")
 """Launchers whose workers share this machine's GPUs, and keep running if the command is killed."""
@@ -58,6 +59,8 @@ def _overrides_for_this_job() -> tuple[str, ...]:
     own = [each.path for each in hydra.runtime.config_sources if each.provider == "command-line"]
     folder = ("-cd", own[0]) if own and Path(own[0]) != SWEEPS else ()
     chosen = () if name in (None, "config") else ("-cn", str(name), "hydra.mode=RUN")
+    if not chosen and hydra.runtime.choices.get("hparams_search"):  # its file makes a sweep of the command
+        chosen = ("hydra.mode=RUN",)
     return (*folder, *chosen, *map(without_secrets, hydra.overrides.task))
 
 
@@ -83,8 +86,11 @@ class JobFunction:
         """The state that is sent to a launcher's workers; it names the process that started them."""
         return self.__dict__ | {"command": self.command or Process.this()}
 
-    def __call__(self, cfg: DictConfig) -> None:
+    def __call__(self, cfg: DictConfig) -> Value:
         """Run one job. In a sweep no error of a job is raised, so that the other jobs run.
+
+        Returns:
+            its objective, for Hydra's sweeper.
 
         Raises:
             SystemExit: the job was interrupted from the keyboard.
@@ -92,14 +98,22 @@ class JobFunction:
         hydra = HydraConfig.get()
         if hydra.job.chdir:  # Hydra has changed the folder; relative paths mean the folder of the command
             os.chdir(hydra.runtime.cwd)
+        value: Value = None
         if hydra.mode == RunMode.MULTIRUN:
-            self._run_in_sweep(cfg)
+            value = self._run_in_sweep(cfg)
         else:
+
+            def call() -> None:
+                nonlocal value
+                outcome = self.run(cfg)
+                _show(outcome)
+                value = _objective(cfg, outcome)
+
             with announced(_summary(cfg), after_s=ANNOUNCE_AFTER_S):
-                result = run_and_report_errors(lambda: _show(self.run(cfg)), debug=is_on(cfg.get("debug")))
-            self.status = result.status
+                self.status = run_and_report_errors(call, debug=is_on(cfg.get("traceback"))).status
         if self.status == INTERRUPTED:
             raise SystemExit(INTERRUPTED)
+        return value
 
     def run(self, cfg: DictConfig) -> Outcome:
         """Build the task that the configuration describes and run it.
@@ -116,6 +130,10 @@ class JobFunction:
         if missing := sorted(key for key in OmegaConf.missing_keys(cfg) if not key.startswith("task.")):
             raise ConfigError(f"{', '.join(missing)} must be given: {' '.join(f'{key}=…' for key in missing)}")
         values = plain(cfg)
+        if is_on((values.get("extras") or {}).get("print_config")):
+            print_outcome(Outcome(tables=(config_tree(_recorded(values)),)))
+        if is_on(values.get("dry_run")):
+            return self._run_task(values, choices)
         given = values.get("cache_dir")
         cache = cache_folder(given if isinstance(given, str) else None)
         finished = FinishedRuns(folder=cache / "finished", config=values)
@@ -126,12 +144,13 @@ class JobFunction:
         return outcome
 
     def _run_task(self, values: dict[str, Any], choices: dict[str, str]) -> Outcome:
+        """Run the task, or with `dry_run` only say what would run."""
         # Checking the values imports their classes, and so torch, which takes seconds.
         from romexp.cli.validate_config import build, validate_config
 
         config = validate_config(values)
         task = build(config["task"], where="task")
-        with RunLog.collecting() as run_log:
+        with RunLog.collecting() as run_log, cpu_threads(config["threads"]):
             job = Job(
                 config=_recorded(config),
                 choices=choices,
@@ -147,34 +166,38 @@ class JobFunction:
                 sweep=self.sweep,
             )
             try:
-                outcome: Outcome = task(job)
+                outcome: Outcome = plan_of(task, job) if config["dry_run"] else task(job)
             except OSError as error:
                 raise FileError(describe(error, job.folders)) from error
         return outcome
 
-    def _run_in_sweep(self, cfg: DictConfig) -> None:
-        """Run one job of a sweep; write its record before and after."""
+    def _run_in_sweep(self, cfg: DictConfig) -> Value:
+        """Run one job of a sweep; write its record before and after. Return its objective, None if it failed."""
         hydra = HydraConfig.get()
         if self.command is not None and self._shares_machine:
             exit_when_parent_dies(self.command)
         folder, results, shown = Path(hydra.sweep.dir), "", ""
+        value: Value = None
+        remaining: Remaining | None = None
         record = JobRecord.begun(number=int(hydra.job.num), overrides=tuple(hydra.overrides.task))
         record.write(folder)
         self.sweep = SweepProgress.read(folder)
-        name = self.sweep.name(record.number, fallback=" ".join(record.overrides))
+        own = [override for override in record.overrides if override not in self.sweep.shared]
+        name = self.sweep.name(record.number, fallback=" ".join(own))
         log.info("%s", name)
         start = time.perf_counter()
 
         def call() -> None:
-            nonlocal results, shown
+            nonlocal results, shown, value, remaining
             with self._own_gpu(cfg):
                 outcome = self.run(cfg)
             if outcome.folder is not None:
                 results, shown = str(outcome.folder.resolve()), str(outcome.folder)
             if outcome.folder is None:  # the table of the sweep does not show it
                 print_outcome(outcome)
+            value, remaining = _objective(cfg, outcome), outcome.remaining
 
-        result = run_and_report_errors(call, debug=is_on(cfg.get("debug")))
+        result = run_and_report_errors(call, debug=is_on(cfg.get("traceback")))
         if result.status:
             self.models.forget()
         self.status, seconds = result.status, time.perf_counter() - start
@@ -185,10 +208,13 @@ class JobFunction:
             results=results,
             seconds=seconds,
         )
+        if remaining is not None:
+            ended = replace(ended, cases_left=remaining.cases, seconds_left=remaining.seconds)
         ended.write(folder)
         ended_as = "interrupted" if result.status == INTERRUPTED else "failed" if result.status else "done"
         left, number = self.sweep.left(self.sweep.done()), name.partition(" (")[0]
         log.info("%s %s in %.1f s%s%s", number, ended_as, seconds, left, f": {shown}" if shown else "")
+        return value
 
     @contextmanager
     def _own_gpu(self, cfg: DictConfig) -> Iterator[None]:
@@ -218,6 +244,38 @@ class JobFunction:
         """Whether this is a worker's process and all workers run on this machine."""
         launcher: str = HydraConfig.get().launcher._target_
         return self.command is not None and Process.this() != self.command and launcher.endswith(ONE_MACHINE)
+
+
+def _objective(cfg: DictConfig, outcome: Outcome) -> Value:
+    """The number or numbers that `objective` names in the results of a job."""
+    if cfg.dry_run:
+        return None
+    named = cfg.get("objective")
+    searches = not str(HydraConfig.get().sweeper.get("_target_", "")).endswith("BasicSweeper")
+    wanted = searches and HydraConfig.get().mode == RunMode.MULTIRUN
+    return objective(outcome.folder, list(named) if isinstance(named, ListConfig) else named, wanted=wanted)
+
+
+@contextmanager
+def cpu_threads(number: int | None) -> Iterator[None]:
+    """Inside the context torch uses this number of CPU threads; None leaves it as it is.
+
+    Raises:
+        ConfigError: the number is not positive.
+    """
+    if number is None:
+        yield
+        return
+    if number < 1:
+        raise ConfigError(f"threads: expected a number of at least 1, not {number}")
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _show(outcome: Outcome) -> None:

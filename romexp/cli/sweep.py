@@ -42,11 +42,11 @@ class RememberSweep(Callback):
         """
         HydraConfig.instance().set_config(config)
         hydra = HydraConfig.get()
-        overrides = planned_overrides(hydra) or ()
+        overrides = planned_overrides(hydra)
         progress = SweepProgress(
             folder=Path(hydra.sweep.dir),
-            labels=differing(overrides),
-            shared=_in_all(overrides),
+            labels=differing(overrides or ()),
+            shared=_given(hydra) if overrides is None else _in_all(overrides),
             started=time.time(),
             alone=hydra.launcher._target_.endswith(".BasicLauncher"),
         )
@@ -149,14 +149,21 @@ def current_sweep() -> Sweep | None:
     return Sweep(folder=Path(hydra.sweep.dir), overrides=planned_overrides(hydra))
 
 
-def planned_overrides(hydra: Any) -> tuple[tuple[str, ...], ...] | None:
-    """Overrides of each job, as Hydra's own sweeper derives them; None for another sweeper."""
+def planned_overrides(hydra: Any, *, given: Sequence[str] | None = None) -> tuple[tuple[str, ...], ...] | None:
+    """Overrides of each job, as Hydra's own sweeper derives them; None for another sweeper.
+
+    Args:
+        hydra: Hydra's own settings.
+        given: the overrides on the command line; None takes those that Hydra has noted.
+    """
     if not str(hydra.sweeper.get("_target_", "")).endswith("BasicSweeper"):
         return None
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     parameters = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
-    overrides = OverridesParser.create().parse_overrides([*parameters, *hydra.overrides.task])
+    overrides = OverridesParser.create().parse_overrides(
+        [*parameters, *(hydra.overrides.task if given is None else given)]
+    )
     (batch,) = BasicSweeper.split_arguments(overrides, None)
     return tuple(tuple(map(without_secrets, job)) for job in batch)
 
@@ -185,6 +192,16 @@ def _is_installed(target: str) -> bool:
 def _in_all(jobs: Sequence[Sequence[str]]) -> list[str]:
     """The overrides that all jobs have in common; none for a single job, whose label has all."""
     return [override for override in jobs[0] if all(override in job for job in jobs)] if len(jobs) > 1 else []
+
+
+def _given(hydra: Any) -> list[str]:
+    """The overrides on the command line that every job gets, whatever the sweeper chooses."""
+    parsed = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
+    return [
+        without_secrets(text)
+        for text, each in zip(hydra.overrides.task, parsed, strict=True)
+        if not each.is_sweep_override()
+    ]
 
 
 def results_root(jobs: Sequence[SweepJob]) -> Path | None:

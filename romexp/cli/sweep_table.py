@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
 from rich.table import Table
 
 from romexp.analysis.summary import UNEDITED
+from romexp.cli.progress import duration
 from romexp.cli.sweep import Sweep, SweepJob, results_root
 from romexp.errors import DataError
 from romexp.reporting.tables.fitting import FittingTable
@@ -37,9 +39,39 @@ def sweep_tables(jobs: Sequence[SweepJob]) -> list[Table]:
 
 
 def closing_lines(sweep: Sweep, jobs: Sequence[SweepJob]) -> list[str]:
-    """Lines with the folder of the results and the folder of the sweep's records."""
+    """Lines with what a search has found, the folder of the results and the folder of the sweep's records."""
     root = results_root(jobs)
-    return [*([f"results: {root}"] if root else []), f"sweep: {sweep.folder}"]
+    return [*_found(sweep.folder), *_left(jobs), *([f"results: {root}"] if root else []), f"sweep: {sweep.folder}"]
+
+
+def _found(folder: Path) -> list[str]:
+    """What a sweeper that searches has written about the best jobs: one line, or one for each of several objectives'
+    best compromises."""
+    file = folder / "optimization_results.yaml"
+    if not file.is_file():
+        return []
+    found: Any = OmegaConf.to_container(OmegaConf.load(file))
+    if "best_params" in found:
+        return [f"best: {_settings(found['best_params'])}: objective {found['best_value']:.4g}"]
+    return [
+        f"best: {_settings(each['params'])}: objectives {', '.join(f'{value:.4g}' for value in each['values'])}"
+        for each in found.get("solutions", ())
+    ]
+
+
+def _left(jobs: Sequence[SweepJob]) -> list[str]:
+    """What is left of a sweep that was only planned (`dry_run`)."""
+    planned = [job.record for job in jobs if job.record and job.record.cases_left is not None]
+    if not planned:
+        return []
+    cases = sum(record.cases_left or 0 for record in planned)
+    known = [record.seconds_left for record in planned if record.seconds_left is not None]
+    more = "" if len(known) == len(planned) else f" and {len(planned) - len(known)} jobs of unknown duration"
+    return [f"in all: {len(planned)} jobs, {cases:,} cases left, one after the other {duration(sum(known))}{more}"]
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in values.items())
 
 
 def failure_lines(jobs: Sequence[SweepJob]) -> list[str]:

@@ -15,8 +15,12 @@ from romexp.cli.validate_config import SHARED
 from romexp.compose import CONF
 from romexp.errors import ConfigError
 
-READ_BY_EVERY_RUN = ("task", "tracker")
+READ_BY_EVERY_RUN = ("task", "tracker", "extras")
 """Top-level parts from which a run is built."""
+
+
+GLOBAL_GROUPS = ("experiment", "hparams_search", "debug")
+"""Groups whose options set values anywhere, and which have no values of their own."""
 
 
 def refuse_unread(cfg: DictConfig, *, task: str, overrides: Iterable[str], groups: Collection[str]) -> None:
@@ -34,7 +38,11 @@ def refuse_unread(cfg: DictConfig, *, task: str, overrides: Iterable[str], group
     """
     shipped = OmegaConf.load(CONF / "config.yaml")
     written = {re.split(r"[=.]", override.lstrip("+~"))[0] for override in overrides}
-    problems = []
+    problems = [
+        f"{key}: it is the name of a group and holds no value ({key}=<option> chooses one)"
+        for key in GLOBAL_GROUPS
+        if key in cfg
+    ]
     for key in set(cfg) - set(groups) - set(SHARED) - {"task"}:
         if key not in shipped:
             if key not in _names_in(_unresolved(cfg)):

@@ -21,7 +21,11 @@ SHARED: Mapping[str, Any] = {
     "outputs": str,
     "cache_dir": str | None,
     "study": str | None,
-    "debug": bool,
+    "tags": tuple[str, ...],
+    "threads": int | None,
+    "traceback": bool,
+    "dry_run": bool,
+    "objective": str | tuple[str, ...] | None,
 }
 """Types of the top-level settings in `conf/config.yaml` that every task reads. Another setting has the type of the
 task's field that it is for.

@@ -108,6 +108,22 @@ class Covariance:
         check_tokens(found)
         return found
 
+    def at_hand(self, lm: LanguageModel, layers: Sequence[int]) -> dict[int, SecondMoment]:
+        """Those of the second moments that need no pass over texts.
+
+        Raises:
+            ConfigError: see `moments`.
+            DataError: see `moments`.
+        """
+        if self.path is not None or self.published is not None:
+            return self.moments(lm, layers)
+        found = self._from_shipped(lm, layers)
+        if self.cache_dir is not None:
+            cache = MomentCache(folder=self._folder(lm, self.cache_dir))
+            stored = {layer: cache.get(self._entry(lm, layer)) for layer in layers if layer not in found}
+            found |= {layer: moment for layer, moment in stored.items() if moment is not None}
+        return found
+
     def _found(
         self, lm: LanguageModel, wanted: Sequence[int], also: Sequence[int], progress: Progress | None
     ) -> dict[int, SecondMoment]:

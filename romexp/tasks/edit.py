@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import pandas as pd
-
-from romexp.analysis.summary import SIDES, Summary, flatten, scale_of
+from romexp.analysis.summary import Summary, flatten
 from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import Report, bars
 from romexp.data.dataset import Loaded
@@ -29,13 +28,14 @@ from romexp.references import ReferenceSource
 from romexp.reporting.tables.run import TableRow, coverage_notes, rich_table, table_rows
 from romexp.results.folder import RunFolder
 from romexp.results.identity import Identity, fingerprint, of_covariance
-from romexp.results.rows import CaseResult, Row
+from romexp.results.rows import Row
 from romexp.stats.covariance import Covariance
 from romexp.stats.moment_source import MomentSource
-from romexp.tasks.edit_results import EditResults
+from romexp.tasks.edit_results import EditResults, tracked_table
 from romexp.tasks.kept_results import lost_rows
 from romexp.tasks.moments import second_moments
-from romexp.tasks.run import Run, describe_inputs, open_run
+from romexp.tasks.planned import moments_at_hand, planned
+from romexp.tasks.run import Run, describe_inputs, folder_path, open_run
 from romexp.tracking import TrackedRun
 
 log = logging.getLogger(__name__)
@@ -87,19 +87,67 @@ class EditExperiment:
         editor = with_traced_layer(self.editor, job.cache_dir, lm.digest)
         return replace(self, editor=editor)._run(job, lm, loaded)
 
+    def plan(self, job: Job) -> Outcome:
+        """What `dry_run` says: a few cases are edited and measured with caches of their own, as in a first run.
+
+        Raises:
+            RomexpError: the input is invalid.
+        """
+        loaded, lm = self._cases(job), job.load(self.model)
+        own = replace(self, editor=with_traced_layer(self.editor, job.cache_dir, lm.digest))
+        return own._plan(job, lm, loaded)
+
+    def _plan(self, job: Job, lm: LanguageModel, loaded: Loaded[Case]) -> Outcome:
+        texts = self._texts(job, loaded)
+        folder = RunFolder(folder_path(job, self._names(job, lm), self._identity(job, lm, loaded, texts)))
+        unmeasured: set[int] = set()
+        with tempfile.TemporaryDirectory() as cache:
+            moments = moments_at_hand(self.covariance, lm, unmeasured)
+            references = self._references(job, loaded.items, texts)
+            runner = self._runner(replace(job, cache_dir=Path(cache)), lm, references, texts, moments)
+            outcome = planned(
+                lm,
+                folder.path,
+                {case.case_id: case for case in loaded.items},
+                lambda batch: runner(batch).outcomes,
+                done=self._done(folder, job.seed),
+                batch_size=self.batch_size,
+                kind="case",
+                times=self._times(len(loaded.items)),
+            )
+        layers = ", ".join(map(str, sorted(unmeasured)))
+        first = [f"before: second moments of layer {layers} are measured, which is not in the estimate"]
+        return replace(outcome, lines=[*outcome.lines, *(first if unmeasured else [])])
+
+    def _done(self, folder: RunFolder, seed: int) -> set[int]:
+        """The ids of the cases that need not be done again."""
+        return {case.case_id for case in self._results(folder, seed).cases()}
+
+    def _times(self, cases: int) -> float:
+        """How often each of so many cases is measured, on average."""
+        return 1.0
+
+    def _texts(self, job: Job, loaded: Loaded[Case]) -> Mapping[str, Any]:
+        """Digests of the reference texts; empty if the evaluator needs none."""
+        if not self.evaluator.needs_references:
+            return {}
+        return job.references.digests(self.references, loaded.items, cache_dir=job.cache_dir)
+
+    def _names(self, job: Job, lm: LanguageModel) -> dict[str, str]:
+        """Parts of the result folder's path."""
+        chosen = {part: job.choices[part] for part in ("dataset", "editor")}
+        return {"task": self._task, "model": lm.name, **chosen}
+
     def _run(self, job: Job, lm: LanguageModel, loaded: Loaded[Case]) -> Outcome:
-        texts: Mapping[str, Any] = {}
-        if self.evaluator.needs_references:
-            texts = job.references.digests(self.references, loaded.items, cache_dir=job.cache_dir)
+        texts = self._texts(job, loaded)
         dataset, editor = job.choices["dataset"], job.choices["editor"]
         not_tuned = settings_not_tuned(
             self.editor, option=editor, model=job.choices["model"], lm=lm, overrides=job.overrides
         )
-        names = {"task": self._task, "model": lm.name, "dataset": dataset, "editor": editor}
         identity = self._identity(job, lm, loaded, texts)
         with open_run(
             job,
-            names=names,
+            names=self._names(job, lm),
             identity=identity,
             facts=self._facts(job, lm, loaded) | {"settings_not_tuned": not_tuned},
             lacking=lambda folder, manifest: lost_rows(
@@ -228,7 +276,7 @@ class EditExperiment:
             aside = run.manifest["set_aside"]
             raise DataError(f"{loaded.path}: not one of {len(aside)} cases could be edited; the first: {aside[0]}")
         summary, frame = kept.write_summary(results)
-        tracked.table("cases", *_table(results, frame))
+        tracked.table("cases", *tracked_table(results, frame))
         tracked.summary(flatten(summary))
         return summary
 
@@ -247,28 +295,3 @@ class EditExperiment:
 
     def _table_rows(self, run: Run, summary: Summary) -> list[TableRow]:
         return table_rows(summary, editor=self.editor.name, not_tuned=run.manifest.get("settings_not_tuned", {}))
-
-
-def _table(results: Sequence[CaseResult], frame: pd.DataFrame) -> tuple[list[str], list[list[Any]]]:
-    """Columns and cells of the tracker's table, which has one line for each case: its request, metrics and texts.
-
-    Metrics are scaled as in the summary: scores are × 100.
-    """
-    by_id = {result.case_id: result for result in results}
-    cases = [by_id[case_id] for case_id in frame["case_id"].tolist()]
-    columns: dict[str, list[Any]] = {
-        "case_id": [case.case_id for case in cases],
-        "subject": [case.request.subject for case in cases],
-        "prompt": [case.request.text for case in cases],
-        "target_true": [case.request.target_true for case in cases],
-        "target_new": [case.request.target_new for case in cases],
-    }
-    for name in frame.columns:
-        if name not in ("case_id", "complete"):
-            scaled = frame[name] * scale_of(name.partition("/")[2])
-            columns[name] = scaled.astype(object).where(frame[name].notna(), None).tolist()
-    for side in SIDES:
-        texts = ["\n\n".join((case.measured(side) or {}).get("text") or ()) for case in cases]
-        if any(texts):
-            columns[f"{side}/text"] = texts
-    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from safetensors import SafetensorError
 
-from romexp.analysis.summary import Summary, case_frame, summarize_frame
+from romexp.analysis.summary import SIDES, Summary, case_frame, scale_of, summarize_frame
 from romexp.analysis.summary_check import is_summary
 from romexp.errors import DataError
 from romexp.lm.tensor_files import stored_metadata
@@ -74,3 +75,28 @@ class EditResults:
                 return summary
         log.warning("%s: its summary or cases.parquet is missing or damaged: made again from rows", self.folder.path)
         return self.write_summary(results)[0]
+
+
+def tracked_table(results: Sequence[CaseResult], frame: pd.DataFrame) -> tuple[list[str], list[list[Any]]]:
+    """Columns and cells of the tracker's table, which has one line for each case: its request, metrics and texts.
+
+    Metrics are scaled as in the summary: scores are × 100.
+    """
+    by_id = {result.case_id: result for result in results}
+    cases = [by_id[case_id] for case_id in frame["case_id"].tolist()]
+    columns: dict[str, list[Any]] = {
+        "case_id": [case.case_id for case in cases],
+        "subject": [case.request.subject for case in cases],
+        "prompt": [case.request.text for case in cases],
+        "target_true": [case.request.target_true for case in cases],
+        "target_new": [case.request.target_new for case in cases],
+    }
+    for name in frame.columns:
+        if name not in ("case_id", "complete"):
+            scaled = frame[name] * scale_of(name.partition("/")[2])
+            columns[name] = scaled.astype(object).where(frame[name].notna(), None).tolist()
+    for side in SIDES:
+        texts = ["\n\n".join((case.measured(side) or {}).get("text") or ()) for case in cases]
+        if any(texts):
+            columns[f"{side}/text"] = texts
+    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]

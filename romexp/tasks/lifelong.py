@@ -21,6 +21,7 @@ from romexp.errors import ConfigError, DataError
 from romexp.facts import Case
 from romexp.lm.model import LanguageModel
 from romexp.reporting.tables.run import TableRow, rich_table
+from romexp.results.folder import RunFolder
 from romexp.results.identity import Identity
 from romexp.results.rows import Row
 from romexp.tasks.edit import EditExperiment
@@ -97,6 +98,14 @@ class LifelongExperiment(EditExperiment):
             )
         values = {field: getattr(loaded, field) for field in ("rejected", "name", "path", "sha256")}
         return ChosenCases(items=chosen.cases, contradictions=chosen.contradictions, **values)
+
+    def _done(self, folder: RunFolder, seed: int) -> set[int]:
+        rows = {row["case_id"] for row in folder.rows()}
+        # After the last step all cases are measured once more, so they count together.
+        return rows if folder.status == "done" or len(rows) < (self.edits or len(rows)) else set()
+
+    def _times(self, cases: int) -> float:
+        return 1.0 + self.immediate + sum(self.checkpoints) / max(1, cases)
 
     def _facts(self, job: Job, lm: LanguageModel, loaded: Loaded[Case]) -> dict[str, Any]:
         found = loaded.contradictions if isinstance(loaded, ChosenCases) else ()

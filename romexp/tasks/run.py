@@ -120,7 +120,7 @@ class Run:
                 folder=self.folder.path, name=name, group=group, job_type=job_type, config=self._tracked_config()
             )
             with tracker as tracked:
-                session["tracked_at"] = tracked.location
+                session |= {"tracked_at": tracked.location, "tracked_by": self.job.tracker.label}
                 yield tracked
         except BaseException as error:
             self.manifest["error"] = _text(error)
@@ -147,19 +147,18 @@ class Run:
         self.folder.write("manifest", self.manifest)
         self.folder.set_status(status)
 
-    @property
-    def tracked_at(self) -> str:
-        """Where the last session's tracker stores its run; empty if it stores none."""
-        sessions = self.manifest.get("sessions") or [{}]
-        return str(sessions[-1].get("tracked_at", ""))
+    def tracked(self) -> list[str]:
+        """Where the last session's tracker stores its run, behind what it calls a run; a line for each of several."""
+        session = (self.manifest.get("sessions") or [{}])[-1]
+        label = session.get("tracked_by", "W&B run")
+        return [f"{label}: {place}" for place in str(session.get("tracked_at", "")).splitlines()]
 
     def closing_lines(self) -> list[str]:
         """Lines that the command prints at the end: paths of the results, and the number of records set aside."""
         lines = [f"results: {self.folder.path}"]
         if (self.folder.path / "figures").is_dir():
             lines.append(f"figures: {self.folder.path / 'figures'}")
-        if self.tracked_at:
-            lines.append(f"W&B run: {self.tracked_at}")
+        lines += self.tracked()
         aside = len(self.manifest.get("set_aside", ())) + len(self.manifest.get("rejected", ()))
         if aside:
             lines.append(f"set aside: {aside} records, named in {self.folder.path / 'manifest.json'}")

@@ -19,7 +19,7 @@ from romexp.cli.progress import Report, bars
 from romexp.data.dataset import Loaded
 from romexp.data.known import KnownFacts
 from romexp.editors.traced_layer import knows_layer, remember_layer
-from romexp.errors import ConfigError, DataError, RecordError
+from romexp.errors import ConfigError, DataError
 from romexp.facts import KnownFact
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.reporting.figures import traces as trace_figures
@@ -29,12 +29,11 @@ from romexp.results.identity import Identity, fingerprint
 from romexp.results.rows import Row
 from romexp.results.trace_rows import trace_row_fault
 from romexp.tasks.kept_results import lost_rows
-from romexp.tasks.run import Run, describe_inputs, open_run
+from romexp.tasks.planned import planned
+from romexp.tasks.run import Run, describe_inputs, folder_path, open_run
 from romexp.tasks.trace_identity import tracer_identity
-from romexp.tasks.traced_facts import FactTracer
+from romexp.tasks.traced_facts import FactTracer, check_traceable, subjects_of
 from romexp.tracing.noise import Noise, make_noise, reads_corpus
-from romexp.tracing.partners import sentence_partner
-from romexp.tracing.prompt import prepare_prompts
 from romexp.tracing.tracer import Tracer
 
 log = logging.getLogger(__name__)
@@ -107,13 +106,9 @@ class TraceExperiment:
         """
         loaded = self._facts()
         lm = job.load(self.model)
-        names = {
-            "task": "trace",
-            "model": lm.name,
-            "dataset": job.choices["dataset"] if self.prompt is None else "prompt",
-        }
+        names = self._names(job, lm)
         if self.prompt is not None:
-            _check_traceable(lm, loaded.items[0], partner=self.partner)
+            check_traceable(lm, loaded.items[0], partner=self.partner)
         if self.tracer.severed and not self.tracer.traces_severed:
             log.info("severed paths are left out: they are traced with direction=denoise and method=exact")
         identity = self._identity(job, lm, loaded)
@@ -141,6 +136,30 @@ class TraceExperiment:
                 tracked.summary(flatten_trace(summary))
                 tracked.images({path.stem: path for path in figures if path.suffix == ".png"})
             return self._outcome(run, loaded)
+
+    def plan(self, job: Job) -> Outcome:
+        """What `dry_run` says (`romexp.tasks.planned`).
+
+        Raises:
+            RomexpError: the input is invalid.
+        """
+        loaded, lm = self._facts(), job.load(self.model)
+        folder = RunFolder(folder_path(job, self._names(job, lm), self._identity(job, lm, loaded)))
+        work = self._tracer_of(self._noise(lm), seed=job.seed)
+        return planned(
+            lm,
+            folder.path,
+            {fact.known_id: fact for fact in loaded.items},
+            lambda batch: work(lm, batch),
+            done={row["case_id"] for row in _rows_in(folder)},
+            batch_size=self.batch_size,
+            kind="fact",
+        )
+
+    def _names(self, job: Job, lm: LanguageModel) -> dict[str, str]:
+        """Parts of the result folder's path."""
+        dataset = job.choices["dataset"] if self.prompt is None else "prompt"
+        return {"task": "trace", "model": lm.name, "dataset": dataset}
 
     def _write_results(self, run: Run, lm: LanguageModel) -> tuple[dict[str, Any], list[Path]]:
         """Write summary and figures, which are made from the rows, and return them."""
@@ -212,14 +231,7 @@ class TraceExperiment:
         self, run: Run, lm: LanguageModel, noise: Noise | None, facts: Sequence[KnownFact], report: Report, *, seed: int
     ) -> None:
         run.manifest["noise"] = noise.describe() if noise else "none: another subject takes the place of the subject"
-        work = FactTracer(
-            tracer=self.tracer,
-            noise=noise,
-            pool=() if self._draws or self.prompt is not None else self.dataset.whole(),
-            partner=self.partner,
-            gradients=self.gradients,
-            seed=seed,
-        )
+        work = self._tracer_of(noise, seed=seed)
         run.run_batches(
             {fact.known_id: fact for fact in facts},
             lambda batch: work(lm, batch),
@@ -228,6 +240,16 @@ class TraceExperiment:
             kind="fact",
             fault=trace_row_fault,
             quiet=self.prompt is not None,
+        )
+
+    def _tracer_of(self, noise: Noise | None, *, seed: int) -> FactTracer:
+        return FactTracer(
+            tracer=self.tracer,
+            noise=noise,
+            pool=() if self._draws or self.prompt is not None else self.dataset.whole(),
+            partner=self.partner,
+            gradients=self.gradients,
+            seed=seed,
         )
 
     def _draw(self, run: Run, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], model: str) -> list[Path]:
@@ -270,28 +292,3 @@ def _kept_summary(folder: RunFolder, *, pooling: Pooling) -> dict[str, Any] | No
         if json.dumps(summary, sort_keys=True) == json.dumps(made, sort_keys=True):
             return summary
     return None
-
-
-def subjects_of(dataset: object) -> Iterable[str]:
-    """The subjects over which σ of the noise is measured.
-
-    Raises:
-        ConfigError: the data set holds no known facts.
-    """
-    if not isinstance(dataset, KnownFacts):
-        raise ConfigError(f"dataset: traces need known facts (dataset=known), not {getattr(dataset, 'name', dataset)}")
-    return dataset.subjects()
-
-
-def _check_traceable(lm: LanguageModel, fact: KnownFact, *, partner: str | None) -> None:
-    """Make sure that the user's own sentence can be traced, before there is a result folder that names it.
-
-    Raises:
-        DataError: the subject does not occur in the prompt, the prompt is longer than the model's context, or the
-            partner cannot take the subject's place.
-    """
-    (prepared,) = prepare_prompts(lm, [fact.prompt], [fact.subject])
-    if isinstance(prepared, RecordError):
-        raise DataError(f"task.prompt: {prepared.reason}")
-    if partner is not None:
-        sentence_partner(lm, prepared, partner)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from romexp.errors import RecordError, with_errors_in_place
+from romexp.data.known import KnownFacts
+from romexp.errors import ConfigError, DataError, RecordError, with_errors_in_place
 from romexp.facts import KnownFact
 from romexp.lm.model import LanguageModel
 from romexp.results.rows import Row
@@ -79,3 +80,28 @@ class FactTracer:
         if self.partner is not None:
             return [sentence_partner(lm, prompt, self.partner) for prompt in prompts]
         return find_partners(lm, facts, prompts, pool=self.pool, seed=self.seed)
+
+
+def subjects_of(dataset: object) -> Iterable[str]:
+    """The subjects over which σ of the noise is measured.
+
+    Raises:
+        ConfigError: the data set holds no known facts.
+    """
+    if not isinstance(dataset, KnownFacts):
+        raise ConfigError(f"dataset: traces need known facts (dataset=known), not {getattr(dataset, 'name', dataset)}")
+    return dataset.subjects()
+
+
+def check_traceable(lm: LanguageModel, fact: KnownFact, *, partner: str | None) -> None:
+    """Make sure that the user's own sentence can be traced, before there is a result folder that names it.
+
+    Raises:
+        DataError: the subject does not occur in the prompt, the prompt is longer than the model's context, or the
+            partner cannot take the subject's place.
+    """
+    (prepared,) = prepare_prompts(lm, [fact.prompt], [fact.subject])
+    if isinstance(prepared, RecordError):
+        raise DataError(f"task.prompt: {prepared.reason}")
+    if partner is not None:
+        sentence_partner(lm, prepared, partner)

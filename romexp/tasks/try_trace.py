@@ -10,7 +10,8 @@ from romexp.data.known import KnownFacts
 from romexp.errors import ConfigError, raise_first_error
 from romexp.facts import KnownFact
 from romexp.lm.model import LanguageModel
-from romexp.tasks.trace import Corpus, subjects_of
+from romexp.tasks.trace import Corpus
+from romexp.tasks.traced_facts import subjects_of
 from romexp.tracing.noise import make_noise
 from romexp.tracing.prompt import prepare_prompts
 from romexp.tracing.rows import to_row

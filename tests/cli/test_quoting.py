@@ -60,12 +60,13 @@ def test_no_setting(romexp: Command, argument: str) -> None:
     assert f"{argument}: expected setting=value" in done.err
 
 
-@pytest.mark.parametrize("flags", [["--cfg", "job"], ["-c", "all"], ["--info"], ["--info=defaults"]])
-def test_a_sweep_whose_configuration_is_asked_for(romexp: Command, flags: list[str]) -> None:
+@pytest.mark.parametrize("flags", [["--info"], ["--info=defaults"]])
+def test_a_sweep_whose_information_is_asked_for(romexp: Command, flags: list[str]) -> None:
     done = romexp("-m", "editor.layer=1,2", *flags)
     assert (done.status, done.err.count("\n")) == (2, 1)
     assert "leave out -m" in done.err
     assert romexp("--cfg", "job", "editor.layer=1").status == 0  # the control
+    assert romexp("-m", "editor.layer=1,2", "-c", "all", "-p", "seed").out.count("---") == 2
 
 
 def test_resolving_nothing(romexp: Command) -> None:

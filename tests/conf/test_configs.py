@@ -20,10 +20,13 @@ from romexp.minifact.train import TrainMinifact
 
 Option = tuple[str, str]
 
+GLOBAL = ("experiment", "hparams_search", "debug")
+"""Groups whose files set values anywhere."""
+
 OPTIONS = [
     (path.parent.name, path.stem)
     for path in sorted(CONF.glob("*/*.yaml"))
-    if path.parent.name not in ("hydra", "editor_model", "experiment", "corpus")
+    if path.parent.name not in ("hydra", "editor_model", "corpus", *GLOBAL)
 ]
 NEEDED = {
     ("model", "hf"): ["model.path=x"],
@@ -220,7 +223,7 @@ def explains_its_values(path: Path) -> None:
     lines = text.splitlines()
     assert lines[0].startswith("# "), "it does not open with what it is"
     amends = "  - _self_" in lines and "  - /" not in text and path.name != "config.yaml"
-    if amends or path.parent.name in ("editor_model", "experiment") or "hydra" in path.parts:
+    if amends or path.parent.name in ("editor_model", *GLOBAL) or "hydra" in path.parts:
         return
     bare = []
     for above, line in itertools.pairwise(lines):
@@ -251,7 +254,7 @@ def only_overrides(path: Path) -> None:
     """An experiment chooses options and sets values; it brings no key that these options do not have."""
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         search = f"hydra.searchpath=[file://{path.parents[1]}]"
-        cfg = compose("config", overrides=[search, f"experiment={path.stem}"], return_hydra_config=True)
+        cfg = compose("config", overrides=[search, f"{path.parent.name}={path.stem}"], return_hydra_config=True)
     choices = {group: name for group, name in cfg.hydra.runtime.choices.items() if (group, name) in OPTIONS}
     overridden = writable(cfg)
     assert set(choices) == {group for group, _ in OPTIONS}
@@ -260,7 +263,9 @@ def only_overrides(path: Path) -> None:
         assert keys(overridden[option[0]]) == keys(chosen(option)[option[0]]), option
     assert overridden != config()
     instantiate(overridden.model), instantiate(overridden.editor), instantiate(overridden.dataset)
-    assert f"experiment={path.stem}" in path.read_text().splitlines()[1], "its command stands in the second line"
+    assert f"{path.parent.name}={path.stem}" in path.read_text().splitlines()[1], (
+        "its command stands in the second line"
+    )
 
 
 def keys(node: DictConfig) -> set[str]:
@@ -277,7 +282,7 @@ def flat(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def test_experiments_only_override() -> None:
-    for_every(sorted(CONF.glob("experiment/*.yaml")), only_overrides)
+    for_every([*sorted(CONF.glob("experiment/*.yaml")), *sorted(CONF.glob("debug/*.yaml"))], only_overrides)
 
 
 def test_the_test_sees_an_experiment_that_does_more_or_nothing(tmp_path: Path) -> None:

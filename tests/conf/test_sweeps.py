@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from composing import for_every, is_group, jobs, parsed, sweep
 from conftest import ROOT
+from hydra.core.override_parser.types import Override
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -36,9 +37,9 @@ def named(name: str) -> Path:
 
 def jobs_of(path: Path) -> Iterator[tuple[tuple[str, ...], DictConfig]]:
     """Overrides and configuration of every job, in an order that composes each choice of groups once."""
-    params = OmegaConf.load(path).hydra.sweeper.params
+    params = sweep(path).hydra.sweeper.params
     overrides = [parsed(f"{key}={values}") for key, values in params.items()]
-    swept = [[f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()] for o in overrides]
+    swept = [[f"{o.key_or_group}={value}" for value in values_of(o)] for o in overrides]
     in_order = sorted(swept, key=lambda values: not is_group(parsed(values[0])))
 
     def composed(*groups: str) -> DictConfig:
@@ -47,6 +48,11 @@ def jobs_of(path: Path) -> Iterator[tuple[tuple[str, ...], DictConfig]]:
         return cfg
 
     return jobs(composed, itertools.product(*in_order))
+
+
+def values_of(override: Override) -> list[str]:
+    """The values of a parameter of a sweep, which may be a single one."""
+    return list(override.sweep_string_iterator()) if override.is_sweep_override() else [str(override.value())]
 
 
 def first_job(name: str) -> DictConfig:

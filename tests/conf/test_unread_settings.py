@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from composing import CONF, config, writable
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from romexp.cli.unread_settings import refuse_unread
 from romexp.cli.validate_config import SHARED
@@ -34,13 +34,13 @@ def refuse(cfg: DictConfig, *overrides: str, task: str = "edit") -> None:
 
 def test_every_setting_is_known_here() -> None:
     top = {str(key) for key in OmegaConf.load(CONF / "config.yaml")} - {"defaults", "hydra"}
-    assert top == set(SHARED) | set(READ), "a new setting of the top level belongs into READ or SHARED"
+    assert top == set(SHARED) | set(READ) | {"extras"}, "a new setting of the top level belongs into READ or SHARED"
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_setting_is_refused_by_every_task_but_those_that_read_it(task: str) -> None:
     cfg = config(f"task={task}")
-    refuse(cfg, f"task={task}", "seed=3", "study=x", "debug=true", "output_dir=x", "editor.layer=3", task=task)
+    refuse(cfg, f"task={task}", "seed=3", "study=x", "traceback=true", "output_dir=x", "editor.layer=3", task=task)
     for setting, readers in READ.items():
         override = f"{setting}={GIVEN.get(setting, 'false')}"
         if task in readers:
@@ -70,6 +70,16 @@ def test_a_file_of_a_sweep_is_looked_at_too(tmp_path: Path) -> None:
         refuse(swept("page: true\n"))
     with pytest.raises(ConfigError, match="rate: no such setting"):
         refuse(swept("rate: 0.1\n"))
+
+
+def test_a_group_without_values_is_not_one() -> None:
+    """`debug: true` was a setting once; in a file of one's own it would have no effect."""
+    cfg = writable(config())
+    refuse(cfg)
+    with open_dict(cfg):
+        cfg.debug = True
+    with pytest.raises(ConfigError, match=r"^debug: it is the name of a group and holds no value"):
+        refuse(cfg)
 
 
 def test_a_part_of_the_task_may_read_it() -> None:

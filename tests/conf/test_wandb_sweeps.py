@@ -1,100 +1,99 @@
-"""Every file in sweeps/wandb/ is a W&B sweep whose runs all compose."""
+"""`task=wandb_sweep` makes of every study a W&B sweep whose runs are the jobs of the study."""
 
 from __future__ import annotations
 
 import copy
 import itertools
-import re
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from composing import config, for_every, jobs
+from composing import for_every
 from conftest import ROOT
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from tiny_runs import Command
 from wandb.apis.public.sweeps import _validate_config_and_fill_distribution
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-from romexp.cli.validate_config import validate_part
+from romexp.cli.sweep import planned_overrides
+from romexp.compose import compose_sweep
+from romexp.errors import ConfigError
+from romexp.tasks.wandb_sweep import MACRO, WandbSweep
 
-FILES = sorted((ROOT / "sweeps" / "wandb").glob("*.yaml"))
-KNOWN = {"project", "name", "program", "command", "method", "metric", "parameters"}
-MACRO = "${args_no_hyphens}"
-
-
-def read(path: Path) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text())
+STUDIES = sorted((ROOT / "sweeps").glob("*.yaml"))
 
 
-def runs(config: dict[str, Any]) -> Iterator[list[str]]:
+def runs(sweep: dict[str, Any]) -> Iterator[list[str]]:
     """What W&B's agent would call for each point of the grid, after the program's name."""
-    values = {name: one["values"] for name, one in config["parameters"].items()}
+    values = {name: one["values"] for name, one in sweep["parameters"].items()}
     for point in itertools.product(*values.values()):
         chosen = {name: {"value": value} for name, value in zip(values, point, strict=True)}
         arguments = create_sweep_command_args({"args": chosen})["args_no_hyphens"]
-        command = create_sweep_command(copy.copy(config["command"]))
+        command = create_sweep_command(copy.copy(sweep["command"]))
         at = command.index(MACRO)
         yield [*command[1:at], *arguments, *command[at + 1 :]]
 
 
-def is_a_grid_that_wandb_takes(path: Path) -> None:
-    config = read(path)
-    assert set(config) == KNOWN
-    assert config == _validate_config_and_fill_distribution(config)
-    assert (config["name"], config["program"], config["method"]) == (path.stem, "romexp", "grid")
-    assert config["command"][0] == "romexp"
-    assert config["command"].count(MACRO) == 1
-    assert config["metric"] == {"name": "post/S", "goal": "maximize"}, "a name that runs log"
-    for name, parameter in config["parameters"].items():
-        assert set(parameter) == {"values"}, name
-        assert None not in parameter["values"], f"{name}: W&B writes null as None"
-        assert len(set(parameter["values"])) == len(parameter["values"]) > 1
+def is_the_study(path: Path) -> None:
+    """W&B takes it, and its agents call what `romexp -cn <study>` would run."""
+    sweep = WandbSweep(study=path.stem).sweep()
+    assert sweep == _validate_config_and_fill_distribution(copy.deepcopy(sweep))
+    assert sweep == yaml.safe_load(yaml.safe_dump(sweep))
+    called = list(runs(sweep))
+    assert all(call[:3] == ["-cn", path.stem, "hydra.mode=RUN"] for call in called)
+    jobs = planned_overrides(compose_sweep(path.stem).hydra, given=[])
+    assert sorted(map(_as_values, called)) == sorted(map(_as_values, jobs or ()))
+    task = compose_sweep(path.stem).task._target_
+    assert sweep["metric"] == {"name": "ate" if "Trace" in task else "post/S", "goal": "maximize"}
 
 
-def every_run_composes_and_differs(path: Path) -> None:
-    called = list(runs(read(path)))
-    built = []
-    for _, cfg in jobs(config, called):
-        validate_part(OmegaConf.to_container(cfg.editor, resolve=True), where="editor")
-        built.append(repr((instantiate(cfg.editor), cfg.seed)))
-    assert len(set(built)) == len(called) > 4, "the parameters arrive"
+def _as_values(overrides: Any) -> str:
+    """The overrides of one run; numbers as numbers, since `5e-4` and `0.0005` are one value."""
+    pairs = (each.partition("=") for each in overrides if not each.startswith(("-", "hydra.")) and "=" in each)
+    return json.dumps(
+        sorted((key, yaml.safe_load(value) if "e-" not in value else float(value)) for key, _, value in pairs)
+    )
 
 
-def test_it_is_a_grid_that_wandb_takes() -> None:
-    for_every(FILES, is_a_grid_that_wandb_takes)
+def test_every_study_becomes_a_sweep_of_the_same_jobs() -> None:
+    for_every(STUDIES, is_the_study)
 
 
-def test_every_run_composes_and_differs() -> None:
-    for_every(FILES, every_run_composes_and_differs)
+def test_the_command_writes_the_file_and_says_how_to_begin(romexp: Command, tmp_path: Path) -> None:
+    done = romexp("task=wandb_sweep", "study=fig17_minifact", "task.overrides=[dataset.limit=3]")
+    assert done.status == 0, done.err
+    assert done.out.splitlines()[-1] == "to begin it: wandb sweep outputs/wandb_sweeps/fig17_minifact.yaml"
+    text = (tmp_path / "outputs" / "wandb_sweeps" / "fig17_minifact.yaml").read_text()
+    sweep = yaml.safe_load(text)
+    assert text.startswith("# Made from the study by romexp task=wandb_sweep study=fig17_minifact ")
+    assert sweep["parameters"]["editor.norm_constraint"]["values"] == [0.0005, 0.001, 0.005, "null"]
+    assert sweep["command"][-2:] == ["dataset.limit=3", MACRO]
 
 
-def test_the_tests_see_bad_sweeps(tmp_path: Path) -> None:
-    """A control: None, as W&B would write null, is text and no number; and what else differs in one line."""
-    good = (ROOT / "sweeps" / "wandb" / "fig17_minifact.yaml").read_text()
-    values = "values: [0.0005, 0.001, 0.005]"
-    assert values in good
-    for name, line, other in (
-        ("good", "", ""),
-        ("absent", "editor=ft", "editor=no_such_editor"),
-        ("misspelt", "editor.layer:", "editor.layr:"),
-        ("null", values, "values: [null, 0.001, 0.005]"),
-        ("same", values, "values: [0.001, 0.001, 0.005]"),
-        ("method", "method: grid", "method: bayes"),
-        ("metric", "post/S", "S"),
-        ("distribution", values, "{min: 0.0005, max: 0.005}"),
-        ("without_macro", MACRO, "editor.layer=1"),
-    ):
-        text = good.replace("fig17_minifact", name).replace(line, other)
-        (tmp_path / f"{name}.yaml").write_text(text)
-    for look, bad in (
-        (is_a_grid_that_wandb_takes, ["distribution", "method", "metric", "null", "same", "without_macro"]),
-        (every_run_composes_and_differs, ["absent", "distribution", "misspelt", "null", "same", "without_macro"]),
-    ):
-        with pytest.raises(AssertionError) as seen:
-            for_every(sorted(tmp_path.glob("*.yaml")), look)
-        assert re.findall(rf"(?m)^{tmp_path.name}/(\w+)\.yaml: ", str(seen.value)) == bad
-        if look is every_run_composes_and_differs:
-            assert "expected" in str(seen.value)
+def test_a_study_of_ones_own(tmp_path: Path) -> None:
+    params = {"sweeper": {"params": {"editor.layer": "0,2", "seed": 3}}, "mode": "MULTIRUN"}
+    (tmp_path / "mine.yaml").write_text(json.dumps({"defaults": ["config", "_self_"], "hydra": params}))
+    sweep = WandbSweep(study="mine", folder=tmp_path).sweep()
+    assert sweep["command"][1:3] == ["-cd", str(tmp_path)]
+    assert (sweep["command"][-2], list(sweep["parameters"])) == ("seed=3", ["editor.layer"])
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"editor.v_lr": "interval(0,1)"}, r"W&B cannot make a grid of editor\.v_lr=interval"),
+        ({"seed": "3"}, "names nothing to sweep over"),
+    ],
+)
+def test_what_is_no_grid_is_one_line(params: dict[str, str], message: str, tmp_path: Path) -> None:
+    swept = {"defaults": ["config", "_self_"], "hydra": {"sweeper": {"params": params}}}
+    (tmp_path / "mine.yaml").write_text(json.dumps(swept))
+    with pytest.raises(ConfigError, match=message):
+        WandbSweep(study="mine", folder=tmp_path).sweep()
+
+
+def test_a_study_must_be_named(romexp: Command) -> None:
+    assert "study: which one? (attn_edit, attn_edit_minifact, " in romexp("task=wandb_sweep").err
+    assert "no_such" in romexp("task=wandb_sweep", "study=no_such").err

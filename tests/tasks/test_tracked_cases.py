@@ -8,7 +8,7 @@ import pytest
 
 from romexp.analysis.summary import case_frame, summarize_frame
 from romexp.results.rows import CaseResult
-from romexp.tasks.edit import _table
+from romexp.tasks.edit_results import tracked_table
 
 REQUEST = {"subject": "Ada", "prompt": "{} lives in", "target_new": "Oslo", "target_true": "Rome"}
 
@@ -23,7 +23,7 @@ def case(case_id: int, *, works: bool, texts: bool = True) -> CaseResult:
 
 
 def lines(*cases: CaseResult) -> list[dict[str, Any]]:
-    columns, cells = _table(cases, case_frame(cases))
+    columns, cells = tracked_table(cases, case_frame(cases))
     return [dict(zip(columns, row, strict=True)) for row in cells]
 
 

@@ -1,0 +1,1 @@
+"""Trackers besides Weights & Biases (`romexp.tracking`): each a small adapter behind the same protocol."""
