@@ -44,6 +44,17 @@ class SequenceState:
     keys: Mapping[int, torch.Tensor] = field(default_factory=dict)
     n_edits: int = 0
 
+    def as_saved(self) -> SequenceState:
+        """The same values in the memory layout that `load` gives. Matrix products round by layout, so a sequence that
+        goes on from this state has the same bits as one that goes on from the file.
+        """
+        tensors = {name: tensor.contiguous() for name, tensor in self.delta.tensors().items()}
+        return SequenceState(
+            delta=WeightDelta.from_tensors(tensors, where=Path()),
+            keys={layer: keys.contiguous() for layer, keys in self.keys.items()},
+            n_edits=self.n_edits,
+        )
+
     def save(self, path: Path, *, metadata: Mapping[str, object] | None = None) -> None:
         """Write a safetensors file, atomically.
 

@@ -18,14 +18,16 @@ from romexp.data.conflicts import Contradiction, Contradictions, Order, choose
 from romexp.data.dataset import Loaded
 from romexp.edit_batch import EditBatch
 from romexp.errors import ConfigError, DataError
+from romexp.evaluation.collapse import CollapseWatch
 from romexp.facts import Case
 from romexp.lm.model import LanguageModel
 from romexp.reporting.tables.run import TableRow, rich_table
-from romexp.results.identity import Identity
+from romexp.results.identity import Identity, fingerprint
 from romexp.results.rows import Row
 from romexp.tasks.edit import EditExperiment
 from romexp.tasks.lifelong_plan import plan
 from romexp.tasks.lifelong_steps import StepsOfRun
+from romexp.tasks.lifelong_watch import WatchOfRun, watch_lines, watched_curves
 from romexp.tasks.run import Run
 from romexp.tracking import TrackedRun
 
@@ -53,6 +55,7 @@ class LifelongExperiment(EditExperiment):
         checkpoints: numbers of edits, multiples of `step`, after which all cases edited so far are measured. After the
             last edit they always are.
         batch_size: number of cases that are measured together.
+        watch: looks for signs of collapse before the first edit, at each checkpoint and at the end; None does not.
 
     Raises:
         ConfigError: a number is below 1, or is no multiple of `step` or beyond `edits`.
@@ -64,6 +67,7 @@ class LifelongExperiment(EditExperiment):
     contradictions: Contradictions = "first"
     immediate: bool = True
     checkpoints: Sequence[int] = ()
+    watch: CollapseWatch | None = None
     _task: ClassVar[str] = "lifelong"
 
     def __post_init__(self) -> None:
@@ -106,7 +110,7 @@ class LifelongExperiment(EditExperiment):
     def _identity(self, job: Job, lm: LanguageModel, loaded: Loaded[Case], texts: Mapping[str, Any]) -> Identity:
         names = ("edits", "step", "order", "contradictions", "immediate")
         own = {name: getattr(self, name) for name in names} | {"checkpoints": list(self.checkpoints)}
-        return super()._identity(job, lm, loaded, texts) | own
+        return super()._identity(job, lm, loaded, texts) | own | {"watch": fingerprint(self.watch)}
 
     def _edit_pending(
         self, run: Run, runner: EditBatch, cases: Sequence[Case], report: Report, tracked: TrackedRun
@@ -119,12 +123,21 @@ class LifelongExperiment(EditExperiment):
             immediate=self.immediate,
             checkpoints=self.checkpoints,
         )
-        sequence = StepsOfRun(run=run, runner=runner, save_deltas=self.save_deltas)
+        watch = None
+        if self.watch is not None:
+            watch = WatchOfRun(watch=self.watch, run=run, lm=runner.lm, tracked=tracked)
+        sequence = StepsOfRun(run=run, runner=runner, save_deltas=self.save_deltas, watch=watch)
+        sequence.begin()
         for step in steps:
             report(step.edited_at - len(step.cases), len(cases))
             rows = sequence.do(step)
             if rows:
                 tracked.log(_means(rows, step.edited_at, seed=run.job.seed))
+            if watch is not None and step.is_checkpoint and (reason := watch.reason_to_stop(step.edited_at)):
+                if step is not steps[-1]:
+                    run.manifest["stopped"] = {"edits": step.edited_at, "reason": reason}
+                    log.warning("stopped after %d of %d edits: %s", step.edited_at, len(cases), reason)
+                    break
 
     def _summarize(self, run: Run, loaded: Loaded[Case], tracked: TrackedRun) -> Summary:
         rows = run.folder.rows()
@@ -133,9 +146,12 @@ class LifelongExperiment(EditExperiment):
             raise DataError(f"{loaded.path}: not one of {len(aside)} cases could be edited; the first: {aside[0]}")
         frame = lifelong_frame(rows)
         summary = summarize_lifelong(frame, seed=run.job.seed)
+        summary["watch"] = watched_curves(run.folder.path).rows()
+        if stopped := run.manifest.get("stopped"):
+            summary["stopped"] = stopped
         run.folder.write_parquet(frame)
         run.folder.write("summary", summary)
-        tracked.summary(flatten({key: value for key, value in summary.items() if key != "retention"}))
+        tracked.summary(flatten({key: value for key, value in summary.items() if key not in ("retention", "watch")}))
         return summary
 
     def _outcome(self, run: Run, loaded: Loaded[Case], summary: Summary) -> Outcome:
@@ -147,6 +163,7 @@ class LifelongExperiment(EditExperiment):
         lines = run.closing_lines()
         if found := run.manifest.get("contradictions"):
             lines.append(f"contradictions: {len(found)}, named in {run.folder.path / 'manifest.json'}")
+        lines += watch_lines(summary)
         return Outcome(tables=(rich_table(rows, title=title),), lines=lines, folder=run.folder.path)
 
 
