@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -24,6 +23,7 @@ from romexp.lm.scoring import batch_tokens
 from romexp.lm.tokens import encode
 from romexp.lm.weight_delta import WeightDelta
 from romexp.seeds import derive_seed
+from romexp.words import word_entropy
 
 Signs = dict[str, float]
 """Numbers by name. One that is not finite is left out, since JSON cannot express it."""
@@ -149,18 +149,6 @@ class Watcher:
         longest = min(self.watch.sampler.max_length, context_length(self.lm))
         sampler = replace(self.watch.sampler, max_length=longest)
         return raise_first_error(generate(self.lm, prompts, sampler=sampler, seeds=seeds))
-
-
-def word_entropy(texts: Sequence[str]) -> float:
-    """Normalized word entropy of texts (r-ROME's sign of collapse): the Shannon entropy of their lower-cased words,
-    divided by the logarithm of the number of different words. 1: all words are equally frequent. 0: there is one word.
-    """
-    counts = Counter(word for text in texts for word in text.lower().split())
-    if len(counts) < 2:
-        return 0.0
-    total = counts.total()
-    bits = math.fsum(-count / total * math.log2(count / total) for count in counts.values())
-    return bits / math.log2(len(counts))
 
 
 def weight_changes(lm: LanguageModel, delta: WeightDelta) -> Mapping[int, float]:

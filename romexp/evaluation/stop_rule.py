@@ -54,7 +54,9 @@ class StopRule:
                 f"{before['entropy']:.3f}"
             )
         if self.hidden_shift is not None and not now.get("hidden_shift", float("inf")) <= self.hidden_shift:
-            return f"hidden states are shifted by {now.get('hidden_shift', float('nan')):.3g}, above {self.hidden_shift:g}"
+            return (
+                f"hidden states are shifted by {now.get('hidden_shift', float('nan')):.3g}, above {self.hidden_shift:g}"
+            )
         if self.weight_change is not None:
             for name, ratio in now.items():
                 layer = name.removeprefix("weight_change/")

@@ -51,8 +51,6 @@ def plan(
         batches = [part[i : i + batch_size] for part in measured for i in range(0, len(part), batch_size)]
         timed = timed + own
         steps.append(
-            Step(
-                cases=chosen, edited_at=edited_at, batches=tuple(map(tuple, batches)), is_checkpoint=is_checkpoint
-            )
+            Step(cases=chosen, edited_at=edited_at, batches=tuple(map(tuple, batches)), is_checkpoint=is_checkpoint)
         )
     return steps

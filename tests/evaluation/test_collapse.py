@@ -12,13 +12,14 @@ import torch
 from romexp.data.corpora import TextCorpus, TextList
 from romexp.data.english import texts_path
 from romexp.errors import ConfigError, DataError
-from romexp.evaluation.collapse import CollapseWatch, weight_changes, word_entropy
+from romexp.evaluation.collapse import CollapseWatch, weight_changes
 from romexp.evaluation.lm_eval_tasks import LmEvalTasks
 from romexp.evaluation.stop_rule import StopRule
 from romexp.lm.apply_delta import applied, weight_in_out
 from romexp.lm.model import LanguageModel
 from romexp.lm.sampling import Sampler
 from romexp.lm.weight_delta import Dense, LowRank, WeightDelta
+from romexp.words import word_entropy
 
 TEXTS = TextList(items=("Anna Zoë plays the violin", "Paris is in France, and Zürich is not", "x"))
 WATCH = CollapseWatch(corpus=TEXTS, prompt_words=2, sampler=Sampler(max_length=12))
