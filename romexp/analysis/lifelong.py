@@ -80,7 +80,8 @@ def scores_by_edits(frame: pd.DataFrame, *, seed: int = 0) -> list[dict[str, Any
     """
     used = frame[frame["complete"].astype(bool)]
     points = []
-    for time, part in used.groupby("measured_at"):
+    for time in sorted(set(used["measured_at"].tolist())):
+        part = used[used["measured_at"] == time]
         edited = used.loc[used["edited_at"] <= time, "case_id"].nunique()
         if part["case_id"].nunique() == edited:
             points.append({"edits": int(time), "n_cases": len(part), "post": _statistics(part, "post", seed)})
@@ -88,8 +89,8 @@ def scores_by_edits(frame: pd.DataFrame, *, seed: int = 0) -> list[dict[str, Any
 
 
 def retention_by_age(frame: pd.DataFrame, *, seed: int = 0) -> list[dict[str, Any]]:
-    """What is left of an edit after how many later edits: for each class of ages, `later_edits` (their mean), `n` (pairs
-    of a case and a time) and the statistics `post`.
+    """What is left of an edit after more edits. For each class of ages: `later_edits` (their mean), `n` (pairs of a
+    case and a time) and the statistics `post`.
 
     The classes end at 0, 1, 2, 5, 10, 20, 50, 100, … later edits. A case may count in several classes, and in one class
     several times, so intervals are those of independent pairs only by approximation.

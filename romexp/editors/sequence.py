@@ -129,6 +129,15 @@ class JointEditor(Protocol):
         ...
 
 
+@runtime_checkable
+class PreparedEditor(Protocol):
+    """An editor of single requests that takes something from the model as it was loaded, such as contexts."""
+
+    def prepared(self, lm: LanguageModel, *, resources: Resources) -> Editor:
+        """The editor with all that it takes from the original model, so that it can go on to edit an edited one."""
+        ...
+
+
 def edit_together(
     editor: Editor,
     lm: LanguageModel,
@@ -174,6 +183,8 @@ def _one_by_one(
     """Write each request by an edit of its own, on the model that the edits before it have left."""
     outcomes: list[Outcome] = []
     delta, n_edits = state.delta, state.n_edits
+    if isinstance(editor, PreparedEditor):
+        editor = editor.prepared(lm, resources=resources)
     for request in requests:
         with applied(lm, delta):
             (made,) = editor(lm, [request], resources=resources)

@@ -75,6 +75,11 @@ class LifelongExperiment(EditExperiment):
         check_bounds(self, "task", from_1=("edits", "step"))
         if self.edits is not None and self.step > self.edits:
             raise ConfigError(f"task.step: a step of {self.step} cases is larger than task.edits={self.edits}")
+        if getattr(self.editor, "statistics", None) == "training":
+            raise ConfigError(
+                "editor.statistics: training collects them from edit to edit, and an interrupted sequence would lose them; "
+                "task=lifelong takes frozen ones"
+            )
         for number in self.checkpoints:
             if number < 1 or number % self.step or (self.edits is not None and number > self.edits):
                 most = "" if self.edits is None else f" up to task.edits={self.edits}"
@@ -133,11 +138,11 @@ class LifelongExperiment(EditExperiment):
             rows = sequence.do(step)
             if rows:
                 tracked.log(_means(rows, step.edited_at, seed=run.job.seed))
-            if watch is not None and step.is_checkpoint and (reason := watch.reason_to_stop(step.edited_at)):
-                if step is not steps[-1]:
-                    run.manifest["stopped"] = {"edits": step.edited_at, "reason": reason}
-                    log.warning("stopped after %d of %d edits: %s", step.edited_at, len(cases), reason)
-                    break
+            reason = "" if watch is None or step is steps[-1] else watch.reason_to_stop(step.edited_at)
+            if reason:
+                run.manifest["stopped"] = {"edits": step.edited_at, "reason": reason}
+                log.warning("stopped after %d of %d edits: %s", step.edited_at, len(cases), reason)
+                break
 
     def _summarize(self, run: Run, loaded: Loaded[Case], tracked: TrackedRun) -> Summary:
         rows = run.folder.rows()
@@ -151,7 +156,8 @@ class LifelongExperiment(EditExperiment):
             summary["stopped"] = stopped
         run.folder.write_parquet(frame)
         run.folder.write("summary", summary)
-        tracked.summary(flatten({key: value for key, value in summary.items() if key not in ("retention", "watch")}))
+        own = {key: value for key, value in summary.items() if key not in ("retention", "watch", "stopped")}
+        tracked.summary(flatten(own))
         return summary
 
     def _outcome(self, run: Run, loaded: Loaded[Case], summary: Summary) -> Outcome:

@@ -140,7 +140,7 @@ class Report:
         }
         # Every study of single edits would have a table of disabling ones, so that one is made only by name.
         tables += [
-            make() for name, make in others.items() if self._chosen == name or everything and name != "disabling"
+            make() for name, make in others.items() if self._chosen == name or (everything and name != "disabling")
         ]
         return [table for table in tables if table.blocks]
 

@@ -1,4 +1,4 @@
-"""Signs of collapse: of the original model, of an edit, against plain computation; and the rule that ends a sequence."""
+"""Signs of collapse: of the original model, of an edit, against plain computation; the rule that ends a sequence."""
 
 from __future__ import annotations
 
@@ -123,15 +123,15 @@ def test_the_rule(rule: StopRule, now: dict[str, float], expected: str) -> None:
 
 
 def test_bad_settings_are_named() -> None:
-    with pytest.raises(ConfigError, match="task.watch.n_texts"):
+    with pytest.raises(ConfigError, match=r"task\.watch\.n_texts"):
         CollapseWatch(corpus=TEXTS, n_texts=0)
-    with pytest.raises(ConfigError, match="task.watch.max_tokens"):
+    with pytest.raises(ConfigError, match=r"task\.watch\.max_tokens"):
         CollapseWatch(corpus=TEXTS, max_tokens=1)
-    with pytest.raises(ConfigError, match="task.watch.stop.perplexity"):
+    with pytest.raises(ConfigError, match=r"task\.watch\.stop\.perplexity"):
         StopRule(perplexity=-1)
-    with pytest.raises(DataError, match="task.watch.corpus: no text"):
+    with pytest.raises(DataError, match=r"task\.watch\.corpus: no text"):
         CollapseWatch(corpus=TextList(items=(" ",))).texts()
-    with pytest.raises(ConfigError, match="task.watch.lm_eval.tasks"):
+    with pytest.raises(ConfigError, match=r"task\.watch\.lm_eval\.tasks"):
         LmEvalTasks(tasks=[])
 
 

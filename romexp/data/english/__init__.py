@@ -6,5 +6,5 @@ from pathlib import Path
 
 
 def texts_path() -> Path:
-    """Sixteen paragraphs that were written for this purpose, so nobody else has rights to them: reports, stories, rules."""
+    """Sixteen paragraphs, of reports, stories and rules. They were written for this, so nobody has rights to them."""
     return Path(__file__).with_name("texts.txt")

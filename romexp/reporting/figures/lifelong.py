@@ -107,19 +107,21 @@ def _curves(
         _log_axis(axes, [place for line in points for place, _ in line], x)
         if (mean := mean_of(before, metric)) is not None:
             axes.axhline(mean, color=UNEDITED_COLOR, linewidth=1, linestyle=(0, (2, 2)), label=UNEDITED, zorder=1)
-    _legend(grid.flat)
+    _legend(list(grid.flat))
     return add_title(figure, title)
 
 
 def _line(axes: Axes, line: Sequence[Point], metric: str, number: int, entry: LifelongEntry) -> None:
+    if not line:
+        return
     places = [place for place, _ in line]
     means = [side[metric]["mean"] for _, side in line]
-    bands = [interval(side[metric], metric) for _, side in line]
+    low, high = (list(ends) for ends in zip(*(interval(side[metric], metric) for _, side in line), strict=True))
     marker = MARKERS[number % len(MARKERS)]
     axes.plot(
         places, means, color=color(number), marker=marker, markersize=3.2, linewidth=1.3, label=plain(entry.label)
     )
-    axes.fill_between(places, *zip(*bands, strict=True), color=color(number), alpha=0.12, linewidth=0)
+    axes.fill_between(places, low, high, color=color(number), alpha=0.12, linewidth=0)
 
 
 def _collapse(entries: Sequence[LifelongEntry], *, title: str) -> Figure:
@@ -137,7 +139,7 @@ def _collapse(entries: Sequence[LifelongEntry], *, title: str) -> Figure:
         axes.grid(axis="y", color="0.9", linewidth=0.6)
         _log_axis(axes, [point["step"] for entry in entries for point in entry.watch], "edits")
     grid.flat[-1].set_axis_off()
-    _legend(grid.flat)
+    _legend(list(grid.flat))
     return add_title(figure, title)
 
 
@@ -159,7 +161,7 @@ def _log_axis(axes: Axes, places: Sequence[float], label: str) -> None:
     axes.set_xlabel(label, fontsize=8)
 
 
-def _legend(grid: Any) -> None:
+def _legend(grid: Sequence[Axes]) -> None:
     """The legend, in the place that has no panel."""
     spare = next(axes for axes in grid if not axes.axison)
     handles, labels = next(axes for axes in grid if axes.axison).get_legend_handles_labels()

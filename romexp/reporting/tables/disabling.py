@@ -12,9 +12,9 @@ from romexp.analysis.studies import Entry, Study
 from romexp.reporting.tables.model import Block, Cell, Column, Line, ReportTable
 
 CAPTION = (
-    f"‖ΔW‖: Frobenius norm of an edit. Entropy: normalized word entropy of the texts that the edited model writes. Large, "
-    f"poor: more than {FAR:g} robust standard deviations beyond the median, of ln ‖ΔW‖ and of the fall of the entropy. "
-    "Disabling: both (without texts: large)."
+    "‖ΔW‖: Frobenius norm of an edit. Entropy: normalized word entropy of the texts that the edited model writes. "
+    f"Large, poor: more than {FAR:g} robust standard deviations above the median, of ln ‖ΔW‖ and of the fall of the "
+    "entropy. Disabling: both (without texts: large)."
 )
 COLUMNS = ("Edits", "‖ΔW‖ median", "‖ΔW‖ largest", "Entropy median", "Entropy lowest", "Large", "Poor", "Disabling")
 MOST_NAMED = 10

@@ -1,4 +1,6 @@
-"""Sequences of edits as a table: right after each step and at the end, with AlphaEdit's columns (docs/method.md §13.5)."""
+"""Sequences of edits as a table: right after each step and at the end, with AlphaEdit's columns
+(docs/method.md §13.5).
+"""
 
 from __future__ import annotations
 
