@@ -3,10 +3,10 @@
     python bench/lifelong.py --records 64                           # facts of minifact
     python bench/lifelong.py --model smollm2 --data counterfact.json --records 50
 
-Three things are measured. *Values*: the optimization of target values, with `--batches` facts at a time; the values must
-agree with those found one by one within 1e-3, or the exit status is 1. *Insertion*: keys, normal equations and the
-low-rank edit for all facts at once, with the values at hand. *Sequence*: everything, in steps of `--step` facts, and what
-the state of the sequence holds after each step.
+Three things are measured. *Values*: the optimization of target values, with `--batches` facts at a time; the values
+must agree with those found one by one within 1e-3, or the exit status is 1. *Insertion*: keys, normal equations and the
+low-rank edit for all facts at once, with the values at hand. *Sequence*: everything, in steps of `--step` facts, and
+what the state of the sequence holds after each step.
 """
 
 from __future__ import annotations

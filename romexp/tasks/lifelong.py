@@ -77,8 +77,8 @@ class LifelongExperiment(EditExperiment):
             raise ConfigError(f"task.step: a step of {self.step} cases is larger than task.edits={self.edits}")
         if getattr(self.editor, "statistics", None) == "training":
             raise ConfigError(
-                "editor.statistics: training collects them from edit to edit, and an interrupted sequence would lose them; "
-                "task=lifelong takes frozen ones"
+                "editor.statistics: training collects them from edit to edit, and an interrupted sequence would lose "
+                "them; task=lifelong takes frozen ones"
             )
         for number in self.checkpoints:
             if number < 1 or number % self.step or (self.edits is not None and number > self.edits):

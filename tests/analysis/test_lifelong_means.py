@@ -59,7 +59,7 @@ def test_scores_by_number_of_edits() -> None:
 
 def test_what_is_left_after_later_edits() -> None:
     found = retention_by_age(lifelong_frame(ROWS))
-    # 0: right after; 2 later edits: cases 0 and 1 at 4, cases 2 and 3 at 6; 4 later edits (class 5): cases 0 and 1 at 6.
+    # 0: right after. 2 later edits: cases 0 and 1 at 4, cases 2 and 3 at 6. 4 (class 5): cases 0 and 1 at 6.
     assert [(point["later_edits"], point["n"]) for point in found] == [(0.0, 6), (2.0, 4), (4.0, 2)]
     assert [point["post"]["ES"]["mean"] for point in found] == [pytest.approx(500 / 6), 25.0, 0.0]
 

@@ -86,7 +86,7 @@ def test_a_report_of_sequences(romexp: Command, watched: list[str], tmp_path: Pa
     text = (tmp_path / "report" / "lifelong.md").read_text()
     assert "6 edits, 2 at a time" in text
     assert text.count("right after") == text.count("at the end") == 2
-    assert "mom2_update_weight=200" in text
+    assert "mom2_update_weight=200" in (tmp_path / "report" / "lifelong.csv").read_text()
     assert "AlphaEdit's paper" not in text  # neither model nor numbers of edits are theirs
     drawn = {path.name for path in (tmp_path / "report" / "figures").iterdir()}
     assert {f"tiny_counterfact_lifelong_{name}.png" for name in ("scores", "retention", "collapse")} <= drawn

@@ -103,7 +103,7 @@ class Rome:
         return filtered_edits(lm, edits, self.filter)
 
     def prepared(self, lm: LanguageModel, *, resources: Resources) -> Rome:
-        """This editor with its contexts, and with the second moment at hand (`romexp.editors.sequence.PreparedEditor`)."""
+        """This editor with its contexts, and the second moment at hand (`romexp.editors.sequence.PreparedEditor`)."""
         if self.mom2_adjustment and resources.prepare is not None:
             resources.prepare([pick_layer(lm, layer=self.layer, fraction=self.layer_fraction)])
         return replace(self, context_templates=list(self._templates(lm, resources)))
