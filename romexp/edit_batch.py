@@ -10,7 +10,7 @@ from typing import Any
 
 from romexp.editors.base import Edit, Editor, Resources
 from romexp.errors import RecordError, with_errors_in_place
-from romexp.evaluation.base import Evaluator
+from romexp.evaluation.base import Evaluator, finite
 from romexp.evaluation.generation import References
 from romexp.evaluation.text_metrics import tokenizer_in_use
 from romexp.evaluation.unedited import CODE, UneditedCache
@@ -167,7 +167,8 @@ def unedited_cache(
 def _outcome(
     case: Case, edit: Edit, *, before: Measurements | RecordError, after: Measurements | RecordError, seconds: float
 ) -> MeasuredEdit | RecordError:
-    result = _result(case, edit.diagnostics, before=before, after=after, seconds=seconds)
+    about = {**edit.diagnostics, "update_norm": finite(edit.delta.norm())}
+    result = _result(case, about, before=before, after=after, seconds=seconds)
     return result if isinstance(result, RecordError) else MeasuredEdit(result=result, delta=edit.delta)
 
 

@@ -97,7 +97,10 @@ def test_every_case_gets_its_own_measurements_and_delta(tmp_path: Path) -> None:
         (102, {"case": 102, "delta": None}, {"case": 102, "delta": 2.0}),
     ]
     assert [float(measured.delta.terms["w"].dense()) for measured in without_errors(done.outcomes)] == [1.0, 2.0]
-    assert [result.edit for result in results(done)] == [{"of": "S1"}, {"of": "S2"}]
+    assert [result.edit for result in results(done)] == [
+        {"of": "S1", "update_norm": 1.0},
+        {"of": "S2", "update_norm": 2.0},
+    ]
     assert [result.request for result in results(done)] == [case(1).request, case(2).request]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,3 +69,53 @@ def summarize_lifelong(frame: pd.DataFrame, *, seed: int = 0) -> Summary:
 def _statistics(frame: pd.DataFrame, side: str, seed: int) -> dict[str, Any]:
     names = [name.removeprefix(f"{side}/") for name in frame.columns if name.startswith(f"{side}/")]
     return summarize_side({name: frame[f"{side}/{name}"].to_numpy(dtype=float) for name in names}, seed=seed)
+
+
+def scores_by_edits(frame: pd.DataFrame, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Scores against the number of edits: for each number at which all cases edited so far were measured, `edits`,
+    `n_cases` and the statistics `post` of these cases.
+
+    Args:
+        frame: of `lifelong_frame`.
+    """
+    used = frame[frame["complete"].astype(bool)]
+    points = []
+    for time in sorted(set(used["measured_at"].tolist())):
+        part = used[used["measured_at"] == time]
+        edited = used.loc[used["edited_at"] <= time, "case_id"].nunique()
+        if part["case_id"].nunique() == edited:
+            points.append({"edits": int(time), "n_cases": len(part), "post": _statistics(part, "post", seed)})
+    return points
+
+
+def retention_by_age(frame: pd.DataFrame, *, seed: int = 0) -> list[dict[str, Any]]:
+    """What is left of an edit after more edits. For each class of ages: `later_edits` (their mean), `n` (pairs of a
+    case and a time) and the statistics `post`.
+
+    The classes end at 0, 1, 2, 5, 10, 20, 50, 100, … later edits. A case may count in several classes, and in one class
+    several times, so intervals are those of independent pairs only by approximation.
+
+    Args:
+        frame: of `lifelong_frame`.
+    """
+    used = frame[frame["complete"].astype(bool)]
+    ages = used["measured_at"] - used["edited_at"]
+    classes = ages.map(_age_class)
+    return [
+        {
+            "later_edits": float(ages[classes == last].mean()),
+            "n": int((classes == last).sum()),
+            "post": _statistics(used[classes == last], "post", seed),
+        }
+        for last in sorted(classes.unique())
+    ]
+
+
+def _age_class(age: int) -> int:
+    """The least of 0, 1, 2, 5, 10, 20, … that is not below an age."""
+    last, factors = 1, itertools.cycle((2, 2.5, 2))
+    if age <= 0:
+        return 0
+    while last < age:
+        last = round(last * next(factors))
+    return last

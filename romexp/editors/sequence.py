@@ -44,6 +44,17 @@ class SequenceState:
     keys: Mapping[int, torch.Tensor] = field(default_factory=dict)
     n_edits: int = 0
 
+    def as_saved(self) -> SequenceState:
+        """The same values in the memory layout that `load` gives. Matrix products round by layout, so a sequence that
+        goes on from this state has the same bits as one that goes on from the file.
+        """
+        tensors = {name: tensor.contiguous() for name, tensor in self.delta.tensors().items()}
+        return SequenceState(
+            delta=WeightDelta.from_tensors(tensors, where=Path()),
+            keys={layer: keys.contiguous() for layer, keys in self.keys.items()},
+            n_edits=self.n_edits,
+        )
+
     def save(self, path: Path, *, metadata: Mapping[str, object] | None = None) -> None:
         """Write a safetensors file, atomically.
 
@@ -118,6 +129,15 @@ class JointEditor(Protocol):
         ...
 
 
+@runtime_checkable
+class PreparedEditor(Protocol):
+    """An editor of single requests that takes something from the model as it was loaded, such as contexts."""
+
+    def prepared(self, lm: LanguageModel, *, resources: Resources) -> Editor:
+        """The editor with all that it takes from the original model, so that it can go on to edit an edited one."""
+        ...
+
+
 def edit_together(
     editor: Editor,
     lm: LanguageModel,
@@ -163,6 +183,8 @@ def _one_by_one(
     """Write each request by an edit of its own, on the model that the edits before it have left."""
     outcomes: list[Outcome] = []
     delta, n_edits = state.delta, state.n_edits
+    if isinstance(editor, PreparedEditor):
+        editor = editor.prepared(lm, resources=resources)
     for request in requests:
         with applied(lm, delta):
             (made,) = editor(lm, [request], resources=resources)

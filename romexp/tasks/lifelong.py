@@ -18,15 +18,17 @@ from romexp.data.conflicts import Contradiction, Contradictions, Order, choose
 from romexp.data.dataset import Loaded
 from romexp.edit_batch import EditBatch
 from romexp.errors import ConfigError, DataError
+from romexp.evaluation.collapse import CollapseWatch
 from romexp.facts import Case
 from romexp.lm.model import LanguageModel
 from romexp.reporting.tables.run import TableRow, rich_table
 from romexp.results.folder import RunFolder
-from romexp.results.identity import Identity
+from romexp.results.identity import Identity, fingerprint
 from romexp.results.rows import Row
 from romexp.tasks.edit import EditExperiment
 from romexp.tasks.lifelong_plan import plan
 from romexp.tasks.lifelong_steps import StepsOfRun
+from romexp.tasks.lifelong_watch import WatchOfRun, watch_lines, watched_curves
 from romexp.tasks.run import Run
 from romexp.tracking import TrackedRun
 
@@ -54,6 +56,7 @@ class LifelongExperiment(EditExperiment):
         checkpoints: numbers of edits, multiples of `step`, after which all cases edited so far are measured. After the
             last edit they always are.
         batch_size: number of cases that are measured together.
+        watch: looks for signs of collapse before the first edit, at each checkpoint and at the end; None does not.
 
     Raises:
         ConfigError: a number is below 1, or is no multiple of `step` or beyond `edits`.
@@ -65,6 +68,7 @@ class LifelongExperiment(EditExperiment):
     contradictions: Contradictions = "first"
     immediate: bool = True
     checkpoints: Sequence[int] = ()
+    watch: CollapseWatch | None = None
     _task: ClassVar[str] = "lifelong"
 
     def __post_init__(self) -> None:
@@ -72,6 +76,11 @@ class LifelongExperiment(EditExperiment):
         check_bounds(self, "task", from_1=("edits", "step"))
         if self.edits is not None and self.step > self.edits:
             raise ConfigError(f"task.step: a step of {self.step} cases is larger than task.edits={self.edits}")
+        if getattr(self.editor, "statistics", None) == "training":
+            raise ConfigError(
+                "editor.statistics: training collects them from edit to edit, and an interrupted sequence would lose "
+                "them; task=lifelong takes frozen ones"
+            )
         for number in self.checkpoints:
             if number < 1 or number % self.step or (self.edits is not None and number > self.edits):
                 most = "" if self.edits is None else f" up to task.edits={self.edits}"
@@ -115,7 +124,7 @@ class LifelongExperiment(EditExperiment):
     def _identity(self, job: Job, lm: LanguageModel, loaded: Loaded[Case], texts: Mapping[str, Any]) -> Identity:
         names = ("edits", "step", "order", "contradictions", "immediate")
         own = {name: getattr(self, name) for name in names} | {"checkpoints": list(self.checkpoints)}
-        return super()._identity(job, lm, loaded, texts) | own
+        return super()._identity(job, lm, loaded, texts) | own | {"watch": fingerprint(self.watch)}
 
     def _edit_pending(
         self, run: Run, runner: EditBatch, cases: Sequence[Case], report: Report, tracked: TrackedRun
@@ -128,12 +137,21 @@ class LifelongExperiment(EditExperiment):
             immediate=self.immediate,
             checkpoints=self.checkpoints,
         )
-        sequence = StepsOfRun(run=run, runner=runner, save_deltas=self.save_deltas)
+        watch = None
+        if self.watch is not None:
+            watch = WatchOfRun(watch=self.watch, run=run, lm=runner.lm, tracked=tracked)
+        sequence = StepsOfRun(run=run, runner=runner, save_deltas=self.save_deltas, watch=watch)
+        sequence.begin()
         for step in steps:
             report(step.edited_at - len(step.cases), len(cases))
             rows = sequence.do(step)
             if rows:
                 tracked.log(_means(rows, step.edited_at, seed=run.job.seed))
+            reason = "" if watch is None or step is steps[-1] else watch.reason_to_stop(step.edited_at)
+            if reason:
+                run.manifest["stopped"] = {"edits": step.edited_at, "reason": reason}
+                log.warning("stopped after %d of %d edits: %s", step.edited_at, len(cases), reason)
+                break
 
     def _summarize(self, run: Run, loaded: Loaded[Case], tracked: TrackedRun) -> Summary:
         rows = run.folder.rows()
@@ -142,9 +160,13 @@ class LifelongExperiment(EditExperiment):
             raise DataError(f"{loaded.path}: not one of {len(aside)} cases could be edited; the first: {aside[0]}")
         frame = lifelong_frame(rows)
         summary = summarize_lifelong(frame, seed=run.job.seed)
+        summary["watch"] = watched_curves(run.folder.path).rows()
+        if stopped := run.manifest.get("stopped"):
+            summary["stopped"] = stopped
         run.folder.write_parquet(frame)
         run.folder.write("summary", summary)
-        tracked.summary(flatten({key: value for key, value in summary.items() if key != "retention"}))
+        own = {key: value for key, value in summary.items() if key not in ("retention", "watch", "stopped")}
+        tracked.summary(flatten(own))
         return summary
 
     def _outcome(self, run: Run, loaded: Loaded[Case], summary: Summary) -> Outcome:
@@ -156,6 +178,7 @@ class LifelongExperiment(EditExperiment):
         lines = run.closing_lines()
         if found := run.manifest.get("contradictions"):
             lines.append(f"contradictions: {len(found)}, named in {run.folder.path / 'manifest.json'}")
+        lines += watch_lines(summary)
         return Outcome(tables=(rich_table(rows, title=title),), lines=lines, folder=run.folder.path)
 
 

@@ -19,11 +19,13 @@ class Step:
         cases: the cases that are edited.
         edited_at: number of edits after this step.
         batches: what is measured after it.
+        is_checkpoint: whether all cases edited so far are measured, and the model is watched for collapse.
     """
 
     cases: tuple[Case, ...]
     edited_at: int
     batches: tuple[Batch, ...]
+    is_checkpoint: bool = False
 
 
 def plan(
@@ -43,10 +45,12 @@ def plan(
         chosen = tuple(cases[start : start + step])
         edited_at = start + len(chosen)
         own = [(case, edited_at) for case in chosen]
-        earlier = timed if edited_at in checkpoints or edited_at == len(cases) else []
+        is_checkpoint = edited_at in checkpoints or edited_at == len(cases)
         # Right after its step a case is measured once, whether it is asked for as immediate or at a checkpoint.
-        measured = [own if immediate or earlier or edited_at == len(cases) or edited_at in checkpoints else [], earlier]
+        measured = [own if immediate or is_checkpoint else [], timed if is_checkpoint else []]
         batches = [part[i : i + batch_size] for part in measured for i in range(0, len(part), batch_size)]
         timed = timed + own
-        steps.append(Step(cases=chosen, edited_at=edited_at, batches=tuple(map(tuple, batches))))
+        steps.append(
+            Step(cases=chosen, edited_at=edited_at, batches=tuple(map(tuple, batches)), is_checkpoint=is_checkpoint)
+        )
     return steps

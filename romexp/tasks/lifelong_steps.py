@@ -1,4 +1,4 @@
-"""Does the steps of `task=lifelong`: edits, saves the state, measures (docs/method.md §13.3)."""
+"""Does the steps of `task=lifelong`: edits, saves the state, measures, watches (docs/method.md §13.3)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from romexp.lm.weight_delta import WeightDelta
 from romexp.results.progress import Progress
 from romexp.results.rows import Row
 from romexp.tasks.lifelong_plan import Batch, Step
+from romexp.tasks.lifelong_watch import WatchOfRun
 from romexp.tasks.run import Run
 
 log = logging.getLogger(__name__)
@@ -29,11 +30,13 @@ class StepsOfRun:
         run: the open run.
         runner: edits and measures.
         save_deltas: write the sum of edits after each step to `deltas/<number of edits>.safetensors`.
+        watch: looks for signs of collapse before the first step and at each checkpoint; None does not.
     """
 
     run: Run
     runner: EditBatch
     save_deltas: bool
+    watch: WatchOfRun | None = None
 
     def __post_init__(self) -> None:
         self._unit = 0
@@ -51,10 +54,18 @@ class StepsOfRun:
     def _file(self) -> Path:
         return self.run.folder.path / "state.safetensors"
 
+    def begin(self) -> None:
+        """Watch the original model, unless that is done."""
+        if self.watch is not None:
+            self._unit = 1
+            if not self.progress.done:
+                self.watch.look(0, WeightDelta())
+                self.progress.add([])
+
     def do(self, step: Step) -> list[Row]:
         """Do what is not done yet of a step. Returns its rows if all of them were made now, else none."""
-        first = self._unit
-        self._unit += 1 + len(step.batches)
+        first, watched = self._unit, self.watch is not None and step.is_checkpoint
+        self._unit += 1 + len(step.batches) + watched
         if self.progress.done >= self._unit:
             return []
         whole = self.progress.done == first
@@ -67,6 +78,9 @@ class StepsOfRun:
         rows: list[Row] = []
         for batch in step.batches[self.progress.done - first - 1 :]:
             rows += self._measure(batch, step, delta)
+        if self.watch is not None and watched:
+            self.watch.look(step.edited_at, delta)
+            self.progress.add([])
         return rows if whole else []
 
     def _edit(self, step: Step) -> None:
@@ -93,7 +107,7 @@ class StepsOfRun:
             {"error": {"field": each.field, "reason": each.reason}} if isinstance(each, RecordError) else dict(each)
             for each in made.outcomes
         ]
-        self._state = made.state
+        self._state = made.state.as_saved()
         self._said = {"edits": step.edited_at, "outcomes": outcomes, "seconds": seconds / len(step.cases)}
         self._state.save(self._file, metadata=self._said)
 

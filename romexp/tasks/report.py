@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from romexp import __version__
+from romexp.analysis.lifelong_studies import LifelongStudy, lifelong_studies
 from romexp.analysis.published import TABLES, published_table
 from romexp.analysis.shared_cases import on_shared_cases
 from romexp.analysis.studies import Study, to_studies
 from romexp.cli.job import Job, Outcome
 from romexp.errors import ConfigError, DataError
 from romexp.files import PART, read_json, write_text
+from romexp.reporting.tables.disabling import disabling_report
 from romexp.reporting.tables.latex import latex_document, to_latex
+from romexp.reporting.tables.lifelong import lifelong_report
 from romexp.reporting.tables.model import ReportTable
 from romexp.reporting.tables.paired import paired_table
 from romexp.reporting.tables.paper import belongs, paper_table
@@ -28,7 +31,7 @@ from romexp.results.identity import digest, file_digest
 from romexp.tasks.paper_settings import PaperSettings
 from romexp.tracking import WandbTracker
 
-OTHER_TABLES = ("paired", "sweep", "traces")
+OTHER_TABLES = ("paired", "sweep", "traces", "lifelong", "disabling")
 CHOICES = (*map(str, TABLES), *OTHER_TABLES, "all")
 INDEX = "report.json"
 
@@ -40,7 +43,8 @@ class Report:
     Attributes:
         results: folders to look for runs in, at any depth; None takes `outputs`.
         table: a table of the paper, `1`, `4`, `5` or `6`; `paired` for editors on the same cases; `sweep`; `traces`;
-            `all` or None for every table that there are results for.
+            `lifelong` for sequences of edits; `disabling` for single edits that damage the whole model; `all` or None
+            for every table but `disabling` that there are results for.
         x: the setting on the x axis of a sweep, such as `editor.norm_constraint`; None lets
             `romexp.analysis.sweeps.sweep_axis` choose it.
         figures: draw figures.
@@ -73,8 +77,9 @@ class Report:
         found = find_runs(job.roots(self.results))
         edits = to_studies(found.runs)
         traces, unusable = trace_studies(found.runs)
-        problems = [*found.problems, *edits.problems, *unusable]
-        tables = self._tables(edits.studies, traces, _suffix(job))
+        sequences, unread = lifelong_studies(found.runs)
+        problems = [*found.problems, *edits.problems, *unusable, *unread]
+        tables = self._tables(edits.studies, traces, sequences, _suffix(job))
         if not tables:
             raise DataError(self._no_table_message(job, found.runs, problems))
         inputs = {"options": self._options(), "version": __version__, "runs": _inputs(found.runs)}
@@ -90,7 +95,7 @@ class Report:
         lines = [line for table in tables for line in notes_and_commands(table)]
         lines += [f"not used: {problem}" for problem in problems]
         lines.append(f"report: {folder}")
-        lines += self._figures_and_page(folder, edits.studies, tables, found.runs, problems)
+        lines += self._figures_and_page(folder, edits.studies, sequences, tables, found.runs, problems)
         if self.wandb:
             lines.append(f"W&B report: {_publish(job, folder, edits.studies)}")
         return Outcome(tables=[shown for table in tables for shown in to_rich(table)], lines=lines)
@@ -103,7 +108,11 @@ class Report:
         return {"table": self._chosen, "x": self.x, "figures": self.figures, "page": self.page, "cases": self.cases}
 
     def _tables(
-        self, studies: Sequence[Study], traces: Sequence[TraceStudy], suffix: Sequence[str]
+        self,
+        studies: Sequence[Study],
+        traces: Sequence[TraceStudy],
+        sequences: Sequence[LifelongStudy],
+        suffix: Sequence[str],
     ) -> list[ReportTable]:
         """The chosen tables. A table of the paper, if chosen by number, may hold no results but commands for them."""
         difference, everything = PaperSettings(), self._chosen == "all"
@@ -126,8 +135,13 @@ class Report:
             "paired": lambda: paired_table(studies),
             "sweep": lambda: sweep_table(studies, x=self.x, shared=shared),
             "traces": lambda: trace_report(traces),
+            "lifelong": lambda: lifelong_report(sequences),
+            "disabling": lambda: disabling_report(studies),
         }
-        tables += [make() for name, make in others.items() if self._chosen in (name, "all")]
+        # Every study of single edits would have a table of disabling ones, so that one is made only by name.
+        tables += [
+            make() for name, make in others.items() if self._chosen == name or (everything and name != "disabling")
+        ]
         return [table for table in tables if table.blocks]
 
     def _no_table_message(self, job: Job, runs: Sequence[FoundRun], problems: Sequence[str]) -> str:
@@ -142,6 +156,7 @@ class Report:
         self,
         folder: Path,
         studies: Sequence[Study],
+        sequences: Sequence[LifelongStudy],
         tables: Sequence[ReportTable],
         runs: Sequence[FoundRun],
         problems: Sequence[str],
@@ -149,10 +164,12 @@ class Report:
         """Write the figures and the page if they were asked for; return one line for each."""
         lines: list[str] = []
         figures: list[Path] = []
-        if self.figures and studies:
+        if self.figures and (studies or sequences):
             from romexp.reporting.figures.draw_all import draw_all  # importing matplotlib takes a second
+            from romexp.reporting.figures.lifelong import draw_lifelong
 
             figures = draw_all(studies, folder / "figures", x=self.x, shared=self.cases == "shared")
+            figures += draw_lifelong(sequences, folder / "figures")
             lines.append(f"figures: {folder / 'figures'}")
         if self.page:
             from romexp.reporting.page.render import write_page

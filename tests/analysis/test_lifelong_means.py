@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from romexp.analysis.lifelong import lifelong_frame, summarize_lifelong
+from romexp.analysis.lifelong import lifelong_frame, retention_by_age, scores_by_edits, summarize_lifelong
+from romexp.analysis.published_lifelong import published_sequences
 from romexp.results.rows import Row
 
 
@@ -45,3 +46,29 @@ def test_the_frame_says_when() -> None:
     assert list(frame.columns[:4]) == ["case_id", "edited_at", "measured_at", "complete"]
     assert len(frame) == len(ROWS)
     assert frame[frame["case_id"] == 1][["edited_at", "measured_at"]].values.tolist() == [[2, 2], [2, 4], [2, 6]]
+
+
+def test_scores_by_number_of_edits() -> None:
+    """Only times at which all cases edited so far were measured: the frame lacks nothing at 2, 4 and 6."""
+    frame = lifelong_frame(ROWS)
+    found = [(point["edits"], point["n_cases"], point["post"]["ES"]["mean"]) for point in scores_by_edits(frame)]
+    assert found == [(2, 2, 100.0), (4, 4, 75.0), (6, 6, pytest.approx(100 / 6))]
+    part = frame[~((frame["measured_at"] == 4) & (frame["case_id"] == 0))]
+    assert [point["edits"] for point in scores_by_edits(part)] == [2, 6]
+
+
+def test_what_is_left_after_later_edits() -> None:
+    found = retention_by_age(lifelong_frame(ROWS))
+    # 0: right after. 2 later edits: cases 0 and 1 at 4, cases 2 and 3 at 6. 4 (class 5): cases 0 and 1 at 6.
+    assert [(point["later_edits"], point["n"]) for point in found] == [(0.0, 6), (2.0, 4), (4.0, 2)]
+    assert [point["post"]["ES"]["mean"] for point in found] == [pytest.approx(500 / 6), 25.0, 0.0]
+
+
+def test_published_sequences_stand_beside_their_own_settings_only() -> None:
+    found = published_sequences(model="gpt2-xl", dataset="counterfact", edits=2000, step=100)
+    assert found["alphaedit"] == {"ES": 99.50, "PS": 93.95, "NS": 66.39, "GE": 597.88, "RS": 39.38}
+    assert set(found) == {"none", "memit", "alphaedit"}
+    assert published_sequences(model="gpt2-xl", dataset="zsre", edits=2000, step=100)["memit"]["Efficacy"] == 79.17
+    for other in ({"model": "gpt2"}, {"dataset": "minifact"}, {"edits": 1000}, {"step": 1}):
+        settings = {"model": "gpt2-xl", "dataset": "counterfact", "edits": 2000, "step": 100, **other}
+        assert published_sequences(**settings) == {}  # type: ignore[arg-type]

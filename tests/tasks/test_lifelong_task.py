@@ -106,7 +106,7 @@ def test_a_killed_run_goes_on_bit_for_bit(
 
         return write
 
-    for units in (2, 5):  # of nine: an edit and its measurement, …
+    for units in (1, 3, 6, 12):  # of thirteen: the watch, an edit and its measurement, …
         with monkeypatch.context() as patched:
             patched.setattr(progress, "write_text", stop_after(units))
             assert romexp(*arguments, f"output_dir=cut{units}").status == 2
@@ -116,6 +116,8 @@ def test_a_killed_run_goes_on_bit_for_bit(
         states = [SequenceState.load(file)[0].delta.digest for file in files]
         assert states[0] == states[1]
         assert summary_of(tmp_path / f"cut{units}") == summary_of(tmp_path / "whole")
+        curves = [(tmp_path / name / "curves.jsonl").read_bytes() for name in ("whole", f"cut{units}")]
+        assert curves[0] == curves[1]
 
 
 @pytest.mark.slow

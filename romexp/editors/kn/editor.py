@@ -8,7 +8,7 @@ vector.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -101,13 +101,7 @@ class KnowledgeNeurons:
         """
         embeddings = _embeddings(lm)
         _check_neurons(lm)
-        templates = context_templates(
-            lm,
-            given=self.context_templates,
-            length_counts=self.context_template_length_params,
-            seed=resources.seed,
-            cache_dir=resources.cache_dir,
-        )
+        templates = self._templates(lm, resources)
         facts = fact_texts(lm, requests, templates, leading_space=self.leading_space, extend_prompt=self.extend_prompt)
         good = without_errors(facts)
         texts = attributed_texts(lm, good, extend_prompt=self.extend_prompt)
@@ -119,6 +113,19 @@ class KnowledgeNeurons:
             scores = torch.stack([torch.stack([a.scores for a in parts]).mean(dim=0) for parts in attributions])
             edits.append(self._edit(lm, fact, scores, attributions[0], embeddings))
         return filtered_edits(lm, with_errors_in_place(facts, edits), self.filter)
+
+    def prepared(self, lm: LanguageModel, *, resources: Resources) -> KnowledgeNeurons:
+        """This editor with its contexts (`romexp.editors.sequence.PreparedEditor`)."""
+        return replace(self, context_templates=list(self._templates(lm, resources)))
+
+    def _templates(self, lm: LanguageModel, resources: Resources) -> tuple[str, ...]:
+        return context_templates(
+            lm,
+            given=self.context_templates,
+            length_counts=self.context_template_length_params,
+            seed=resources.seed,
+            cache_dir=resources.cache_dir,
+        )
 
     def _edit(
         self,

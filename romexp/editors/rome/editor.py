@@ -96,17 +96,26 @@ class Rome:
         Returns:
             For each request its edit; or the `RecordError` with which `edit_texts` refuses it.
         """
-        templates = context_templates(
+        templates = self._templates(lm, resources)
+        texts = edit_texts(lm, requests, templates, fact_token=self.fact_token)
+        good = without_errors(texts)
+        edits = with_errors_in_place(texts, self._edits(lm, good, resources) if good else [])
+        return filtered_edits(lm, edits, self.filter)
+
+    def prepared(self, lm: LanguageModel, *, resources: Resources) -> Rome:
+        """This editor with its contexts, and the second moment at hand (`romexp.editors.sequence.PreparedEditor`)."""
+        if self.mom2_adjustment and resources.prepare is not None:
+            resources.prepare([pick_layer(lm, layer=self.layer, fraction=self.layer_fraction)])
+        return replace(self, context_templates=list(self._templates(lm, resources)))
+
+    def _templates(self, lm: LanguageModel, resources: Resources) -> tuple[str, ...]:
+        return context_templates(
             lm,
             given=self.context_templates,
             length_counts=self.context_template_length_params,
             seed=resources.seed,
             cache_dir=resources.cache_dir,
         )
-        texts = edit_texts(lm, requests, templates, fact_token=self.fact_token)
-        good = without_errors(texts)
-        edits = with_errors_in_place(texts, self._edits(lm, good, resources) if good else [])
-        return filtered_edits(lm, edits, self.filter)
 
     def _edits(self, lm: LanguageModel, texts: Sequence[Sequence[EditText]], resources: Resources) -> list[Edit]:
         """The edits of requests. Each request is given by its rewriting texts, one per template, and its KL text."""
