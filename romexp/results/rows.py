@@ -133,6 +133,37 @@ def read_rows(path: Path) -> list[Row]:
     return list(rows.values())
 
 
+def rows_with_places(path: Path) -> Iterator[tuple[int, int, Row]]:
+    """Each complete row with the position of its line in the file and the line's length, in bytes, one at a time.
+
+    If a case occurs twice, both rows come; the later one counts (`read_rows`).
+
+    Raises:
+        DataError: as `read_rows`, when the fault is reached.
+    """
+    position = 0
+    for number, line, row in _lines(path):
+        if row is not None:
+            yield position, len(line), row
+        elif line.strip() and line.endswith(b"\n"):
+            raise DataError(f"{path}, line {number}: expected a JSON object with an integer case_id")
+        position += len(line)
+
+
+def row_at(path: Path, position: int, length: int) -> Row:
+    """The row that `rows_with_places` found at this place.
+
+    Raises:
+        DataError: there is no such row any more.
+    """
+    with path_in_errors(path), path.open("rb") as file:
+        file.seek(position)
+        row = _parse(file.read(length))
+    if row is None:
+        raise DataError(f"{path}: was changed while it was read")
+    return row
+
+
 def set_damaged_lines_aside(path: Path) -> list[int]:
     """Remove an incomplete last line, so that rows can be appended, and move every other line that is no row away.
 
