@@ -127,6 +127,14 @@ class StoredResults(Sequence[CaseResult]):
             frame=frame.drop(columns=empty),
         )
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the other has the same results, wherever they are kept."""
+        if not isinstance(other, StoredResults):
+            return NotImplemented
+        return len(self) == len(other) and all(one == another for one, another in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
     def __len__(self) -> int:
         return len(self.places)
 

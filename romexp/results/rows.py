@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic_core import from_json
+
 from romexp.errors import DataError
 from romexp.facts import LARGEST_ID, EditRequest, Measurements
 from romexp.files import replacing, write_text
@@ -156,9 +158,12 @@ def row_at(path: Path, position: int, length: int) -> Row:
     Raises:
         DataError: there is no such row any more.
     """
-    with path_in_errors(path), path.open("rb") as file:
-        file.seek(position)
-        row = _parse(file.read(length))
+    try:
+        with open(path, "rb", buffering=0) as file:  # A report reads tens of thousands of single rows.
+            file.seek(position)
+            row = _parse(file.read(length))
+    except OSError as error:
+        raise DataError(describe(error)) from error
     if row is None:
         raise DataError(f"{path}: was changed while it was read")
     return row
@@ -212,9 +217,12 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes, Row | None]]:
 
 def _parse(line: bytes) -> Row | None:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):  # The line is not JSON, or ends inside a character.
-        return None
+        row = from_json(line)  # It takes half the time of `json.loads`.
+    except ValueError:
+        try:
+            row = json.loads(line)  # It takes what the other does not, such as half a surrogate pair.
+        except (ValueError, RecursionError):  # The line is not JSON, or ends inside a character.
+            return None
     number = row.get("case_id") if isinstance(row, dict) else None
     return row if type(number) is int and abs(number) <= LARGEST_ID else None
 

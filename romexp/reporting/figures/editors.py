@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from romexp.analysis.summary import UNEDITED
 from romexp.reporting.figures.style import (
@@ -33,6 +34,9 @@ PER_CASE = ("EM", "PM", "NM", "GE", "RS", "Efficacy", "Paraphrase", "Specificity
 CHARACTER = 0.09
 """Width of a character of a label, in inches."""
 
+
+POINTS = 200
+"""Most places of points beside a box."""
 
 MOST_WIDTH = 11.0
 """Width in inches from which on box plots are drawn in several rows; a wider figure is not legible on a page."""
@@ -124,7 +128,7 @@ def _bar(axes: Axes, place: int, mean: float, ends: tuple[float, float], shade: 
         textcoords="offset points",
         va="center",
         ha="left" if right else "right",
-        fontsize=7,
+        fontsize=8,
     )
     return [mean, low, high]
 
@@ -200,5 +204,17 @@ def _boxes(axes: Axes, data: Sequence[np.ndarray], colors: Sequence[str], *, lyi
         meanprops={"marker": "o", "markerfacecolor": "white", "markeredgecolor": "black", "markersize": 4},
         flierprops={"marker": ".", "markersize": 3, "markeredgecolor": "0.4"},
     )
+    for line in drawn["fliers"]:
+        _without_equal_points(line, lying=lying)
     for shade, box in zip(colors, drawn["boxes"], strict=True):
         box.set(facecolor=shade, alpha=0.75, linewidth=0.8)
+
+
+def _without_equal_points(line: Line2D, *, lying: bool) -> None:
+    """Leave out points that would lie on others: thousands of cases make a figure large that looks the same without."""
+    values = np.asarray(line.get_xdata() if lying else line.get_ydata(), dtype=float)
+    if len(values) < 2:
+        return
+    step = (values.max() - values.min()) / POINTS or 1.0
+    _, kept = np.unique(np.round(values / step), return_index=True)
+    line.set_data(np.asarray(line.get_xdata())[kept], np.asarray(line.get_ydata())[kept])

@@ -13,14 +13,10 @@ from typing import Any
 
 from romexp.analysis.studies import Study
 from romexp.files import write_text
-from romexp.reporting.page.cases import case_of, case_order, shared_ids
-from romexp.reporting.tables.remarks import mark
+from romexp.reporting.page.cases import case_data, case_of, case_order
 
 SAMPLE = 40
 """Most cases of one study that the page itself holds."""
-SAMPLE_SIDES = 1200
-"""Most sides of one study that the page itself holds; a side is what was measured on one case with one model. So a sweep
-with many entries has fewer cases in the page."""
 MOST_SIDES = 60_000
 """Most sides of all studies in the page and beside it: seven editors and the unedited model on 7,500 cases."""
 IN_FILE = 50
@@ -40,25 +36,13 @@ def write_cases(
         sample: most cases in the page itself.
         compared: the study on the cases that its entries share, whose notes are shown; shared cases come first.
     """
+    data = case_data(study, identifier=identifier, most_cases=sample, compared=compared, label=label)
     numbers = case_order(study, compared=compared)
-    entries = [entry for entry in study.entries if entry.edits]
-    sides = len(entries) + 1
+    sides = len(data["entries"]) + 1
     held = numbers[: max(1, int(share * MOST_SIDES) // sides)]
-    sample = min(sample, max(1, SAMPLE_SIDES // sides))
-    shared = shared_ids(compared)
-    cases = [case_of(study, number) for number in held[:sample]]
-    files = _write(study, held, folder, identifier) if len(held) > len(cases) else {}
-    return {
-        "id": identifier,
-        "label": label,
-        "kind": study.kind,
-        "total": len(numbers),
-        "shared": len(shared) if len(shared) < len(numbers) else None,
-        "notes": compared.left_out,
-        "entries": [mark(entry.label, entry) for entry in entries],
-        "cases": cases,
-        **files,
-    }
+    if len(held) <= len(data["cases"]):
+        return data
+    return data | _write(study, held, folder, identifier)
 
 
 def _write(study: Study, numbers: Sequence[int], folder: Path, identifier: str) -> dict[str, Any]:

@@ -7,13 +7,44 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from romexp.analysis.studies import Entry, Study
+from romexp.reporting.tables.remarks import mark
 from romexp.results.rows import CaseResult
 
 KINDS = ("rewrite", "paraphrase", "neighborhood", "attribute")
+MOST_SIDES = 1200
+"""Most sides of one study that the page itself holds; a side is what was measured on one case with one model. So a sweep
+with many entries has fewer cases in the page."""
 MOST_TEXTS = 3
 """Most texts for each case and model; each is of a different prompt."""
 SMALLEST = 1e-30
 """Probabilities below this are shown as this one, so that each has a place on a logarithmic scale."""
+
+
+def case_data(
+    study: Study, *, identifier: str, most_cases: int, compared: Study | None = None, label: str = ""
+) -> dict[str, Any]:
+    """The study's first cases as JSON-ready values, and the number of all its cases. Shared cases come first.
+
+    Args:
+        identifier: id of the study in the page.
+        most_cases: upper limit for the number of cases.
+        compared: the study on the cases that its entries share.
+        label: what the study is called on the page; empty takes its own label.
+    """
+    compared = study if compared is None else compared
+    numbers, shared = case_order(study, compared=compared), shared_ids(compared)
+    entries = _edited(study)
+    limit = min(most_cases, max(1, MOST_SIDES // (len(entries) + 1)))
+    return {
+        "id": identifier,
+        "label": label or study.label,
+        "kind": study.kind,
+        "total": len(numbers),
+        "shared": len(shared) if 0 < len(shared) < len(numbers) else None,
+        "notes": compared.left_out,
+        "entries": [mark(entry.label, entry) for entry in entries],
+        "cases": [case_of(study, number) for number in numbers[:limit]],
+    }
 
 
 def case_order(study: Study, *, compared: Study | None = None) -> list[int]:
@@ -105,10 +136,14 @@ def different_prompts(texts: Sequence[str], prompts: Sequence[str]) -> list[int]
 
 
 def _probability(nll: float | None) -> float | None:
-    """exp(-nll) with three digits, at least `SMALLEST`; None if the NLL is not finite."""
+    """exp(-nll) with four digits, at least `SMALLEST`; None if the NLL is not finite."""
     if nll is None or not math.isfinite(nll):
         return None
-    return max(float(f"{math.exp(-nll):.3g}"), SMALLEST)
+    value = math.exp(-nll)
+    # Rounding is several times faster than formatting, and there are millions of probabilities in a large study.
+    if value < SMALLEST:
+        return SMALLEST
+    return round(value, 3 - math.floor(math.log10(value)))
 
 
 def _sign(new: float | None, true: float | None) -> int:

@@ -47,8 +47,8 @@ def case_count(study: Study, compared: Study) -> str:
 
 
 def _named(model: str, dataset: str, label: str) -> str:
-    data = NAMES.get(dataset, dataset.replace("_", " "))
-    rest = data.removeprefix(f"{model} ") if data != model else ""
+    own = dataset.removeprefix(f"{model}_") if dataset != model else ""
+    rest = NAMES.get(own, own.replace("_", " "))
     name = f"{model} on {rest}" if rest else model
     settings = label.removeprefix(f"{model}, {dataset}").strip()
     if settings.startswith("(") and settings.endswith(")"):

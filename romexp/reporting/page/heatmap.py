@@ -71,7 +71,7 @@ def _cell(value: float | None, limits: tuple[float, float], *, x: float, y: floa
     if value is None:
         return []
     start, end = limits
-    level = min(max((value - start) / (end - start or 1.0), 0.0), 1.0)
+    level = min(max((value - start) / (end - start or 1.0), 0.0), 1.0) + 0.0  # −0 becomes 0
     return [f'<rect x="{x:.2f}" y="{y}" width="{width:.2f}" height="{ROW}" fill-opacity="{level:.3f}"/>']
 
 

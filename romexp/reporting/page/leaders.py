@@ -9,6 +9,7 @@ from typing import Any
 from romexp.analysis.intervals import interval_of
 from romexp.analysis.studies import Entry, Study
 from romexp.analysis.summary import UNEDITED, Statistics
+from romexp.analysis.trace_settings import in_percent, metric_title
 from romexp.reporting.figures.style import BOUNDED, TITLES, UNEDITED_COLOR, editor_color
 from romexp.reporting.page.headings import study_heading
 from romexp.reporting.tables.model import failing, fixed, in_parentheses
@@ -38,14 +39,18 @@ class Value:
     failure: bool = False
 
 
-def leading_study(studies: Sequence[tuple[Study, Study]]) -> tuple[Study, Study] | None:
-    """Of studies and the same on shared cases, those with the most runs; of equals the one with the most cases."""
+def leading_first(studies: Sequence[tuple[Study, Study]]) -> list[tuple[Study, Study]]:
+    """Studies and the same on shared cases: that with the most runs of an editor first, the others as they were.
+
+    Of equal ones the one with the most cases is first.
+    """
 
     def size(pair: tuple[Study, Study]) -> tuple[int, int]:
-        return sum(len(entry.runs) for entry in pair[0].entries), len(pair[0].unedited_results)
+        runs = sum(len(entry.runs) for entry in pair[0].entries if entry.edits)
+        return runs, len(pair[0].unedited_results)
 
-    usable = [pair for pair in studies if any(entry.edits for entry in pair[0].entries)]
-    return max(usable, key=size, default=None)
+    first = max(studies, key=size, default=None)
+    return sorted(studies, key=lambda pair: pair is not first)
 
 
 def leaders(study: Study, compared: Study) -> dict[str, Any]:
@@ -95,6 +100,22 @@ def headline(entries: Sequence[Entry], before: Mapping[str, Statistics]) -> dict
         return text | {"lead": _lead(first, others[0])}
     unedited = _mean(before, "S")
     return text | {"lead": "" if unedited is None else f"The unedited model has {fixed(unedited)}."}
+
+
+def trace_headline(summary: Mapping[str, Any]) -> str:
+    """What a page of traces alone says first: the total effect, and where MLPs matter most."""
+    setting = summary.get("setting", {})
+
+    def shown(value: float) -> str:
+        return f"{100 * value:.1f} %" if in_percent(setting) else f"{value:.2f}"
+
+    high, low, effect = (shown(summary[name]["mean"]) for name in ("high", "low", "ate"))
+    text = f"The corruption takes {metric_title(setting)} from {high} to {low}, a total effect of {effect}."
+    peak = summary.get("peaks", {}).get("mlp")
+    if peak:
+        where = f"at the {peak['group']}, layer {peak['layer']}"
+        text += f" MLPs have the highest indirect effect {where}: {shown(peak['aie'])}."
+    return text
 
 
 def _lead(first: Entry, second: Entry) -> str:

@@ -17,7 +17,7 @@ from romexp.reporting.page.case_files import SAMPLE, write_cases
 from romexp.reporting.page.featured import featured_case
 from romexp.reporting.page.figures import PageFigure, picture, study_figures
 from romexp.reporting.page.headings import case_count, study_heading, study_name, trace_name
-from romexp.reporting.page.leaders import leaders, leading_study
+from romexp.reporting.page.leaders import leaders, leading_first, trace_headline
 from romexp.reporting.page.runs import describe_run, run_ids
 from romexp.reporting.page.tables import MARKS, distinct, paper_table, study_table
 from romexp.reporting.page.traces import REPLACED, single_facts, trace_figures
@@ -66,12 +66,12 @@ def write_page(
     Returns:
         `path`.
     """
-    pairs = [(study, on_shared_cases(study) if shared else study) for study in studies]
+    pairs = leading_first([(study, on_shared_cases(study) if shared else study) for study in studies])
     drawn = _drawn(pairs, traces, draw=draw, x=x, shared=shared)
     pictures, damaged = _pictures(figures, others, traces)
-    origins = _origins(studies, others)
+    origins = _origins([study for study, _ in pairs], others)
     ids = run_ids([run for run, _, _ in origins])
-    best = leading_study(pairs)
+    best = pairs[0] if pairs and any(entry.edits for entry in pairs[0][0].entries) else None
     content = {
         "results": [
             study_table(
@@ -90,6 +90,7 @@ def write_page(
     }
     top = {
         "leaders": leaders(*best) if best else None,
+        "traced": [(trace_name(trace), trace_headline(trace.summary)) for trace in ([] if best else traces[:1])],
         "featured": featured_case(*best) if best else None,
         "featured_study": _digest(best[0]) if best else "",
     }

@@ -12,6 +12,8 @@ from matplotlib import rc_context
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
+from romexp.reporting.figures.style import lay_out
+
 SVG = "{http://www.w3.org/2000/svg}"
 LINK = "{http://www.w3.org/1999/xlink}href"
 PIXELS = 96 / 72
@@ -33,10 +35,11 @@ def inline_svg(figure: Figure, *, prefix: str, label: str) -> Markup:
         prefix: what the ids of its elements begin with; it must be unique in the page.
         label: what the figure shows, for those who do not see it.
     """
+    lay_out(figure)
     buffer = io.BytesIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.02, metadata=nothing)
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     root = ElementTree.fromstring(buffer.getvalue())
     for element in root.iter():
         for child in [one for one in element if one.tag in (f"{SVG}metadata", f"{SVG}style")]:
@@ -56,7 +59,7 @@ def _as_attributes(element: ElementTree.Element) -> None:
     for name, value in _parts(element.attrib.pop("style", "")):
         if name == "font" and (size := FONT.search(value)):
             element.set("font-size", size["size"])
-        elif name in ("-inkscape-font-specification", "font"):
+        elif name in ("font", "font-family"):  # the page has its own
             continue
         else:
             element.set(name, value)

@@ -24,7 +24,7 @@ function lowestExponent(values) {
 }
 
 function drawn(tag, attributes) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  const node = document.createElementNS($("drawing").content.firstElementChild.namespaceURI, tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   return node;
 }
