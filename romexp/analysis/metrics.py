@@ -94,43 +94,6 @@ _PAIRWISE: Mapping[tuple[str, str], tuple[str, bool]] = {
     ("NS", "NM"): ("neighborhood_prompts", False),
 }
 """Names of success and magnitude, the prompts that they are measured at, and whether the new answer should win there."""
-_TEXT_SCORES.items():
-        value = measured.get(key)
-        metrics[name] = math.nan if value is None else float(value)
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
-
-
-def new_is_likelier(pair: Pair) -> float:
-    """Success of the edit at one prompt (ES, PS): 1 if nll_true > nll_new, else 0. A null NLL gives 0."""
-    new, true = pair
-    return float(new is not None and true is not None and true > new)
-
-
-def true_is_likelier(pair: Pair) -> float:
-    """Success at one neighbourhood prompt (NS): 1 if nll_true < nll_new, else 0. A null NLL gives 0."""
-    new, true = pair
-    return float(new is not None and true is not None and true < new)
-
-
-def margin_of_new(pair: Pair) -> float:
-    """Magnitude at one prompt (EM, PM): p(new) - p(true), positive if the edit succeeds. A null NLL gives NaN."""
-    new, true = pair
-    return math.nan if new is None or true is None else math.exp(-new) - math.exp(-true)
-
-
-def margin_of_true(pair: Pair) -> float:
-    """Magnitude at one neighbourhood prompt (NM): p(true) - p(new), positive if unchanged. A null NLL gives NaN."""
-    return -margin_of_new(pair)
-
-
-_PAIRWISE: Mapping[str, tuple[str, Callable[[Pair], float]]] = {
-    "ES": ("rewrite_prompts", new_is_likelier),
-    "EM": ("rewrite_prompts", margin_of_new),
-    "PS": ("paraphrase_prompts", new_is_likelier),
-    "PM": ("paraphrase_prompts", margin_of_new),
-    "NS": ("neighborhood_prompts", true_is_likelier),
-    "NM": ("neighborhood_prompts", margin_of_true),
-}
 _TEXT_SCORES: Mapping[str, str] = {
     "GE": "ngram_entropy",  # In bits; tables show 6.2 bits as 620.
     "RS": "reference_score",
