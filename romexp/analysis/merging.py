@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from romexp.analysis.metrics import case_metrics
+from romexp.analysis.stored_results import Place, StoredResults
+from romexp.analysis.summary import case_record
 from romexp.errors import DataError
 from romexp.results.find import FoundRun
-from romexp.results.rows import CaseResult
+from romexp.results.rows import CaseResult, rows_with_places
 
 TOLERANCE = 1e-2
 """Two measurements of a case agree if their NLLs differ by at most this, absolutely (in nats) or relatively.
@@ -29,32 +30,33 @@ class Merged:
     """
 
     runs: tuple[FoundRun, ...]
-    results: tuple[CaseResult, ...]
+    results: StoredResults
     problems: tuple[str, ...]
 
 
 def merge(runs: Sequence[FoundRun]) -> Merged:
-    """Read the rows of all runs and merge them."""
+    """Read the rows of all runs and merge them. Only their metrics and their places on disk are kept in memory."""
     ordered = sorted(runs, key=lambda run: (run.finished_at, str(run.path)))
-    results: dict[int, CaseResult] = {}
+    results: dict[int, Place] = {}
     used: list[FoundRun] = []
     problems: list[str] = []
     for run in ordered:
         try:
-            found = list(_usable(run, problems))
+            found = _usable(run, problems)
         except DataError as error:
             problems.append(str(error))
             continue
-        differing = [new.case_id for new in found if new.case_id in results and not agree(results[new.case_id], new)]
+        both = [number for number in found if number in results]
+        differing = [number for number in both if not agree(results[number].result(), found[number].result())]
         if differing:
             problems.append(
                 f"{run.path}: {len(differing)} cases differ from those of {', '.join(str(u.path) for u in used)}, of "
                 f"the same configuration (the first is case {differing[0]}); the later run counts"
             )
-        results.update((result.case_id, result) for result in found)
+        results.update(found)
         used += [run] if found else []
-    in_order = tuple(results[case_id] for case_id in sorted(results))
-    return Merged(runs=tuple(used), results=in_order, problems=tuple(problems))
+    in_order = [results[number] for number in sorted(results)]
+    return Merged(runs=tuple(used), results=StoredResults.at(in_order), problems=tuple(problems))
 
 
 def agree(one: CaseResult, other: CaseResult) -> bool:
@@ -77,18 +79,29 @@ def _numbers(result: CaseResult) -> Iterator[float]:
             yield from (float(right) for right in measured[key])
 
 
-def _usable(run: FoundRun, problems: list[str]) -> Iterator[CaseResult]:
-    """The results for which metrics can be computed. For each other row, a message is added to `problems`.
+def _usable(run: FoundRun, problems: list[str]) -> dict[int, Place]:
+    """The places of the results for which metrics can be computed, by case id. Of two rows of a case the later counts.
+
+    For each other row, a message is added to `problems`.
 
     Raises:
         DataError: the file does not consist of rows.
     """
-    for row in run.rows():
+    path = run.path / "cases.jsonl"
+    usable: dict[int, Place] = {}
+    faults: dict[int, str] = {}
+    for position, length, row in rows_with_places(path):
+        number = row["case_id"]
+        for known in (usable, faults):
+            known.pop(number, None)
         try:
             result = CaseResult.from_json(row)
-            for measured in (result.before, result.after):
-                case_metrics(measured or {})
+            metrics = case_record(result)
         except (DataError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            problems.append(f"{run.path / 'cases.jsonl'}, case {row['case_id']}: not a row of measurements ({error})")
+            faults[number] = f"{path}, case {number}: not a row of measurements ({error})"
         else:
-            yield result
+            usable[number] = Place(
+                path=path, position=position, length=length, before=result.before is not None, metrics=metrics
+            )
+    problems += faults.values()
+    return usable

@@ -7,7 +7,7 @@ is a mean over the tokens of a target, so exp(-NLL) is the geometric mean of the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 Pair = Sequence[float | None]
@@ -43,8 +43,11 @@ def case_metrics(measured: Mapping[str, Any]) -> dict[str, float]:
     A metric is left out if the case has no prompts for it or its score is null. S is defined only for many cases.
     """
     metrics: dict[str, float] = {}
-    for name, (key, per_prompt) in _PAIRWISE.items():
-        metrics[name] = _mean([per_prompt(pair) for pair in measured.get(key) or ()])
+    for (rate, magnitude), (key, wants_new) in _PAIRWISE.items():
+        pairs = measured.get(key) or ()
+        metrics[rate] = _mean(_successes(pairs, wants_new=wants_new))
+        margin = _mean(_margins(pairs))
+        metrics[magnitude] = margin if wants_new else -margin
     for name, key in _ACCURACIES.items():
         metrics[name] = _mean([float(is_right) for is_right in measured.get(key) or ()])
     for name, key in _TEXT_SCORES.items():
@@ -55,20 +58,17 @@ def case_metrics(measured: Mapping[str, Any]) -> dict[str, float]:
 
 def new_is_likelier(pair: Pair) -> float:
     """Success of the edit at one prompt (ES, PS): 1 if nll_true > nll_new, else 0. A null NLL gives 0."""
-    new, true = pair
-    return float(new is not None and true is not None and true > new)
+    return _successes([pair], wants_new=True)[0]
 
 
 def true_is_likelier(pair: Pair) -> float:
     """Success at one neighbourhood prompt (NS): 1 if nll_true < nll_new, else 0. A null NLL gives 0."""
-    new, true = pair
-    return float(new is not None and true is not None and true < new)
+    return _successes([pair], wants_new=False)[0]
 
 
 def margin_of_new(pair: Pair) -> float:
     """Magnitude at one prompt (EM, PM): p(new) - p(true), positive if the edit succeeds. A null NLL gives NaN."""
-    new, true = pair
-    return math.nan if new is None or true is None else math.exp(-new) - math.exp(-true)
+    return _margins([pair])[0]
 
 
 def margin_of_true(pair: Pair) -> float:
@@ -76,14 +76,24 @@ def margin_of_true(pair: Pair) -> float:
     return -margin_of_new(pair)
 
 
-_PAIRWISE: Mapping[str, tuple[str, Callable[[Pair], float]]] = {
-    "ES": ("rewrite_prompts", new_is_likelier),
-    "EM": ("rewrite_prompts", margin_of_new),
-    "PS": ("paraphrase_prompts", new_is_likelier),
-    "PM": ("paraphrase_prompts", margin_of_new),
-    "NS": ("neighborhood_prompts", true_is_likelier),
-    "NM": ("neighborhood_prompts", margin_of_true),
+def _successes(pairs: Sequence[Pair], *, wants_new: bool) -> list[float]:
+    """All prompts of a case at once: a report has millions of them."""
+    if wants_new:
+        return [float(new is not None and true is not None and true > new) for new, true in pairs]
+    return [float(new is not None and true is not None and true < new) for new, true in pairs]
+
+
+def _margins(pairs: Sequence[Pair]) -> list[float]:
+    exp = math.exp
+    return [math.nan if new is None or true is None else exp(-new) - exp(-true) for new, true in pairs]
+
+
+_PAIRWISE: Mapping[tuple[str, str], tuple[str, bool]] = {
+    ("ES", "EM"): ("rewrite_prompts", True),
+    ("PS", "PM"): ("paraphrase_prompts", True),
+    ("NS", "NM"): ("neighborhood_prompts", False),
 }
+"""Names of success and magnitude, the prompts that they are measured at, and whether the new answer should win there."""
 _TEXT_SCORES: Mapping[str, str] = {
     "GE": "ngram_entropy",  # In bits; tables show 6.2 bits as 620.
     "RS": "reference_score",

@@ -6,8 +6,9 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from romexp.analysis.studies import Entry, Study
-from romexp.analysis.summary import SIDES
 
 MOST_CANDIDATES = 200
 """Most sets of cases that are tried. They come from distinct sets, of which a study has a few."""
@@ -17,7 +18,7 @@ Cases = frozenset[int]
 
 def measured_ids(entry: Entry) -> Cases:
     """Ids of the cases that were measured before and after the edit."""
-    return frozenset(result.case_id for result in entry.results if result.is_complete(SIDES))
+    return frozenset(entry.results.ids[entry.results.complete].tolist())
 
 
 def on_shared_cases(study: Study) -> Study:
@@ -65,7 +66,7 @@ def shared_cases(measured: Sequence[Cases]) -> Cases:
 def _cut(entry: Entry, shared: Cases, own: Cases) -> Entry:
     if not shared <= own:
         return replace(entry, apart=True)
-    return replace(entry, results=tuple(result for result in entry.results if result.case_id in shared))
+    return replace(entry, results=entry.results.where(np.isin(entry.results.ids, list(shared))))
 
 
 def _notes(entries: Iterable[Entry], shared: Cases, measured: dict[str, Cases]) -> list[str]:

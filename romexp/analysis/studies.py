@@ -17,9 +17,9 @@ import pandas as pd
 
 from romexp.analysis.merging import Merged, merge
 from romexp.analysis.metrics import Kind, columns_of
-from romexp.analysis.summary import Statistics, Summary, case_frame, summarize, summarize_frame
+from romexp.analysis.stored_results import StoredResults
+from romexp.analysis.summary import Statistics, Summary, summarize_frame
 from romexp.results.find import FoundRun
-from romexp.results.rows import CaseResult
 from romexp.results.settings import Json, differing, short, sort_key
 
 EDITOR_ORDER = (
@@ -54,13 +54,13 @@ class Entry:
     identity: Json
     distinct: Mapping[str, Any]
     runs: tuple[FoundRun, ...]
-    results: tuple[CaseResult, ...]
+    results: StoredResults
     apart: bool = False
 
-    @cached_property
+    @property
     def frame(self) -> pd.DataFrame:
-        """Metrics by case (`analysis.summary.case_frame`). The frame is cached, so callers must not change it."""
-        return case_frame(self.results)
+        """Metrics by case (`analysis.summary.case_frame`). Callers must not change it."""
+        return self.results.frame
 
     @cached_property
     def summary(self) -> Summary:
@@ -125,22 +125,18 @@ class Study:
         return groups
 
     @cached_property
-    def unedited_results(self) -> tuple[CaseResult, ...]:
+    def unedited_results(self) -> StoredResults:
         """One result for each case that any entry has measured on the unedited model, from the first such entry.
 
         Entries that stand apart do not count, unless all do.
         """
-        found: dict[int, CaseResult] = {}
-        for entry in [entry for entry in self.entries if not entry.apart] or self.entries:
-            for result in entry.results:
-                if result.before is not None:
-                    found.setdefault(result.case_id, result)
-        return tuple(found[number] for number in sorted(found))
+        counting = [entry for entry in self.entries if not entry.apart] or self.entries
+        return StoredResults.first_of([entry.results.where(entry.results.before) for entry in counting])
 
     @cached_property
     def unedited(self) -> Summary:
         """Summary of the unedited model, with `n_cases` and `pre`. It is cached, so callers must not change it."""
-        return summarize(self.unedited_results, sides=("pre",))
+        return summarize_frame(self.unedited_results.frame.assign(complete=True), sides=("pre",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,9 +241,8 @@ def _editor(merged: Merged) -> str:
 
 def _kind(entries: Sequence[Entry]) -> Kind:
     """Facts without an old answer are measured as zsRE's are. Beside facts that have one they do not decide."""
-    sides = [side or {} for entry in entries for result in entry.results for side in (result.before, result.after)]
-    compared = any(side.get("rewrite_prompts") for side in sides)
-    return "zsre" if not compared and any("rewrite_prompts_correct" in side for side in sides) else "counterfact"
+    measured = {column.rpartition("/")[2] for entry in entries for column in entry.frame.columns}
+    return "zsre" if "ES" not in measured and "Efficacy" in measured else "counterfact"
 
 
 def _labelled(studies: Sequence[Study]) -> list[Study]:

@@ -17,16 +17,23 @@ BASE = Path(__file__).parent / "templates"
 """Folder of what all pages share: `base.html`, `base.css`, `base.js`."""
 
 
-def render(template: Path, scripts: Sequence[str], **values: Any) -> str:
-    """The page as one text. Values are escaped, and the page's content security policy allows no other script.
+def render(
+    template: Path, scripts: Sequence[str], *, styles: Sequence[str] = (), scripts_beside: bool = False, **values: Any
+) -> str:
+    """The page as one text. Values are escaped, and the page's content security policy allows no other script but, if
+    wanted, those in files beside it.
 
     Args:
         template: file that extends `base.html`; its style sheet has the same stem and comes after `base.css`.
         scripts: names of files beside the template, which come in this order after `base.js`.
+        styles: names of style sheets beside the template, which come after its own.
+        scripts_beside: allow scripts from where the page is: its folder on a disk, or its server.
         values: variables of the template.
     """
     folder = template.parent
-    style = _read(BASE / "base.css") + _read(template.with_suffix(".css"))
+    style = _read(BASE / "base.css") + "".join(
+        _read(file) for file in (template.with_suffix(".css"), *(folder / name for name in styles))
+    )
     script = _read(BASE / "base.js") + "".join(_read(folder / name) for name in scripts)
     environment = Environment(
         loader=FileSystemLoader([folder, BASE]),
@@ -42,6 +49,8 @@ def render(template: Path, scripts: Sequence[str], **values: Any) -> str:
         style_hash=_hash(style),
         script=Markup(script),
         script_hash=_hash(script),
+        # In a page that was opened from a disk, not every browser takes 'self' to mean files beside it.
+        more_scripts=" 'self' file:" if scripts_beside else "",
         version=__version__,
         **values,
     )

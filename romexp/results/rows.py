@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic_core import from_json
+
 from romexp.errors import DataError
 from romexp.facts import LARGEST_ID, EditRequest, Measurements
 from romexp.files import replacing, write_text
@@ -133,6 +135,40 @@ def read_rows(path: Path) -> list[Row]:
     return list(rows.values())
 
 
+def rows_with_places(path: Path) -> Iterator[tuple[int, int, Row]]:
+    """Each complete row with the position of its line in the file and the line's length, in bytes, one at a time.
+
+    If a case occurs twice, both rows come; the later one counts (`read_rows`).
+
+    Raises:
+        DataError: as `read_rows`, when the fault is reached.
+    """
+    position = 0
+    for number, line, row in _lines(path):
+        if row is not None:
+            yield position, len(line), row
+        elif line.strip() and line.endswith(b"\n"):
+            raise DataError(f"{path}, line {number}: expected a JSON object with an integer case_id")
+        position += len(line)
+
+
+def row_at(path: Path, position: int, length: int) -> Row:
+    """The row that `rows_with_places` found at this place.
+
+    Raises:
+        DataError: there is no such row any more.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:  # A report reads tens of thousands of single rows.
+            file.seek(position)
+            row = _parse(file.read(length))
+    except OSError as error:
+        raise DataError(describe(error)) from error
+    if row is None:
+        raise DataError(f"{path}: was changed while it was read")
+    return row
+
+
 def set_damaged_lines_aside(path: Path) -> list[int]:
     """Remove an incomplete last line, so that rows can be appended, and move every other line that is no row away.
 
@@ -181,9 +217,12 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes, Row | None]]:
 
 def _parse(line: bytes) -> Row | None:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):  # The line is not JSON, or ends inside a character.
-        return None
+        row = from_json(line)  # It takes half the time of `json.loads`.
+    except ValueError:
+        try:
+            row = json.loads(line)  # It takes what the other does not, such as half a surrogate pair.
+        except (ValueError, RecursionError):  # The line is not JSON, or ends inside a character.
+            return None
     number = row.get("case_id") if isinstance(row, dict) else None
     return row if type(number) is int and abs(number) <= LARGEST_ID else None
 

@@ -95,7 +95,7 @@ class Report:
         lines = [line for table in tables for line in notes_and_commands(table)]
         lines += [f"not used: {problem}" for problem in problems]
         lines.append(f"report: {folder}")
-        lines += self._figures_and_page(folder, edits.studies, sequences, tables, found.runs, problems)
+        lines += self._figures_and_page(folder, edits.studies, sequences, traces, tables, found.runs, problems)
         if self.wandb:
             lines.append(f"W&B report: {_publish(job, folder, edits.studies)}")
         return Outcome(tables=[shown for table in tables for shown in to_rich(table)], lines=lines)
@@ -157,19 +157,20 @@ class Report:
         folder: Path,
         studies: Sequence[Study],
         sequences: Sequence[LifelongStudy],
+        traces: Sequence[TraceStudy],
         tables: Sequence[ReportTable],
         runs: Sequence[FoundRun],
         problems: Sequence[str],
     ) -> list[str]:
         """Write the figures and the page if they were asked for; return one line for each."""
         lines: list[str] = []
-        figures: list[Path] = []
+        of_sequences: list[Path] = []
         if self.figures and (studies or sequences):
             from romexp.reporting.figures.draw_all import draw_all  # importing matplotlib takes a second
             from romexp.reporting.figures.lifelong import draw_lifelong
 
-            figures = draw_all(studies, folder / "figures", x=self.x, shared=self.cases == "shared")
-            figures += draw_lifelong(sequences, folder / "figures")
+            draw_all(studies, folder / "figures", x=self.x, shared=self.cases == "shared")
+            of_sequences = draw_lifelong(sequences, folder / "figures")
             lines.append(f"figures: {folder / 'figures'}")
         if self.page:
             from romexp.reporting.page.render import write_page
@@ -178,9 +179,12 @@ class Report:
             page = write_page(
                 studies,
                 tables,
-                figures,
+                of_sequences,
                 folder / "page.html",
                 others=others,
+                traces=traces,
+                draw=self.figures,
+                x=self.x,
                 problems=problems,
                 shared=self.cases == "shared",
             )

@@ -203,10 +203,10 @@ class TestCases:
 
     def test_tiny_probabilities_are_not_zero_and_missing_ones_null(self, tmp_path: Path) -> None:
         write_run(tmp_path / "r", range(1))
-        pairs = [[80.0, 90.0], [None, 0.5], [0.5, 0.5]]
+        pairs = [[80.0, 90.0], [None, 0.5], [20.0, 0.5]]
         change_rows(tmp_path / "r", {0: {"post": {"paraphrase_prompts": pairs}}})
         (case,) = case_data(studies(tmp_path)[0], identifier="s0", most_cases=5)["cases"]
-        assert case["post"][0]["paraphrase"] == [[0.0001, 0.0001, 1], [None, 0.6065, 0], [0.6065, 0.6065, 0]]
+        assert case["post"][0]["paraphrase"] == [[1e-30, 1e-30, 1], [None, 0.6065, 0], [2.061e-09, 0.6065, -1]]
 
     def test_prompts_of_any_row_that_has_them(self, folder: Path, page: str) -> None:
         study = next(study for study in embedded(page) if study["entries"] == ["FT", "ROME"])

@@ -48,7 +48,7 @@ def draw_all(studies: Sequence[Study], folder: Path, *, x: str | None = None, sh
 
 def drawings(study: Study, *, x: str | None = None, shared: bool = True) -> Iterator[Drawing]:
     """A study's figures, most general first. `editor=none` is left out beside others: it equals the unedited model."""
-    swept = {editor: entries for editor, entries in study.by_editor.items() if _axis(entries, x) is not None}
+    swept = swept_editors(study, x)
     compared = [entry for entry in study.entries if entry.edits] or list(study.entries)
     if len(compared) > MOST_BARS:
         compared = [entry for entry in compared if entry.editor not in swept]
@@ -56,6 +56,11 @@ def drawings(study: Study, *, x: str | None = None, shared: bool = True) -> Iter
         yield from _comparison(_together(study, compared, shared=shared))
     for editor, entries in swept.items():
         yield from _sweep(_together(study, entries, shared=shared), editor, x)
+
+
+def swept_editors(study: Study, x: str | None) -> dict[str, list[Entry]]:
+    """The entries of each editor that was swept, by its option name."""
+    return {editor: entries for editor, entries in study.by_editor.items() if _axis(entries, x) is not None}
 
 
 def _together(study: Study, entries: Sequence[Entry], *, shared: bool) -> Study:

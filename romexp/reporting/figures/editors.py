@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from romexp.analysis.summary import UNEDITED
 from romexp.reporting.figures.style import (
@@ -34,16 +35,31 @@ CHARACTER = 0.09
 """Width of a character of a label, in inches."""
 
 
-def editor_bars(after: Mapping[str, Side], *, before: Side | None, colors: Mapping[str, str], title: str) -> Figure:
+POINTS = 200
+"""Most places of points beside a box."""
+
+MOST_WIDTH = 11.0
+"""Width in inches from which on box plots are drawn in several rows; a wider figure is not legible on a page."""
+
+
+def editor_bars(
+    after: Mapping[str, Side],
+    *,
+    before: Side | None,
+    colors: Mapping[str, str],
+    title: str,
+    panels: Sequence[Sequence[str]] | None = None,
+) -> Figure:
     """One panel for each metric, with one bar for each editor, its 95 % interval and its mean as a number.
 
     Args:
         after: statistics after the edit, by the editor's label.
         before: statistics of the unedited model, whose bar is the first.
         colors: colours by the editor's label.
+        panels: rows of metrics; None shows all that there are.
     """
     sides = {**({UNEDITED: before} if before else {}), **after}
-    panels = panel_rows(list(sides.values()), spare=False)
+    panels = panel_rows(list(sides.values()), spare=False) if panels is None else panels
     label_width = CHARACTER * max(map(len, sides))
     size = (2.3 * len(panels[0]) + label_width, (0.26 * len(sides) + 0.75) * len(panels) + 0.4)
     figure = Figure(figsize=size, layout="constrained")
@@ -112,7 +128,7 @@ def _bar(axes: Axes, place: int, mean: float, ends: tuple[float, float], shade: 
         textcoords="offset points",
         va="center",
         ha="left" if right else "right",
-        fontsize=7,
+        fontsize=8,
     )
     return [mean, low, high]
 
@@ -130,27 +146,57 @@ def case_boxes(frames: Mapping[str, pd.DataFrame], *, colors: Mapping[str, str],
     Returns:
         None if no case has any of these metrics.
     """
-    panels = [name for name in PER_CASE if any(f"post/{name}" in frame for frame in frames.values())]
+    panels = box_metrics(frames)
     if not panels:
         return None
     labels = [plain(label) for label in frames]
     turned = sum(map(len, labels)) > 16
     below = 0.6 * CHARACTER * max(map(len, labels)) if turned else 0.0
-    figure = Figure(figsize=(max(0.42 * len(frames) + 1.1, 1.9) * len(panels), 3.1 + below), layout="constrained")
-    for axes, metric in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
-        data = [
-            100 * frame.get(f"post/{metric}", pd.Series(dtype=float)).dropna().to_numpy() for frame in frames.values()
-        ]
-        _boxes(axes, data, [colors.get(label, UNEDITED_COLOR) for label in frames])
+    width = max(0.42 * len(frames) + 1.1, 1.9)
+    columns = min(len(panels), max(1, int(MOST_WIDTH // width)))
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(width * columns, (3.1 + below) * rows), layout="constrained")
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, metric in zip(grid, panels, strict=False):
+        _boxes(axes, _values(frames, metric), [colors.get(label, UNEDITED_COLOR) for label in frames])
         style_axes(axes, metric, values="y")
         whole_range(axes, metric)
         named_ticks(axes, range(1, len(frames) + 1), labels, turned=turned)
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
     return add_title(figure, title)
 
 
-def _boxes(axes: Axes, data: Sequence[np.ndarray], colors: Sequence[str]) -> None:
+def box_metrics(frames: Mapping[str, pd.DataFrame]) -> list[str]:
+    """The metrics with box plots that some case has."""
+    return [name for name in PER_CASE if any(f"post/{name}" in frame for frame in frames.values())]
+
+
+def box_panel(frames: Mapping[str, pd.DataFrame], metric: str, *, colors: Mapping[str, str]) -> Figure:
+    """One metric's boxes lying below each other, with the editors' labels before them: as wide for one as for many."""
+    figure = Figure(figsize=(3.5, 0.3 * len(frames) + 0.85), layout="constrained")
+    axes = figure.subplots()
+    _boxes(axes, _values(frames, metric), [colors.get(label, UNEDITED_COLOR) for label in frames], lying=True)
+    style_axes(axes, metric, values="x")
+    if metric in BOUNDED:
+        axes.set_xlim(-4, 104)
+    axes.set_yticks(range(1, len(frames) + 1), [plain(label) for label in frames], fontsize=9)
+    axes.invert_yaxis()
+    axes.grid(axis="x", color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure
+
+
+def _values(frames: Mapping[str, pd.DataFrame], metric: str) -> list[np.ndarray]:
+    """The metric of each editor's cases, as tables show it."""
+    columns = (frame.get(f"post/{metric}", pd.Series(dtype=float)) for frame in frames.values())
+    return [100 * column.dropna().to_numpy() for column in columns]
+
+
+def _boxes(axes: Axes, data: Sequence[np.ndarray], colors: Sequence[str], *, lying: bool = False) -> None:
     drawn = axes.boxplot(
         data,
+        orientation="horizontal" if lying else "vertical",
         widths=0.6,
         patch_artist=True,
         showmeans=True,
@@ -158,5 +204,17 @@ def _boxes(axes: Axes, data: Sequence[np.ndarray], colors: Sequence[str]) -> Non
         meanprops={"marker": "o", "markerfacecolor": "white", "markeredgecolor": "black", "markersize": 4},
         flierprops={"marker": ".", "markersize": 3, "markeredgecolor": "0.4"},
     )
+    for line in drawn["fliers"]:
+        _without_equal_points(line, lying=lying)
     for shade, box in zip(colors, drawn["boxes"], strict=True):
         box.set(facecolor=shade, alpha=0.75, linewidth=0.8)
+
+
+def _without_equal_points(line: Line2D, *, lying: bool) -> None:
+    """Leave out points that would lie on others: thousands of cases make a figure large that looks the same without."""
+    values = np.asarray(line.get_xdata() if lying else line.get_ydata(), dtype=float)
+    if len(values) < 2:
+        return
+    step = (values.max() - values.min()) / POINTS or 1.0
+    _, kept = np.unique(np.round(values / step), return_index=True)
+    line.set_data(np.asarray(line.get_xdata())[kept], np.asarray(line.get_ydata())[kept])

@@ -84,7 +84,13 @@ class _Layout:
 
 
 def sweep_figure(
-    axis: SweepAxis, after: Sequence[Side], *, before: Side | None, single: tuple[str, str], title: str
+    axis: SweepAxis,
+    after: Sequence[Side],
+    *,
+    before: Side | None,
+    single: tuple[str, str],
+    title: str,
+    panels: Sequence[Sequence[str]] | None = None,
 ) -> Figure:
     """One panel for each metric, with a line and its band for each of the axis's lines; the unedited model is dashed.
 
@@ -95,9 +101,11 @@ def sweep_figure(
         after: statistics of each entry, in the order of the entries that `axis` was made of.
         before: statistics of the unedited model.
         single: name and colour of the editor, for a line that is the only one.
+        panels: rows of metrics, with an empty name for the legend's place; without one there is no legend. None shows
+            all metrics that there are.
     """
     layout = _layout(axis)
-    panels = panel_rows(after, spare=True)
+    panels = panel_rows(after, spare=True) if panels is None else panels
     longest = max(map(len, layout.labels.values())) if layout.turned else 0
     height = 2.3 + CHARACTER_HEIGHT * max(0, longest - SHORT_LABEL)
     size = (2.65 * len(panels[0]) + 0.3, height * len(panels) + 0.4)
@@ -111,9 +119,9 @@ def sweep_figure(
         mean = mean_of(before or {}, metric)
         if mean is not None:
             axes.axhline(mean, color=UNEDITED_COLOR, linewidth=1, linestyle=(0, (2, 2)), label=UNEDITED, zorder=1)
-    spare = next(axes for axes in grid.flat if not axes.axison)
     handles, labels = grid.flat[0].get_legend_handles_labels()
-    spare.legend(handles, labels, loc="center left", fontsize=8, frameon=False, borderaxespad=0)
+    for spare in [axes for axes in grid.flat if not axes.axison][:1]:
+        spare.legend(handles, labels, loc="center left", fontsize=8, frameon=False, borderaxespad=0)
     return add_title(figure, title)
 
 

@@ -6,48 +6,83 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from romexp.analysis.studies import Study
+from romexp.analysis.studies import Entry, Study
 from romexp.reporting.tables.remarks import mark
 from romexp.results.rows import CaseResult
 
 KINDS = ("rewrite", "paraphrase", "neighborhood", "attribute")
-MOST_SIDES = 4000
-"""Most sides of one study that a page holds; a side is what was measured on one case with one entry. So a sweep with
-many entries shows fewer cases."""
+MOST_SIDES = 1200
+"""Most sides of one study that the page itself holds; a side is what was measured on one case with one model. So a sweep
+with many entries has fewer cases in the page."""
 MOST_TEXTS = 3
 """Most texts for each case and model; each is of a different prompt."""
+SMALLEST = 1e-30
+"""Probabilities below this are shown as this one, so that each has a place on a logarithmic scale."""
 
 
-def case_data(study: Study, *, identifier: str, most_cases: int, compared: Study | None = None) -> dict[str, Any]:
+def case_data(
+    study: Study, *, identifier: str, most_cases: int, compared: Study | None = None, label: str = ""
+) -> dict[str, Any]:
     """The study's first cases as JSON-ready values, and the number of all its cases. Shared cases come first.
-
-    A side, `pre` or an item of `post`, holds what was measured on one model; it is null if nothing was. It is
-    {kind: [[P(o*), P(o^c), sign], …], "texts": […]}, with the sign of P(o*) - P(o^c) before rounding, and for zsRE
-    {kind: [0 or 1, …]}. `prompts` are the prompts of each kind, `answers` those of zsRE's neighbourhood prompts, and
-    `text_prompts` the prompts of the texts; they are empty where the rows lack them.
 
     Args:
         identifier: id of the study in the page.
         most_cases: upper limit for the number of cases.
         compared: the study on the cases that its entries share.
+        label: what the study is called on the page; empty takes its own label.
     """
     compared = study if compared is None else compared
-    shared = {result.case_id for entry in compared.entries if not entry.apart for result in entry.results}
-    entries = [entry for entry in study.entries if entry.edits]
-    by_entry = [{result.case_id: result for result in entry.results} for entry in entries]
-    unedited = {result.case_id: result for result in study.unedited_results}
-    first = unedited | {number: result for results in reversed(by_entry) for number, result in results.items()}
-    numbers = sorted(first, key=lambda number: (number not in shared, number))
-    limit = min(most_cases, max(1, MOST_SIDES // (len(by_entry) + 1)))
+    numbers, shared = case_order(study, compared=compared), shared_ids(compared)
+    entries = _edited(study)
+    limit = min(most_cases, max(1, MOST_SIDES // (len(entries) + 1)))
     return {
         "id": identifier,
-        "label": study.label,
+        "label": label or study.label,
         "kind": study.kind,
         "total": len(numbers),
+        "shared": len(shared) if 0 < len(shared) < len(numbers) else None,
         "notes": compared.left_out,
         "entries": [mark(entry.label, entry) for entry in entries],
-        "cases": [_case(first[n], unedited.get(n), [results.get(n) for results in by_entry]) for n in numbers[:limit]],
+        "cases": [case_of(study, number) for number in numbers[:limit]],
     }
+
+
+def case_order(study: Study, *, compared: Study | None = None) -> list[int]:
+    """Ids of all cases of a study: first those that all compared entries have, then the others, each by number.
+
+    Args:
+        compared: the study on the cases that its entries share.
+    """
+    shared = shared_ids(study if compared is None else compared)
+    every = {int(number) for number in study.unedited_results.ids}
+    for entry in _edited(study):
+        every.update(entry.results.ids.tolist())
+    return sorted(every, key=lambda number: (number not in shared, number))
+
+
+def shared_ids(compared: Study) -> set[int]:
+    """Ids of the cases on which the entries of a study are compared; empty if no two of them share a case."""
+    editing = [entry for entry in compared.entries if entry.edits] or list(compared.entries)
+    cases = [set(entry.results.ids[entry.results.complete].tolist()) for entry in editing if not entry.apart]
+    return set.intersection(*cases) if cases else set()
+
+
+def case_of(study: Study, number: int) -> dict[str, Any]:
+    """One case as JSON-ready values, read from disk.
+
+    A side, `pre` or an item of `post`, holds what was measured on one model; it is null if nothing was. It is
+    {kind: [[P(o*), P(o^c), sign], …], "texts": […]}, with the sign of P(o*) - P(o^c) before rounding, and for zsRE
+    {kind: [0 or 1, …]}. `prompts` are the prompts of each kind, `answers` those of zsRE's neighbourhood prompts, and
+    `text_prompts` the prompts of the texts; they are empty where the rows lack them.
+    """
+    before = study.unedited_results.of_case(number)
+    after = [entry.results.of_case(number) for entry in _edited(study)]
+    any_of = next(result for result in (*after, before) if result is not None)
+    return _case(any_of, before, after)
+
+
+def _edited(study: Study) -> list[Entry]:
+    return [entry for entry in study.entries if entry.edits]
 
 
 def _case(any_of: CaseResult, before: CaseResult | None, after: Sequence[CaseResult | None]) -> dict[str, Any]:
@@ -101,10 +136,14 @@ def different_prompts(texts: Sequence[str], prompts: Sequence[str]) -> list[int]
 
 
 def _probability(nll: float | None) -> float | None:
-    """exp(-nll) with four decimals, at least 0.0001; None if the NLL is not finite."""
+    """exp(-nll) with four digits, at least `SMALLEST`; None if the NLL is not finite."""
     if nll is None or not math.isfinite(nll):
         return None
-    return round(math.exp(-nll), 4) or 0.0001
+    value = math.exp(-nll)
+    # Rounding is several times faster than formatting, and there are millions of probabilities in a large study.
+    if value < SMALLEST:
+        return SMALLEST
+    return round(value, 3 - math.floor(math.log10(value)))
 
 
 def _sign(new: float | None, true: float | None) -> int:

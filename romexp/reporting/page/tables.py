@@ -8,7 +8,7 @@ from typing import Any
 
 from romexp.analysis.studies import Entry, Study
 from romexp.analysis.summary import UNEDITED, Statistics
-from romexp.reporting.tables.model import Cell, ReportTable, statistic_cell, with_failures
+from romexp.reporting.tables.model import Cell, Line, ReportTable, statistic_cell, with_best, with_failures
 from romexp.reporting.tables.remarks import remarks, shown_label
 
 MARKS = {"failure": "clear failure", "best": "highest", "strong": "interval excludes 0"}
@@ -16,28 +16,32 @@ MARKS = {"failure": "clear failure", "best": "highest", "strong": "interval excl
 
 
 def study_table(
-    study: Study, *, identifier: str, run_ids: Mapping[str, str], measured: Mapping[str, int] | None = None
+    study: Study,
+    *,
+    identifier: str,
+    run_ids: Mapping[str, str],
+    heading: tuple[str, str],
+    measured: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Values of a study for the template: a row for the unedited model, then one for each entry.
 
     Args:
         identifier: id of the table's HTML element.
         run_ids: id of each run's HTML element, by the run's folder.
+        heading: what the study is called, and its number of cases in words.
         measured: number of all measured cases of each entry, by label, where the study was cut to fewer.
     """
-    n_cases = len(study.unedited_results)
+    rows = [_row(study, entry, run_ids, (measured or {}).get(entry.label)) for entry in study.entries]
+    compared = [i for i, entry in enumerate(study.entries) if entry.edits and not entry.apart]
     return {
         "id": identifier,
-        "label": study.label,
+        "label": heading[0],
         "model": study.model,
         "dataset": study.dataset,
-        "cases": f"{n_cases} {'case' if n_cases == 1 else 'cases'}",
+        "cases": heading[1],
         "columns": study.columns,
         "notes": remarks(study),
-        "rows": [
-            _unedited(study),
-            *(_row(study, entry, run_ids, (measured or {}).get(entry.label)) for entry in study.entries),
-        ],
+        "rows": [_unedited(study), *_with_best(rows, compared)],
     }
 
 
@@ -86,6 +90,12 @@ def _row(study: Study, entry: Entry, run_ids: Mapping[str, str], measured: int |
         "expected": max((count for count in (expected, measured) if count is not None), default=None),
         "links": links,
     }
+
+
+def _with_best(rows: Sequence[Mapping[str, Any]], among: Sequence[int]) -> list[dict[str, Any]]:
+    """Mark the highest value of each column, of the rows that are compared."""
+    lines = with_best([Line(cells=tuple(row["cells"])) for row in rows], range(len(rows[0]["cells"])), among)
+    return [{**row, "cells": list(line.cells)} for row, line in zip(rows, lines, strict=True)]
 
 
 def _cells(study: Study, side: Mapping[str, Statistics], *, edited: bool) -> list[Cell]:

@@ -213,12 +213,9 @@ class _ModelPart:
 
 def first_records(study: Study, records: int) -> Study:
     """The study without cases beyond the first `records`; the same object if it has no such cases."""
-    if all(result.case_id < records for entry in study.entries for result in entry.results):
+    if all((entry.results.ids < records).all() for entry in study.entries):
         return study
-    kept = [
-        replace(entry, results=tuple(each for each in entry.results if each.case_id < records))
-        for entry in study.entries
-    ]
+    kept = [replace(entry, results=entry.results.where(entry.results.ids < records)) for entry in study.entries]
     return replace(study, entries=tuple(entry for entry in kept if entry.results))
 
 

@@ -1,5 +1,5 @@
 // Sorting, filtering and browsing. The address after "#" holds the state of the view, so that a link reproduces it:
-// q, model, dataset, editor (filters); sort=TABLE:COLUMN:DIRECTION; study, case, text, find (the case shown).
+// q, model, dataset, editor (filters); sort=TABLE:COLUMN:DIRECTION; study, case, text, find, all (the case shown).
 // If it has no "=", it is the id of an element. Texts of results are inserted as text nodes only, never as HTML.
 
 const FILTERS = ["model", "dataset", "editor"];
@@ -125,7 +125,8 @@ function filterTable(table) {
   }
   const box = table.closest(".scroll");
   const folded = table.closest("details");
-  for (const part of folded ? [folded] : [box, box.previousElementSibling]) part.hidden = visible === 0;
+  const heading = $(table.getAttribute("aria-labelledby"));
+  for (const part of folded ? [folded] : [box, heading]) part.hidden = visible === 0;
   for (const note of document.querySelectorAll(`[data-of="${table.id}"]`)) note.hidden = visible === 0;
   return [visible, all];
 }

@@ -1,6 +1,5 @@
 // Shows one case at a time: its prompts, what was measured before and after the edit, and the generated texts.
 
-const data = $("data") ? JSON.parse($("data").textContent) : [];
 const KINDS = [
   ["rewrite", "edited prompt", "edited prompts", true],
   ["paraphrase", "paraphrase", "paraphrases", true],
@@ -9,42 +8,17 @@ const KINDS = [
 ];
 
 const studyShown = () => data.find((study) => study.id === state.get("study")) || data[0];
-const found = (study, words) => study.cases.filter((each) => {
-  const text = `${each.id} ${each.subject} ${each.fact} ${each.target_new} ${each.target_true}`.toLowerCase();
+const found = (study, words) => study.list.filter((fields) => {
+  const text = fields.join(" ").toLowerCase();
   return words.every((word) => text.includes(word));
 });
-const addressOf = (study, each) => {
+const addressOf = (study, number) => {
   const params = new URLSearchParams(state);
   params.set("study", study.id);
-  params.set("case", each.id);
+  params.set("case", number);
   params.delete("text");
   return `#${params}`;
 };
-
-function mean(values) {
-  const numbers = values.filter((value) => value !== null);
-  return numbers.length ? numbers.reduce((a, b) => a + b, 0) / numbers.length : null;
-}
-
-function probability(value) {
-  if (value === null) return "–";
-  return value > 0 && value < 0.0005 ? "<0.001" : value.toFixed(3);
-}
-
-function bars(pairs, wantsNew) {
-  const box = make("div", { class: "probability" });
-  ["new", "old"].forEach((name, index) => {
-    const value = mean(pairs.map((pair) => pair[index]));
-    const bar = make("i");
-    bar.style.width = `${100 * (value || 0)}%`;
-    box.append(make("span", { class: name }, probability(value)), bar);
-  });
-  const likelier = { "1": "o* likelier", "0": "neither likelier", "-1": "oᶜ likelier" };
-  const wanted = wantsNew ? 1 : -1;
-  const right = pairs.filter((pair) => pair[2] === wanted).length;
-  box.append(make("em", {}, pairs.length === 1 ? likelier[pairs[0][2]] : `${likelier[wanted]}: ${right} of ${pairs.length}`));
-  return box;
-}
 
 function rightTokens(flags) {
   if (flags.length === 1) return flags[0] ? "right" : "wrong";
@@ -71,6 +45,7 @@ function scrollBox(label, table) {
 function measuredTable(study, each) {
   const sides = sidesOf(study, each);
   const kinds = KINDS.filter(([kind]) => sides.some(([, side]) => side && side[kind] && side[kind].length));
+  const lowest = lowestExponent(sides.flatMap(([, side]) => kinds.flatMap(([kind]) => meansOf(side && side[kind]))));
   const head = make("tr", {}, make("th", { scope: "col" }, "Model"));
   for (const [kind, one, many] of kinds) {
     const n = counted(sides, kind);
@@ -79,14 +54,23 @@ function measuredTable(study, each) {
   const body = make("tbody");
   for (const [label, side] of sides) {
     const row = make("tr", {}, make("th", { scope: "row" }, label));
+    const before = (kind) => (side !== each.pre && each.pre && each.pre[kind] && each.pre[kind].length ? each.pre[kind] : null);
     for (const [kind, , , wantsNew] of kinds) {
       const values = side && side[kind];
-      const cell = !side ? "not measured" : !values || !values.length ? "–" : hasFlags(sides, kind) ? rightTokens(values) : bars(values, wantsNew);
+      const cell = !side ? "not measured" : !values || !values.length ? "–" : hasFlags(sides, kind) ? rightTokens(values) : changes(values, before(kind), lowest, wantsNew);
       row.append(make("td", {}, cell));
     }
     body.append(row);
   }
-  return scrollBox("Measured on this case", make("table", {}, make("thead", {}, head), body));
+  const scale = kinds.some(([kind]) => !hasFlags(sides, kind));
+  return [scrollBox("Measured on this case", make("table", {}, make("thead", {}, head), body)),
+    ...(scale ? [make("p", { class: "note", id: "case-scale" }, `Logarithmic scale from ${powerOfTen(lowest)} to 1; ○ unedited, ● after the edit.`)] : [])];
+}
+
+// The two mean probabilities at prompts of one kind; nothing for flags.
+function meansOf(pairs) {
+  if (!pairs || !pairs.length || !Array.isArray(pairs[0])) return [];
+  return [0, 1].map((index) => mean(pairs.map((pair) => pair[index])));
 }
 
 function counted(sides, kind) {
@@ -184,8 +168,8 @@ function generations(study, each) {
 }
 
 function renderCase(study, each, listed) {
-  const place = listed.indexOf(each);
-  const go = (step) => { const to = listed[place + step]; if (to) show({ study: study.id, case: String(to.id), text: "" }); };
+  const place = listed.findIndex(([number]) => number === each.id);
+  const go = (step) => { const to = listed[place + step]; if (to) show({ study: study.id, case: String(to[0]), text: "" }); };
   const previous = button("← Previous", place > 0, () => { go(-1); $("case-previous").focus(); });
   const next = button("Next →", place >= 0 && place < listed.length - 1, () => { go(1); $("case-next").focus(); });
   previous.id = "case-previous";
@@ -198,29 +182,55 @@ function renderCase(study, each, listed) {
     make("div", { class: "bar" }, previous, next, make("span", {}, `case ${each.id}`)),
     make("h3", {}, each.subject), fact,
     ...(!namesOldAnswer(study, each) ? [] : [make("p", { class: "note" }, "Probabilities of the new answer ", make("span", { class: "new" }, "o*"),
-      " and of the old one ", make("span", { class: "old" }, "oᶜ"), ", geometric means over their tokens.")]),
-    measuredTable(study, each), promptTable(study, each), ...generations(study, each));
+      " and of the old one ", make("span", { class: "old" }, "oᶜ"), ", geometric means over their tokens and prompts.")]),
+    ...measuredTable(study, each), ...generations(study, each), promptTable(study, each));
+  watchCut($("case"));
+}
+
+// How many cases there are, and where those are that are not in the page.
+function countText(study, listed, words) {
+  const parts = [`${listed.length} ${listed.length === 1 ? "case" : "cases"}${words.length ? " found" : ""}`];
+  const held = study.held || study.cases.length;
+  if (study.missing) parts.push(`${study.missing} is not beside this page, which holds ${study.cases.length} of ${study.total} cases`);
+  else if (study.list.length < held) parts.push(`the first of ${held}; the others are in files beside this page`);
+  if (held < study.total) parts.push(`page and files hold ${held} of ${study.total} cases`);
+  if (study.shared !== null) parts.push(`the ${study.shared} that all editors share come first`);
+  return [...parts, ...study.notes].join("; ");
+}
+
+function renderList(study, listed, each) {
+  const list = $("case-list");
+  const inList = list.contains(document.activeElement);
+  const at = Math.max(listed.findIndex(([number]) => each && number === each.id), 0);
+  const some = listed.slice(Math.max(0, at - 200), at + 300); // a list of thousands would be slow
+  list.hidden = !listed.length;
+  list.replaceChildren(...some.map(([number, subject, , target, old]) => make("li", {}, make("a", { href: addressOf(study, number), "aria-current": each && number === each.id ? "true" : null },
+    subject, make("small", {}, study.kind === "zsre" || !old ? target : `${old} → ${target}`)))));
+  if (some.length < listed.length) list.append(make("li", {}, make("small", {}, `${some.length} of ${listed.length} are listed: search for the others`)));
+  const current = list.querySelector("[aria-current]");
+  // Only the list is scrolled; scrollIntoView would also scroll the page.
+  if (current && inList) current.focus({ preventScroll: true });
+  if (current) list.scrollTop = Math.max(0, current.offsetTop - list.offsetTop - list.clientHeight / 2);
 }
 
 function renderBrowser() {
   if (!data.length) return;
   const study = studyShown();
   const words = (state.get("find") || "").toLowerCase().split(/\s+/).filter(Boolean);
+  if (words.length || state.has("all")) indexed(study);
   const listed = found(study, words);
-  const each = study.cases.find((one) => String(one.id) === state.get("case")) || listed[0];
+  const wanted = state.has("case") ? Number(state.get("case")) : null;
+  const chosen = wanted === null ? undefined : caseOf(study, wanted);
+  const loading = wanted !== null && !chosen && waiting.size;
+  const first = listed.length && !loading ? caseOf(study, listed[0][0]) : undefined;
+  const each = chosen || first;
   $("case-study").value = study.id;
   if ($("case-search").value !== (state.get("find") || "")) $("case-search").value = state.get("find") || "";
-  const limited = study.total > study.cases.length ? `; this page holds ${study.cases.length} of ${study.total} cases` : "";
-  $("case-count").textContent = `${listed.length} ${listed.length === 1 ? "case" : "cases"}${words.length ? " found" : ""}${limited}${study.notes.map((note) => `; ${note}`).join("")}`;
-  const list = $("case-list");
-  const inList = list.contains(document.activeElement);
-  list.hidden = !listed.length;
-  list.replaceChildren(...listed.map((one) => make("li", {}, make("a", { href: addressOf(study, one), "aria-current": one === each ? "true" : null },
-    one.subject, make("small", {}, !namesOldAnswer(study, one) ? one.target_new : `${one.target_true} → ${one.target_new}`)))));
-  const current = list.querySelector("[aria-current]");
-  // Only the list is scrolled; scrollIntoView would also scroll the page.
-  if (current && inList) current.focus({ preventScroll: true });
-  if (current) list.scrollTop = Math.max(0, current.offsetTop - list.offsetTop - list.clientHeight / 2);
+  $("case-count").textContent = countText(study, listed, words);
+  const more = $("case-all");
+  more.hidden = !study.held || study.indexed || Boolean(study.missing);
+  more.textContent = `List all ${study.held} cases`;
+  renderList(study, listed, each);
   if (each) renderCase(study, each, listed);
-  else $("case").replaceChildren(make("p", {}, "No case has these words."));
+  else $("case").replaceChildren(make("p", {}, waiting.size ? "Reading the case …" : "No case has these words."));
 }

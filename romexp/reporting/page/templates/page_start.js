@@ -4,6 +4,7 @@ function render() {
   if ($("filters")) filterAll();
   for (const table of document.querySelectorAll("table.sortable")) sortTable(table, ...sortingOf(table.id));
   renderBrowser();
+  watchCut();
 }
 
 function openTarget() {
@@ -23,6 +24,7 @@ function followAddress() {
 
 function start() {
   document.querySelectorAll("table.sortable").forEach(prepareSorting);
+  document.querySelectorAll("[data-heat]").forEach(prepareHeat);
   if ($("filters")) {
     $("filters").hidden = false;
     $("filter-text").addEventListener("input", (event) => show({ q: event.target.value }));
@@ -31,8 +33,9 @@ function start() {
   }
   if (data.length) {
     $("browser").hidden = false;
-    $("case-study").addEventListener("change", (event) => show({ study: event.target.value, case: "", text: "" }));
+    $("case-study").addEventListener("change", (event) => show({ study: event.target.value, case: "", text: "", all: "" }));
     $("case-search").addEventListener("input", (event) => show({ find: event.target.value, case: "", text: "" }));
+    $("case-all").addEventListener("click", () => show({ all: "1" }));
   }
   readAddress();
   render();
