@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from romexp.bounds import check_bounds
-from romexp.editors.base import Edit, Resources, pick_layer
+from romexp.editors.base import Edit, Goal, Resources, pick_layer
 from romexp.editors.filters import Filter, check_filter, filtered_edits
 from romexp.editors.targets import Spot, edit_text, read_targets
 from romexp.errors import ConfigError, RecordError, result_or_error, with_errors_in_place, without_errors
@@ -92,16 +92,16 @@ class FineTune:
             result_or_error(partial(_text, lm, request, teacher_forcing=self.teacher_forcing)) for request in requests
         ]
         good = without_errors(texts)
-        edits = with_errors_in_place(texts, self._edits(lm, good) if good else [])
+        edits = with_errors_in_place(texts, self._edits(lm, good, resources.goal) if good else [])
         return filtered_edits(lm, edits, self.filter)
 
-    def _edits(self, lm: LanguageModel, texts: Sequence[_Text]) -> list[Edit]:
+    def _edits(self, lm: LanguageModel, texts: Sequence[_Text], goal: Goal) -> list[Edit]:
         layer = pick_layer(lm, layer=self.layer, fraction=self.layer_fraction)
-        inputs = make_inputs(lm, [text.row for text in texts])
+        inputs = make_inputs(lm, [text.row for text in texts for _ in range(goal.copies)])
         with torch.no_grad():
             below = run_blocks(lm, inputs, stop=layer) if layer > 0 else None
         trained = self._trainable(lm, layer, len(texts))
-        losses = self._train(lm, texts, inputs, below, trained, layer)
+        losses = self._train(lm, texts, inputs, below, trained, layer, goal)
         return [
             Edit(
                 delta=WeightDelta(terms={name: Dense(value=values[i].clone()) for name, values in trained.items()}),
@@ -133,6 +133,7 @@ class FineTune:
         below: torch.Tensor | None,
         trained: dict[str, torch.Tensor],
         layer: int,
+        goal: Goal,
     ) -> list[list[float]]:
         """Optimize the deltas `trained` in place, and return the losses of each request by pass."""
         history: list[list[float]] = [[] for _ in texts]
@@ -140,19 +141,22 @@ class FineTune:
         optimizer = _BoundedAdam(parameters=trained, lr=self.lr, bound=self.norm_constraint)
         for _ in range(self.num_steps):
             index = torch.tensor(active, device=inputs.ids.device)
+            rows = (index[:, None] * goal.copies + torch.arange(goal.copies, device=index.device)).flatten()
             chosen = {name: values[index].requires_grad_(True) for name, values in trained.items()}
-            hidden = below[index] if below is not None else None
-            with torch.enable_grad(), _with_deltas(lm, chosen):
-                final = run_blocks(lm, inputs.select(index), start=layer, hidden=hidden)
-                loss = read_targets(lm, final, [texts[i].spots for i in active]).nll()
+            hidden = below[rows] if below is not None else None
+            with torch.enable_grad(), _with_deltas(lm, chosen, copies=goal.copies):
+                final = run_blocks(lm, inputs.select(rows), start=layer, hidden=hidden)
+                spots = [texts[i].spots for i in active for _ in range(goal.copies)]
+                loss = _loss(read_targets(lm, final, spots).nll(), goal)
             for i, value in zip(active, loss.tolist(), strict=True):
                 history[i].append(value)
-            unfinished = [place for place, value in enumerate(loss.tolist()) if value >= self.loss_threshold]
+            done_below = -1.0 if goal.unsay else self.loss_threshold
+            unfinished = [place for place, value in enumerate(loss.tolist()) if value >= done_below]
             if not unfinished:
                 break
             gradients = torch.autograd.grad(loss[unfinished].sum(), list(chosen.values()))
-            rows = torch.tensor(unfinished, device=index.device)
-            optimizer.step(index[rows], {name: g[rows] for name, g in zip(chosen, gradients, strict=True)})
+            places = torch.tensor(unfinished, device=index.device)
+            optimizer.step(index[places], {name: g[places] for name, g in zip(chosen, gradients, strict=True)})
             active = [active[place] for place in unfinished]
         return history
 
@@ -183,9 +187,16 @@ def _text(lm: LanguageModel, request: EditRequest, *, teacher_forcing: bool) -> 
     return _Text(row=Row.text(text.ids[: text.target_start]), spots=tuple((last, token) for _, token in spots))
 
 
+def _loss(nll: torch.Tensor, goal: Goal) -> torch.Tensor:
+    """The loss of each request, from the NLL of each of its rows."""
+    each = (-nll).exp() if goal.unsay else nll
+    return each.reshape(-1, goal.copies).mean(dim=1)
+
+
 @contextmanager
-def _with_deltas(lm: LanguageModel, deltas: dict[str, torch.Tensor]) -> Iterator[None]:
-    """Inside the context, row i of the batch runs through the base weights plus slice i of each delta.
+def _with_deltas(lm: LanguageModel, deltas: dict[str, torch.Tensor], *, copies: int) -> Iterator[None]:
+    """Inside the context, the `copies` adjacent rows i of the batch run through the base weights plus slice i of each
+    delta.
 
     Gradients flow into the deltas.
     """
@@ -193,18 +204,21 @@ def _with_deltas(lm: LanguageModel, deltas: dict[str, torch.Tensor]) -> Iterator
     try:
         for name, value in deltas.items():
             module, _, _ = name.rpartition(".")
-            handles.append(lm.module(module).register_forward_hook(_addition_hook(value)))
+            handles.append(lm.module(module).register_forward_hook(_addition_hook(value, copies)))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _addition_hook(value: torch.Tensor) -> Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor]:
+def _addition_hook(value: torch.Tensor, copies: int) -> Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor]:
     def hook(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
         x = args[0]
         own = value.to(x.dtype)
-        return output + (own[:, None] if own.ndim == 2 else torch.bmm(x, own))
+        if own.ndim == 2:
+            return output + own.repeat_interleave(copies, dim=0)[:, None]
+        by_request = x.reshape(len(own), -1, x.shape[-1])
+        return output + torch.bmm(by_request, own).reshape(output.shape)
 
     return hook
 
