@@ -1,4 +1,6 @@
-"""How well an edit did what was asked, from probabilities before and after it (Hase et al. 2023; docs/method.md §14.3)."""
+"""How well an edit did what was asked, from probabilities before and after it (Hase et al. 2023; docs/method.md
+§14.3).
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Does tracing say where to edit? Regressions of edit success on the layer of the edit and on what tracing restores there
-(Hase et al. 2023; docs/method.md §14.4).
+"""Does tracing say where to edit? Regressions of edit success on the layer of the edit and on what tracing restores
+there (Hase et al. 2023; docs/method.md §14.4).
 """
 
 from __future__ import annotations

@@ -211,7 +211,9 @@ def _with_deltas(lm: LanguageModel, deltas: dict[str, torch.Tensor], *, copies: 
             handle.remove()
 
 
-def _addition_hook(value: torch.Tensor, copies: int) -> Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor]:
+def _addition_hook(
+    value: torch.Tensor, copies: int
+) -> Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor]:
     def hook(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
         x = args[0]
         own = value.to(x.dtype)

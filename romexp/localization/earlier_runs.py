@@ -12,7 +12,7 @@ from typing import Any
 from romexp.errors import DataError
 from romexp.localization.methods import Methods
 from romexp.localization.objectives import Wanted
-from romexp.localization.target_scores import Scores, prompts_of
+from romexp.localization.target_scores import PROMPTS, Scores
 from romexp.results.find import FoundRun
 from romexp.results.identity import digest, fingerprint
 from romexp.results.rows import Row, edit_row_fault
@@ -54,10 +54,8 @@ class EarlierEdits:
         key = (digest(fingerprint(editor)), request.text, request.target_new, request.target_true)
         if (after := self.rows.get(key)) is None:
             return None
-        return [
-            _probability(after.get(f"{kind}_prompts"), score and len(score.token_ids)) if prompt else None
-            for kind, prompt, score in zip(("rewrite", "paraphrase", "neighborhood"), prompts_of(job), before[0], strict=True)
-        ]
+        n_tokens = [len(score.token_ids) if score else None for score in before[0]]
+        return [_probability(after.get(f"{kind}_prompts"), n) for kind, n in zip(PROMPTS, n_tokens, strict=True)]
 
 
 def earlier_edits(runs: Sequence[FoundRun], methods: Methods, *, same: Mapping[str, Any]) -> EarlierEdits:

@@ -33,9 +33,7 @@ def subject_noises(lm: LanguageModel, prompt: TracedPrompt, noise: Noise, *, sam
         (encoding,) = encode(lm.tokenizer, [text])
         first, last = subject_range(encoding, find_subject(text, prompt.subject, ""), prompt.subject.strip())
         ways[encoding.ids[first:last]] = None
-    return {
-        ids: noise.draw(np.random.RandomState(seed % 2**32), (samples, len(ids), lm.hidden_size)) for ids in ways
-    }
+    return {ids: noise.draw(np.random.RandomState(seed % 2**32), (samples, len(ids), lm.hidden_size)) for ids in ways}
 
 
 def one_sample(noises: Noises, sample: int) -> Noises:
@@ -58,9 +56,9 @@ def noised_subject(lm: LanguageModel, noises: Noises) -> Iterator[LanguageModel]
         for row, ids in enumerate(args[0].tolist()):
             for column, width, noise in _occurrences(ids, ways):
                 old = changed[row, column : column + width]
-                changed[row, column : column + width] = (
-                    old.double() + noise[row % len(noise)].to(old.device)
-                ).to(old.dtype)
+                changed[row, column : column + width] = (old.double() + noise[row % len(noise)].to(old.device)).to(
+                    old.dtype
+                )
         return changed
 
     handle = lm.module(lm.architecture.embedding).register_forward_hook(hook)

@@ -83,4 +83,4 @@ def check_case(case: Case) -> None:
         RecordError: it does not.
     """
     if not answer_text(case.request.target_true) or case.request.target_true == NO_TRUE_TARGET:
-        raise RecordError("the record does not say the true answer, and only known facts are traced", field="target_true")
+        raise RecordError("the record does not say the true answer; only known facts are traced", field="target_true")

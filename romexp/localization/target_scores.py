@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -53,7 +53,7 @@ def target_scores(
         by_sample.append([[next(scores) if prompt else None for prompt in prompts_of(job)] for job in jobs])
 
     def of_job(i: int) -> Scores:
-        return [[each and each[0] for each in raise_first_error(sample[i])] for sample in by_sample]
+        return [[each[0] if each else None for each in raise_first_error(sample[i])] for sample in by_sample]
 
     return [result_or_error(lambda i=i: of_job(i)) for i in range(len(jobs))]  # type: ignore[misc]
 
@@ -66,8 +66,8 @@ def probabilities(scores: Scores) -> list[float | None]:
     ]
 
 
-def pairs(before: Sequence[float | None], after: Sequence[float | None]) -> Mapping[str, Any]:
-    """By prompt, the probabilities [before, after]; None for a prompt that the record lacks, or a value that is none."""
+def pairs(before: Sequence[float | None], after: Sequence[float | None]) -> dict[str, Any]:
+    """By prompt, the probabilities [before, after]; None where the record lacks the prompt, or a value is none."""
     return {
         kind: None if pre is None or post is None or not math.isfinite(pre + post) else [pre, post]
         for kind, pre, post in zip(PROMPTS, before, after, strict=True)

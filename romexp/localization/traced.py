@@ -1,5 +1,5 @@
-"""What tracing says of facts: which of them the model knows, how much each layer restores, and what the model says where
-the subject is noised (docs/method.md §14.1).
+"""What tracing says of facts: which of them the model knows, how much each layer restores, and what the model says
+where the subject is noised (docs/method.md §14.1).
 """
 
 from __future__ import annotations

@@ -143,7 +143,9 @@ class LocalizationExperiment:
 
     def _methods(self) -> Methods:
         chosen = {name: self.editors[name] for name in self.methods}
-        settings = {name: values for name, values in self.settings.items() if name in chosen or name not in self.editors}
+        settings = {
+            name: values for name, values in self.settings.items() if name in chosen or name not in self.editors
+        }
         return Methods(editors=chosen, width=self.window, settings=settings)
 
     def _cases(self) -> Loaded[Case]:
@@ -198,9 +200,7 @@ class LocalizationExperiment:
             log.info("of earlier runs %d traces and %d edits can be used", len(traces), len(earlier.rows))
         run.manifest["earlier"] = {"traces": len(traces), "edits": len(earlier.rows)}
         moments = second_moments(run, self.covariance, lm, report=report)
-        resources = Resources(
-            second_moment=moments, prepare=moments.prepare, cache_dir=job.cache_dir, seed=job.seed
-        )
+        resources = Resources(second_moment=moments, prepare=moments.prepare, cache_dir=job.cache_dir, seed=job.seed)
         moments.prepare(given.layers_of_moments(layers, n_layers=lm.n_layers))
         return MeasuredEdits(
             lm=lm,
@@ -230,7 +230,9 @@ class LocalizationExperiment:
     def _earlier_traces(self, runs: Sequence[FoundRun], model: Identity, noise: Noise) -> TraceRows:
         tracer = tracer_identity(self._own_tracer)
         # A run may have traced other states too; what it has beside this grid does not matter.
-        same = {name: value for name, value in tracer.items() if name not in ("kinds", "severed", "severed_second_draw")}
+        same = {
+            name: value for name, value in tracer.items() if name not in ("kinds", "severed", "severed_second_draw")
+        }
         return earlier_traces(runs, kind=self.kind, noise=noise.describe(), same=model | {"tracer": same})
 
     def _write(self, run: Run, loaded: Loaded[Case], model: str) -> tuple[Summary, list[Path]]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,13 +22,13 @@ from romexp.facts import KnownFact
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.reporting.figures import traces as trace_figures
 from romexp.reporting.tables.traces import trace_table
-from romexp.results.folder import RunFolder
 from romexp.results.identity import Identity, fingerprint
-from romexp.results.rows import Row
 from romexp.results.trace_rows import trace_row_fault
 from romexp.tasks.kept_results import lost_rows
 from romexp.tasks.run import Run, describe_inputs, open_run
 from romexp.tasks.trace_identity import tracer_identity
+from romexp.tasks.trace_nodes import trace_nodes
+from romexp.tasks.trace_results import kept_summary, rows_in
 from romexp.tasks.traced_facts import FactTracer
 from romexp.tracing.noise import Noise, make_noise, reads_corpus
 from romexp.tracing.partners import sentence_partner
@@ -105,18 +103,19 @@ class TraceExperiment:
         Raises:
             RomexpError: the input is invalid, another process is writing into the folder, or no fact could be traced.
         """
-        loaded = self._facts()
+        if self.tracer.nodes != "states":
+            return trace_nodes(self, job)
+        loaded = self.facts()
         lm = job.load(self.model)
         names = {
             "task": "trace",
             "model": lm.name,
             "dataset": job.choices["dataset"] if self.prompt is None else "prompt",
         }
-        if self.prompt is not None:
-            _check_traceable(lm, loaded.items[0], partner=self.partner)
+        self.check_sentence(lm, loaded)
         if self.tracer.severed and not self.tracer.traces_severed:
             log.info("severed paths are left out: they are traced with direction=denoise and method=exact")
-        identity = self._identity(job, lm, loaded)
+        identity = self.identity(job, lm, loaded)
         ids = [fact.known_id for fact in loaded.items]
         with open_run(
             job,
@@ -132,8 +131,8 @@ class TraceExperiment:
             group = f"{lm.name} {names['dataset']}" + (f" ({setting})" if setting else "")
             with run.session(name=f"{group} trace {run.manifest['hash']}", group=group, job_type="trace") as tracked:
                 with bars(job.sweep) as bar:
-                    self._trace_pending(run, lm, self._noise(lm), loaded.items, bar("causal traces"), seed=job.seed)
-                if not _rows_in(run.folder):
+                    self._trace_pending(run, lm, self.noise(lm), loaded.items, bar("causal traces"), seed=job.seed)
+                if not rows_in(run.folder):
                     reason = run.manifest["set_aside"][0]["reason"]
                     raise DataError(f"{loaded.path}: not one fact could be traced; the first: {reason}")
                 summary, figures = self._write_results(run, lm)
@@ -144,7 +143,7 @@ class TraceExperiment:
 
     def _write_results(self, run: Run, lm: LanguageModel) -> tuple[dict[str, Any], list[Path]]:
         """Write summary and figures, which are made from the rows, and return them."""
-        rows = _rows_in(run.folder)
+        rows = rows_in(run.folder)
         summary = trace_summary(rows, pooling=self.pooling)
         run.folder.write("summary", summary)
         figures = self._draw(run, rows, summary, lm.name)
@@ -155,7 +154,7 @@ class TraceExperiment:
         """Make what a finished run lacks again from its rows: the summary, a figure, or the layer in the cache."""
         files = [run.folder.path / "figures" / name for name in run.manifest.get("figures", ())]
         lost = [file for file in files if not file.is_file() or not file.stat().st_size]
-        summary = _kept_summary(run.folder, pooling=self.pooling)
+        summary = kept_summary(run.folder, pooling=self.pooling)
         if lost or summary is None:
             log.warning("%s: its summary or figures are missing or damaged: made again from rows", run.folder.path)
             summary, _ = self._write_results(run, lm)
@@ -169,7 +168,28 @@ class TraceExperiment:
         if (layer := summary["suggested_layer"]) is not None:
             remember_layer(run.job.cache_dir, lm.digest, layer=layer, source=run.folder.path)
 
-    def _facts(self) -> Loaded[KnownFact]:
+    def check_sentence(self, lm: LanguageModel, loaded: Loaded[KnownFact]) -> None:
+        """Make sure that the user's own sentence can be traced, before there is a result folder that names it.
+
+        Raises:
+            DataError: the subject does not occur in the prompt, the prompt is longer than the model's context, or the
+                partner cannot take the subject's place.
+        """
+        if self.prompt is None:
+            return
+        (prepared,) = prepare_prompts(lm, [self.prompt], [loaded.items[0].subject])
+        if isinstance(prepared, RecordError):
+            raise DataError(f"task.prompt: {prepared.reason}")
+        if self.partner is not None:
+            sentence_partner(lm, prepared, self.partner)
+
+    def facts(self) -> Loaded[KnownFact]:
+        """The facts that are traced: those of the data set, or the one sentence.
+
+        Raises:
+            ConfigError: the data set holds no known facts.
+            DataError: it is empty.
+        """
         if self.prompt is None or self.subject is None:
             loaded = self.dataset.load()
             if loaded.items and not isinstance(loaded.items[0], KnownFact):
@@ -181,7 +201,8 @@ class TraceExperiment:
         fact = KnownFact(known_id=0, subject=self.subject, attribute="", prompt=self.prompt)
         return Loaded(items=(fact,), rejected=(), name="prompt", path="prompt", sha256="")
 
-    def _identity(self, job: Job, lm: LanguageModel, loaded: Loaded[KnownFact]) -> Identity:
+    def identity(self, job: Job, lm: LanguageModel, loaded: Loaded[KnownFact]) -> Identity:
+        """Everything that affects the result (docs/method.md §11.4)."""
         return {
             "task": "trace",
             "model": {"digest": lm.digest, "dtype": self.model.dtype},
@@ -202,11 +223,16 @@ class TraceExperiment:
         """Whether the corruption draws noise."""
         return self.tracer.corruption == "noise"
 
-    def _noise(self, lm: LanguageModel) -> Noise | None:
+    def noise(self, lm: LanguageModel) -> Noise | None:
+        """The noise that the corruption draws; None if it draws none."""
         if not self._draws:
             return None
         subjects = subjects_of(self.dataset)
         return make_noise(lm, self.tracer.noise, subjects=subjects, corpus=self.corpus.texts())
+
+    def partners(self) -> Sequence[KnownFact]:
+        """The facts from which other subjects are taken; none if the corruption needs none, or the user names it."""
+        return () if self._draws or self.prompt is not None else self.dataset.whole()
 
     def _trace_pending(
         self, run: Run, lm: LanguageModel, noise: Noise | None, facts: Sequence[KnownFact], report: Report, *, seed: int
@@ -215,7 +241,7 @@ class TraceExperiment:
         work = FactTracer(
             tracer=self.tracer,
             noise=noise,
-            pool=() if self._draws or self.prompt is not None else self.dataset.whole(),
+            pool=self.partners(),
             partner=self.partner,
             gradients=self.gradients,
             seed=seed,
@@ -250,26 +276,11 @@ class TraceExperiment:
 
     def _outcome(self, run: Run, loaded: Loaded[KnownFact]) -> Outcome:
         summary = run.folder.read("summary") or {}
-        rows = _rows_in(run.folder)
+        rows = rows_in(run.folder)
         title = f"{run.manifest['model']['name']}, {loaded.name}"
         tables = (trace_table(summary, rows, title=title),)
         inputs = (Path(loaded.path),) if self.prompt is None else ()
         return Outcome(tables=tables, lines=run.closing_lines(), folder=run.folder.path, inputs=inputs)
-
-
-def _rows_in(folder: RunFolder) -> list[Row]:
-    return [row for row in folder.rows() if not trace_row_fault(row)]
-
-
-def _kept_summary(folder: RunFolder, *, pooling: Pooling) -> dict[str, Any] | None:
-    """The summary of a finished run; None if it is missing, or is not what its rows give."""
-    with suppress(DataError):
-        summary = folder.read("summary")
-        # Averages are quick to make, so they are compared as a whole; as texts, in which NaN equals NaN.
-        made = trace_summary(_rows_in(folder), pooling=pooling)
-        if json.dumps(summary, sort_keys=True) == json.dumps(made, sort_keys=True):
-            return summary
-    return None
 
 
 def subjects_of(dataset: object) -> Iterable[str]:
@@ -281,17 +292,3 @@ def subjects_of(dataset: object) -> Iterable[str]:
     if not isinstance(dataset, KnownFacts):
         raise ConfigError(f"dataset: traces need known facts (dataset=known), not {getattr(dataset, 'name', dataset)}")
     return dataset.subjects()
-
-
-def _check_traceable(lm: LanguageModel, fact: KnownFact, *, partner: str | None) -> None:
-    """Make sure that the user's own sentence can be traced, before there is a result folder that names it.
-
-    Raises:
-        DataError: the subject does not occur in the prompt, the prompt is longer than the model's context, or the
-            partner cannot take the subject's place.
-    """
-    (prepared,) = prepare_prompts(lm, [fact.prompt], [fact.subject])
-    if isinstance(prepared, RecordError):
-        raise DataError(f"task.prompt: {prepared.reason}")
-    if partner is not None:
-        sentence_partner(lm, prepared, partner)

@@ -18,8 +18,8 @@ MOST_LAYERS = 9
 
 
 def success_against_tracing(frame: pd.DataFrame, method: str, *, label: str, outcome: str, model: str) -> Figure:
-    """Each dot is an edit of one fact: its score over the fraction that tracing restores at the edited layer. One column
-    of panels for each layer and one row for each objective, with the straight line of least squares.
+    """Each dot is an edit of one fact: its score over the fraction that tracing restores at the edited layer. One
+    column of panels for each layer and one row for each objective, with the straight line of least squares.
 
     Args:
         frame: see `romexp.analysis.edit_scores.score_frame`.
@@ -77,8 +77,8 @@ def explained_shares(summary: Mapping[str, Any], *, outcome: str, labels: Mappin
 
 
 def layers_compared(summary: Mapping[str, Any], *, outcome: str, labels: Mapping[str, str], model: str) -> Figure:
-    """By layer, the mean score of each method's edits beside the mean fraction that tracing restores: one panel for each
-    objective.
+    """By layer, the mean score of each method's edits beside the mean fraction that tracing restores: one panel for
+    each objective.
     """
     studies = [s for s in summary["studies"] if s["outcome"] == outcome and s["by_layer"]]
     objectives = [name for name in OBJECTIVE_TITLES if any(s["objective"] == name for s in studies)]
