@@ -62,7 +62,7 @@ def _study(part: pd.DataFrame, outcome: str) -> dict[str, Any]:
     used = part.dropna(subset=[outcome, "fraction"])
     by_layer = used.groupby("layer")[[outcome, "fraction"]].mean()
     best = {
-        name: int(by_layer[column].idxmax()) if len(by_layer) else None
+        name: int(by_layer.index[int(by_layer[column].argmax())]) if len(by_layer) else None
         for name, column in (("best_layer", outcome), ("most_restored_layer", "fraction"))
     }
     return {

@@ -9,7 +9,8 @@ import numpy as np
 
 from romexp.analysis.trace_settings import base_name, setting_of
 from romexp.analysis.traces import traced
-from romexp.results.rows import Row
+
+Row = Mapping[str, Any]
 
 MOST_NEURONS = 50
 

@@ -103,7 +103,7 @@ class MeasuredEdits:
                 except RecordError as error:
                     skipped[case_id][objective] = error.reason
 
-    def _at(self, method: str, layer: int, group: _Group) -> Iterator[tuple[Wanted, Mapping[str, Any]]]:
+    def _at(self, method: str, layer: int, group: _Group) -> Iterator[tuple[Wanted, dict[str, Any]]]:
         """Each job with the probabilities [before, after] of its edit at a layer, or with the edit's error."""
         n_layers = self.lm.n_layers
         after: dict[int, list[float | None] | RecordError] = {}

@@ -50,8 +50,8 @@ def trace_nodes(experiment: TraceExperiment, job: Job) -> Outcome:
         facts=describe_inputs(job, lm, loaded),
         lacking=lambda folder, manifest: lost_rows(folder, manifest, ids, node_row_fault),
     ) as run:
-        if run.was_done and (summary := run.folder.read("summary")) is not None:
-            return _outcome(run, loaded, summary)
+        if run.was_done and (kept := run.folder.read("summary")) is not None:
+            return _outcome(run, loaded, kept)
         nodes = experiment.tracer.nodes
         group = f"{lm.name} {dataset} {nodes}"
         with run.session(name=f"{group} {run.manifest['hash']}", group=group, job_type="trace") as tracked:

@@ -17,8 +17,8 @@ def logit_lens(lm: LanguageModel, prompt: TracedPrompt) -> dict[str, Any]:
     """Apply the final norm and the output head to the output of each block at each token of the clean run.
 
     Returns:
-        `lens`: the probability of the answer, `lens_tokens`: the most likely token, `lens_ranks`: the answer's rank from
-        1; all [tokens][layers].
+        `lens`: the probability of the answer, `lens_tokens`: the most likely token, `lens_ranks`: the answer's rank
+        from 1; all [tokens][layers].
     """
     blocks = [lm.architecture.block_name(layer) for layer in range(lm.n_layers)]
     with capture(lm, blocks) as seen:
