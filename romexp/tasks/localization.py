@@ -37,7 +37,7 @@ from romexp.tasks.kept_results import lost_rows
 from romexp.tasks.moments import second_moments
 from romexp.tasks.run import Run, describe_inputs, open_run
 from romexp.tasks.trace_identity import tracer_identity
-from romexp.tracing.noise import Noise, make_noise
+from romexp.tracing.noise import Noise, make_noise, reads_corpus
 from romexp.tracing.tracer import Tracer
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class LocalizationExperiment:
     explains, how much tracing does, and how much tracing adds to the layer.
 
     Attributes:
-        model: the model.
+        model: the model that is traced and edited.
         dataset: cases with true and new answers; facts that the model does not complete are counted and left out.
         tracer: how facts are traced; its corruption is noise, its metric the probability.
         kind: the states that tracing restores: `mlp`, `attn` or `hidden`.
@@ -95,6 +95,10 @@ class LocalizationExperiment:
             raise ConfigError(f"task.methods: {unknown[0]!r} is none of {', '.join(self.editors)} (task.editors)")
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise ConfigError("task.methods: expected at least one method, each once")
+        if self.tracer.nodes != "states":
+            raise ConfigError(f"task=localization traces states of layers: tracer.nodes=states, not {self.tracer.nodes}")
+        if reads_corpus(self.tracer.noise):
+            raise ConfigError(f"task=localization estimates no noise from texts: tracer.noise is {self.tracer.noise!r}")
         if set(self.tracer.setting) - {"method"}:
             raise ConfigError(
                 "task=localization asks how much of an answer's probability tracing restores after noise: it goes with "
