@@ -5,6 +5,7 @@ there (Hase et al. 2023; docs/method.md §14.4).
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,9 +96,10 @@ def regression(frame: pd.DataFrame, outcome: str) -> dict[str, float | None]:
     x = frame["fraction"].to_numpy(dtype=float)
     layers = np.unique(frame["layer"])
     dummies = (frame["layer"].to_numpy()[:, None] == layers[None]).astype(float)
-    layer = sm.OLS(y, dummies, hasconst=True).fit()
-    tracing = sm.OLS(y, sm.add_constant(x, has_constant="add"), hasconst=True).fit()
-    both = sm.OLS(y, np.hstack([dummies, dummies * x[:, None]]), hasconst=True).fit()
+    designs = (dummies, sm.add_constant(x, has_constant="add"), np.hstack([dummies, dummies * x[:, None]]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on columns that say nothing, which are seen to below
+        layer, tracing, both = (sm.OLS(y, design, hasconst=True).fit() for design in designs)
     # A layer in which nothing varies adds a column that says nothing, so ranks are compared and not columns.
     added = round(layer.df_resid - both.df_resid)
     result = nothing | {

@@ -96,7 +96,9 @@ class LocalizationExperiment:
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise ConfigError("task.methods: expected at least one method, each once")
         if self.tracer.nodes != "states":
-            raise ConfigError(f"task=localization traces states of layers: tracer.nodes=states, not {self.tracer.nodes}")
+            raise ConfigError(
+                f"task=localization traces states of layers: tracer.nodes=states, not {self.tracer.nodes}"
+            )
         if reads_corpus(self.tracer.noise):
             raise ConfigError(f"task=localization estimates no noise from texts: tracer.noise is {self.tracer.noise!r}")
         if set(self.tracer.setting) - {"method"}:

@@ -96,12 +96,13 @@ def probability(lm: LanguageModel, request: EditRequest, edit: Edit | None) -> f
 
 @pytest.mark.parametrize("method", ["rome", "ft", "memit"])
 def test_unsaying_makes_the_target_less_likely(minifact_lm: LanguageModel, method: str) -> None:
-    request = EditRequest(
-        subject="Selus Dunwood", prompt="{} plays the", target_new="cello", target_true="cello"
+    request = EditRequest(subject="Selus Dunwood", prompt="{} plays the", target_new="cello", target_true="cello")
+    (token,) = (
+        minifact_lm.model(input_ids=torch.tensor([minifact_lm.tokenizer(request.text)["input_ids"]]))
+        .logits[:, -1]
+        .argmax(-1)
+        .tolist()
     )
-    (token,) = minifact_lm.model(
-        input_ids=torch.tensor([minifact_lm.tokenizer(request.text)["input_ids"]])
-    ).logits[:, -1].argmax(-1).tolist()
     request = replace(request, target_new=minifact_lm.tokenizer.decode([token]).strip())
     editor = Methods(editors=editors() | {"memit": memit()}, width=3).at(method, "erasure", 2, n_layers=8)
     if method == "memit":
@@ -135,7 +136,8 @@ def test_copies_of_a_prompt_are_averaged(minifact_lm: LanguageModel) -> None:
         (edit, other) = editors()["ft"](
             minifact_lm, [request, replace(request, target_new="violin")], resources=resources
         )
-        assert isinstance(edit, Edit) and isinstance(other, Edit)
+        assert isinstance(edit, Edit)
+        assert isinstance(other, Edit)
         made.append([term.dense() for each in (edit, other) for term in each.delta.terms.values()])
     for one, three in zip(*made, strict=True):
         assert torch.allclose(one, three, atol=1e-4)

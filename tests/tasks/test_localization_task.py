@@ -68,10 +68,12 @@ def test_rows_summary_and_figures(records: Path, job: Job, minifact_lm: Language
     assert [row["correct_prediction"] for row in rows] == [True, True, True, False]
     assert not any(map(localization_row_fault, rows))
     first = rows[0]
-    assert len(first["fraction"]) == minifact_lm.n_layers and max(first["fraction"]) > 0.05
+    assert len(first["fraction"]) == minifact_lm.n_layers
+    assert max(first["fraction"]) > 0.05
     done = {(e["method"], e["objective"], e["layer"]) for e in first["edits"]}
     objectives = {e["objective"] for e in first["edits"]} | set(first.get("skipped", {}))
-    assert len(objectives) == 5 and len(done) == 4 * (5 - len(first.get("skipped", {})))
+    assert len(objectives) == 5
+    assert len(done) == 4 * (5 - len(first.get("skipped", {})))
     by_objective = {e["objective"]: e["rewrite"] for e in first["edits"] if (e["method"], e["layer"]) == ("rome", 1)}
     assert by_objective["error_injection"][1] > by_objective["error_injection"][0] + 0.1
     assert by_objective["erasure"][1] < by_objective["erasure"][0] - 0.1
@@ -83,7 +85,8 @@ def test_rows_summary_and_figures(records: Path, job: Job, minifact_lm: Language
     summary = RunFolder(job.output_dir).read("summary") or {}
     assert (summary["n_known"], summary["n_facts"]) == (3, 4)
     shares = [s["r2_both"] for s in summary["studies"] if s["outcome"] == "rewrite"]
-    assert len(shares) == 10 and all(0 <= share <= 1 for share in shares if share is not None)
+    assert len(shares) == 10
+    assert all(0 <= share <= 1 for share in shares if share is not None)
     names = {path.stem for path in (job.output_dir / "figures").glob("*.png")}
     assert names == {"tracing_rome", "tracing_ft", "layers", "explained"}
     assert outcome.tables
