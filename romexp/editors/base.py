@@ -30,6 +30,24 @@ class Edit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What an edit is to reach, if not that the model says the new target (docs/method.md §14.2).
+
+    Attributes:
+        unsay: the target becomes less likely: in the loss its probability takes the place of its NLL. Then a small loss
+            does not end the optimization.
+        copies: number of rows of each prompt that fine-tuning averages its loss over, for inputs that are noised
+            differently in each row; ROME and MEMIT have several contexts anyway.
+    """
+
+    unsay: bool = False
+    copies: int = 1
+
+
+SAY = Goal()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Resources:
     """What an editor may need besides the model.
 
@@ -39,12 +57,14 @@ class Resources:
             `second_moment` has them at hand. None: each is loaded or measured when it is asked for.
         cache_dir: folder for derived data such as context templates; None stores nothing.
         seed: the run's seed, from which all random numbers are derived (`romexp.seeds`).
+        goal: what the edit is to reach; ROME, FT, MEMIT and its relatives read it.
     """
 
     second_moment: Callable[[int], SecondMoment]
     prepare: Callable[[Sequence[int]], None] | None = None
     cache_dir: Path | None = None
     seed: int = 0
+    goal: Goal = SAY
 
 
 class Editor(Protocol):

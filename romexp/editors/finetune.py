@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from romexp.bounds import check_bounds
-from romexp.editors.base import Edit, Resources, pick_layer
+from romexp.editors.base import Edit, Goal, Resources, pick_layer
 from romexp.editors.filters import Filter, check_filter, filtered_edits
 from romexp.editors.targets import Spot, edit_text, read_targets
 from romexp.errors import ConfigError, RecordError, result_or_error, with_errors_in_place, without_errors
@@ -93,13 +93,13 @@ class FineTune:
             result_or_error(partial(_text, lm, request, teacher_forcing=self.teacher_forcing)) for request in requests
         ]
         good = without_errors(texts)
-        edits = with_errors_in_place(texts, self._edits(lm, good) if good else [])
+        edits = with_errors_in_place(texts, self._edits(lm, good, resources.goal) if good else [])
         return filtered_edits(lm, edits, self.filter)
 
-    def _edits(self, lm: LanguageModel, texts: Sequence[_Text]) -> list[Edit]:
+    def _edits(self, lm: LanguageModel, texts: Sequence[_Text], goal: Goal) -> list[Edit]:
         layer = pick_layer(lm, layer=self.layer, fraction=self.layer_fraction)
         trained = [self._trainable(lm, layer) for _ in texts]
-        losses = self._train(lm, texts, trained, layer)
+        losses = self._train(lm, texts, trained, layer, goal)
         return [
             Edit(
                 delta=WeightDelta(terms={name: Dense(value=value.detach()) for name, value in own.items()}),
@@ -128,11 +128,17 @@ class FineTune:
         }
 
     def _train(
-        self, lm: LanguageModel, texts: Sequence[_Text], trained: Sequence[dict[str, torch.Tensor]], layer: int
+        self,
+        lm: LanguageModel,
+        texts: Sequence[_Text],
+        trained: Sequence[dict[str, torch.Tensor]],
+        layer: int,
+        goal: Goal,
     ) -> list[list[float]]:
         """Optimize the delta of each request in place, and return the losses of each by pass."""
         history: list[list[float]] = [[] for _ in texts]
-        below = _below(lm, [text.row for text in texts], layer)
+        below = _below(lm, [text.row for text in texts for _ in range(goal.copies)], layer)
+        done_below = -1.0 if goal.unsay else self.loss_threshold
         parameters = [value for own in trained for value in own.values()]
         # The fused optimizer reads each number once. A delta without a gradient, of a request that is finished, stays.
         fused = all(value.device.type in ("cpu", "cuda") for value in parameters)
@@ -140,19 +146,19 @@ class FineTune:
         active = list(range(len(texts)))
         for _ in range(self.num_steps):
             optimizer.zero_grad()
-            for group in _groups(lm, [texts[i].row for i in active]):
+            for group in _groups(lm, [texts[i].row for i in active], copies=goal.copies):
                 mine = [active[place] for place in group]
-                loss = _losses(lm, [texts[i] for i in mine], [trained[i] for i in mine], below, mine, layer)
+                loss = _losses(lm, [texts[i] for i in mine], [trained[i] for i in mine], below, mine, layer, goal)
                 for i, value in zip(mine, loss.tolist(), strict=True):
                     history[i].append(value)
-                unfinished = [place for place, i in enumerate(mine) if history[i][-1] >= self.loss_threshold]
+                unfinished = [place for place, i in enumerate(mine) if history[i][-1] >= done_below]
                 if unfinished:
                     loss[unfinished].sum().backward()
             for i in active:
-                if history[i][-1] < self.loss_threshold:
+                if history[i][-1] < done_below:
                     for value in trained[i].values():
                         value.grad = None
-            active = [i for i in active if history[i][-1] >= self.loss_threshold]
+            active = [i for i in active if history[i][-1] >= done_below]
             if not active:
                 break
             optimizer.step()
@@ -190,9 +196,9 @@ def _text(lm: LanguageModel, request: EditRequest, *, teacher_forcing: bool) -> 
     return _Text(row=Row.text(text.ids[: text.target_start]), spots=tuple((last, token) for _, token in spots))
 
 
-def _groups(lm: LanguageModel, rows: Sequence[Row]) -> list[list[int]]:
-    """The places of the texts that run together, by what passes cost."""
-    lengths = [len(row) for row in rows]
+def _groups(lm: LanguageModel, rows: Sequence[Row], *, copies: int) -> list[list[int]]:
+    """The places of the texts that run together, by what passes cost; each has some copies."""
+    lengths = [copies * len(row) for row in rows]
     return by_length(lengths, max_tokens=training_tokens(lm.device), per_pass=pass_tokens(lm.device))
 
 
@@ -210,24 +216,29 @@ def _losses(
     below: torch.Tensor | None,
     places: Sequence[int],
     layer: int,
+    goal: Goal,
 ) -> torch.Tensor:
     """The loss of each of some texts, each with its own delta (texts).
 
     Args:
-        below: as `_below` returns it, for all texts.
-        places: the rows of `below` that belong to these texts.
+        below: as `_below` returns it, for all texts with their copies.
+        places: the places of these texts among all.
     """
-    inputs = make_inputs(lm, [text.row for text in texts])
-    hidden = None if below is None else below[list(places), : inputs.ids.shape[1]]
+    copies = range(goal.copies)
+    inputs = make_inputs(lm, [text.row for text in texts for _ in copies])
+    rows = [place * goal.copies + copy for place in places for copy in copies]
+    hidden = None if below is None else below[rows, : inputs.ids.shape[1]]
     stacked = {name: torch.stack([own[name] for own in deltas]) for name in deltas[0]}
-    with _with_deltas(lm, stacked):
+    with _with_deltas(lm, stacked, copies=goal.copies):
         final = run_blocks(lm, inputs, start=layer, hidden=hidden)
-        return read_targets(lm, final, [text.spots for text in texts]).nll()
+        nll = read_targets(lm, final, [text.spots for text in texts for _ in copies]).nll()
+    each = (-nll).exp() if goal.unsay else nll
+    return each.reshape(-1, goal.copies).mean(dim=1)
 
 
 @contextmanager
-def _with_deltas(lm: LanguageModel, deltas: dict[str, torch.Tensor]) -> Iterator[None]:
-    """Inside the context, row i of the batch runs through the base weights plus slice i of each delta.
+def _with_deltas(lm: LanguageModel, deltas: dict[str, torch.Tensor], *, copies: int) -> Iterator[None]:
+    """Inside the context, the i-th `copies` rows of the batch run through the base weights plus slice i of each delta.
 
     Gradients flow into the deltas.
     """
@@ -235,17 +246,22 @@ def _with_deltas(lm: LanguageModel, deltas: dict[str, torch.Tensor]) -> Iterator
     try:
         for name, value in deltas.items():
             module, _, _ = name.rpartition(".")
-            handles.append(lm.module(module).register_forward_hook(_addition_hook(value)))
+            handles.append(lm.module(module).register_forward_hook(_addition_hook(value, copies)))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _addition_hook(value: torch.Tensor) -> Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor]:
+def _addition_hook(
+    value: torch.Tensor, copies: int
+) -> Callable[[nn.Module, tuple[Any, ...], torch.Tensor], torch.Tensor]:
     def hook(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
         x = args[0]
         own = value.to(x.dtype)
-        return output + (own[:, None] if own.ndim == 2 else torch.bmm(x, own))
+        if own.ndim == 2:
+            return output + own.repeat_interleave(copies, dim=0)[:, None]
+        by_request = x.reshape(len(own), -1, x.shape[-1])
+        return output + torch.bmm(by_request, own).reshape(output.shape)
 
     return hook

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,12 +24,13 @@ from romexp.reporting.figures import traces as trace_figures
 from romexp.reporting.tables.traces import trace_table
 from romexp.results.folder import RunFolder
 from romexp.results.identity import Identity, fingerprint
-from romexp.results.rows import Row
 from romexp.results.trace_rows import trace_row_fault
 from romexp.tasks.kept_results import lost_rows
 from romexp.tasks.planned import planned
 from romexp.tasks.run import Run, describe_inputs, folder_path, open_run
 from romexp.tasks.trace_identity import tracer_identity
+from romexp.tasks.trace_nodes import trace_nodes
+from romexp.tasks.trace_results import kept_summary, rows_in
 from romexp.tasks.traced_facts import FactTracer, check_traceable, subjects_of
 from romexp.tracing.noise import Noise, make_noise, reads_corpus
 from romexp.tracing.tracer import Tracer
@@ -104,14 +103,15 @@ class TraceExperiment:
         Raises:
             RomexpError: the input is invalid, another process is writing into the folder, or no fact could be traced.
         """
-        loaded = self._facts()
+        if self.tracer.nodes != "states":
+            return trace_nodes(self, job)
+        loaded = self.facts()
         lm = job.load(self.model)
         names = self._names(job, lm)
-        if self.prompt is not None:
-            check_traceable(lm, loaded.items[0], partner=self.partner)
+        self.check_sentence(lm, loaded)
         if self.tracer.severed and not self.tracer.traces_severed:
             log.info("severed paths are left out: they are traced with direction=denoise and method=exact")
-        identity = self._identity(job, lm, loaded)
+        identity = self.identity(job, lm, loaded)
         ids = [fact.known_id for fact in loaded.items]
         with open_run(
             job,
@@ -127,8 +127,8 @@ class TraceExperiment:
             group = f"{lm.name} {names['dataset']}" + (f" ({setting})" if setting else "")
             with run.session(name=f"{group} trace {run.manifest['hash']}", group=group, job_type="trace") as tracked:
                 with bars(job.sweep) as bar:
-                    self._trace_pending(run, lm, self._noise(lm), loaded.items, bar("causal traces"), seed=job.seed)
-                if not _rows_in(run.folder):
+                    self._trace_pending(run, lm, self.noise(lm), loaded.items, bar("causal traces"), seed=job.seed)
+                if not rows_in(run.folder):
                     reason = run.manifest["set_aside"][0]["reason"]
                     raise DataError(f"{loaded.path}: not one fact could be traced; the first: {reason}")
                 summary, figures = self._write_results(run, lm)
@@ -143,15 +143,15 @@ class TraceExperiment:
         Raises:
             RomexpError: the input is invalid.
         """
-        loaded, lm = self._facts(), job.load(self.model)
-        folder = RunFolder(folder_path(job, self._names(job, lm), self._identity(job, lm, loaded)))
-        work = self._tracer_of(self._noise(lm), seed=job.seed)
+        loaded, lm = self.facts(), job.load(self.model)
+        folder = RunFolder(folder_path(job, self._names(job, lm), self.identity(job, lm, loaded)))
+        work = self._tracer_of(self.noise(lm), seed=job.seed)
         return planned(
             lm,
             folder.path,
             {fact.known_id: fact for fact in loaded.items},
             lambda batch: work(lm, batch),
-            done={row["case_id"] for row in _rows_in(folder)},
+            done={row["case_id"] for row in rows_in(folder)},
             batch_size=self.batch_size,
             kind="fact",
         )
@@ -163,7 +163,7 @@ class TraceExperiment:
 
     def _write_results(self, run: Run, lm: LanguageModel) -> tuple[dict[str, Any], list[Path]]:
         """Write summary and figures, which are made from the rows, and return them."""
-        rows = _rows_in(run.folder)
+        rows = rows_in(run.folder)
         summary = trace_summary(rows, pooling=self.pooling)
         run.folder.write("summary", summary)
         figures = self._draw(run, rows, summary, lm.name)
@@ -174,7 +174,7 @@ class TraceExperiment:
         """Make what a finished run lacks again from its rows: the summary, a figure, or the layer in the cache."""
         files = [run.folder.path / "figures" / name for name in run.manifest.get("figures", ())]
         lost = [file for file in files if not file.is_file() or not file.stat().st_size]
-        summary = _kept_summary(run.folder, pooling=self.pooling)
+        summary = kept_summary(run.folder, pooling=self.pooling)
         if lost or summary is None:
             log.warning("%s: its summary or figures are missing or damaged: made again from rows", run.folder.path)
             summary, _ = self._write_results(run, lm)
@@ -188,7 +188,18 @@ class TraceExperiment:
         if (layer := summary["suggested_layer"]) is not None:
             remember_layer(run.job.cache_dir, lm.digest, layer=layer, source=run.folder.path)
 
-    def _facts(self) -> Loaded[KnownFact]:
+    def check_sentence(self, lm: LanguageModel, loaded: Loaded[KnownFact]) -> None:
+        """Make sure that the user's own sentence can be traced (`check_traceable`); nothing to do for a data set."""
+        if self.prompt is not None:
+            check_traceable(lm, loaded.items[0], partner=self.partner)
+
+    def facts(self) -> Loaded[KnownFact]:
+        """The facts that are traced: those of the data set, or the one sentence.
+
+        Raises:
+            ConfigError: the data set holds no known facts.
+            DataError: it is empty.
+        """
         if self.prompt is None or self.subject is None:
             loaded = self.dataset.load()
             if loaded.items and not isinstance(loaded.items[0], KnownFact):
@@ -200,7 +211,8 @@ class TraceExperiment:
         fact = KnownFact(known_id=0, subject=self.subject, attribute="", prompt=self.prompt)
         return Loaded(items=(fact,), rejected=(), name="prompt", path="prompt", sha256="")
 
-    def _identity(self, job: Job, lm: LanguageModel, loaded: Loaded[KnownFact]) -> Identity:
+    def identity(self, job: Job, lm: LanguageModel, loaded: Loaded[KnownFact]) -> Identity:
+        """Everything that affects the result (docs/method.md §11.4)."""
         return {
             "task": "trace",
             "model": {"digest": lm.digest, "dtype": self.model.dtype},
@@ -221,11 +233,16 @@ class TraceExperiment:
         """Whether the corruption draws noise."""
         return self.tracer.corruption == "noise"
 
-    def _noise(self, lm: LanguageModel) -> Noise | None:
+    def noise(self, lm: LanguageModel) -> Noise | None:
+        """The noise that the corruption draws; None if it draws none."""
         if not self._draws:
             return None
         subjects = subjects_of(self.dataset)
         return make_noise(lm, self.tracer.noise, subjects=subjects, corpus=self.corpus.texts())
+
+    def partners(self) -> Sequence[KnownFact]:
+        """The facts from which other subjects are taken; none if the corruption needs none, or the user names it."""
+        return () if self._draws or self.prompt is not None else self.dataset.whole()
 
     def _trace_pending(
         self, run: Run, lm: LanguageModel, noise: Noise | None, facts: Sequence[KnownFact], report: Report, *, seed: int
@@ -246,7 +263,7 @@ class TraceExperiment:
         return FactTracer(
             tracer=self.tracer,
             noise=noise,
-            pool=() if self._draws or self.prompt is not None else self.dataset.whole(),
+            pool=self.partners(),
             partner=self.partner,
             gradients=self.gradients,
             seed=seed,
@@ -272,23 +289,10 @@ class TraceExperiment:
 
     def _outcome(self, run: Run, loaded: Loaded[KnownFact]) -> Outcome:
         summary = run.folder.read("summary") or {}
-        rows = _rows_in(run.folder)
+        rows = rows_in(run.folder)
         title = f"{run.manifest['model']['name']}, {loaded.name}"
         tables = (trace_table(summary, rows, title=title),)
         inputs = (Path(loaded.path),) if self.prompt is None else ()
         return Outcome(tables=tables, lines=run.closing_lines(), folder=run.folder.path, inputs=inputs)
 
 
-def _rows_in(folder: RunFolder) -> list[Row]:
-    return [row for row in folder.rows() if not trace_row_fault(row)]
-
-
-def _kept_summary(folder: RunFolder, *, pooling: Pooling) -> dict[str, Any] | None:
-    """The summary of a finished run; None if it is missing, or is not what its rows give."""
-    with suppress(DataError):
-        summary = folder.read("summary")
-        # Averages are quick to make, so they are compared as a whole; as texts, in which NaN equals NaN.
-        made = trace_summary(_rows_in(folder), pooling=pooling)
-        if json.dumps(summary, sort_keys=True) == json.dumps(made, sort_keys=True):
-            return summary
-    return None

@@ -9,6 +9,7 @@ from romexp.tracing.tracer import PAPER, Tracer
 
 SCREEN_ONLY = ("share", "grad_drop")
 NOISE_ONLY = ("noise", "samples")
+STATES_ONLY = ("kinds", "severed", "severed_second_draw", "window", "window_convention", "token_range", "points")
 
 
 def tracer_identity(tracer: Tracer) -> dict[str, Any]:
@@ -23,7 +24,10 @@ def tracer_identity(tracer: Tracer) -> dict[str, Any]:
     left_out += ["points"] if tracer.method == "exact" else []
     left_out += SCREEN_ONLY if tracer.method != "screen" else ()
     left_out += NOISE_ONLY if tracer.corruption != "noise" else ()
+    left_out += ("nodes",) if tracer.nodes == "states" else STATES_ONLY
+    left_out += ("top",) if tracer.nodes != "neurons" else ()
+    left_out += NOISE_ONLY if tracer.nodes == "lens" else ()
     kept = {name: value for name, value in identity.items() if name not in left_out}
-    if not tracer.traces_severed and tracer.setting:
+    if not tracer.traces_severed and tracer.setting and tracer.nodes == "states":
         kept["severed"] = False
     return kept

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Direction = Literal["denoise", "noise"]
 Method = Literal["exact", "attribution", "screen"]
+Nodes = Literal["states", "heads", "neurons", "lens"]
 CHOICES = {
     "window_convention": ("code", "paper"),
     "token_range": ("all", "subject_last"),
@@ -20,6 +21,7 @@ CHOICES = {
     "metric": METRICS,
     "direction": get_args(Direction),
     "method": get_args(Method),
+    "nodes": get_args(Nodes),
 }
 
 
@@ -30,8 +32,10 @@ def check_settings(tracer: Tracer, *, kinds: tuple[str, ...]) -> None:
         ConfigError: a setting has a value that is not possible, or makes no sense beside another.
     """
     budget = 1 if tracer.max_batch_tokens is None else tracer.max_batch_tokens
-    if tracer.samples < 1 or tracer.width < 1 or tracer.extra_token < 0 or budget < 1:
-        raise ConfigError("tracer: samples, window and max_batch_tokens must be at least 1, extra_token at least 0")
+    if min(tracer.samples, tracer.width, tracer.top, budget) < 1 or tracer.extra_token < 0:
+        raise ConfigError(
+            "tracer: samples, window, top and max_batch_tokens must be at least 1, extra_token at least 0"
+        )
     if tracer.usual_points < 1 or (tracer.points is not None and tracer.method == "exact"):
         raise ConfigError("tracer.points must be at least 1, and goes with tracer.method=attribution or screen")
     if not 0 < tracer.share <= 1:
@@ -42,6 +46,7 @@ def check_settings(tracer: Tracer, *, kinds: tuple[str, ...]) -> None:
         if (value := getattr(tracer, name)) not in allowed:
             raise ConfigError(f"tracer.{name}: {value!r} is none of {', '.join(allowed)}")
     _check_together(tracer)
+    _check_nodes(tracer)
 
 
 def _check_together(tracer: Tracer) -> None:
@@ -67,3 +72,21 @@ def _check_together(tracer: Tracer) -> None:
         }
         if given := [name for name, value in drawn.items() if value]:
             raise ConfigError(f"tracer.{given[0]} is about noise, and tracer.corruption=str draws none")
+
+
+def _check_nodes(tracer: Tracer) -> None:
+    if tracer.nodes == "states":
+        return
+    name = f"tracer.nodes={tracer.nodes}"
+    if tracer.width != 1:
+        raise ConfigError(f"{name} replaces single parts: it goes with tracer.window=1, not {tracer.width}")
+    if tracer.nodes == "lens" and tracer.setting:
+        given = next(iter(tracer.setting))
+        raise ConfigError(f"{name} reads the clean run and replaces nothing: tracer.{given} has no meaning for it")
+    if tracer.method == "screen":
+        raise ConfigError(
+            f"{name} goes with tracer.method=exact (of neurons, those with the largest estimates are computed) or "
+            "attribution, not screen"
+        )
+    if tracer.points is not None or tracer.normalized or tracer.token_range != "all" or tracer.replace:
+        raise ConfigError(f"{name}: tracer.points, normalized, token_range and replace are for tracer.nodes=states")

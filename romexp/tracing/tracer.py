@@ -15,7 +15,7 @@ from romexp.lm.model import LanguageModel
 from romexp.tracing.attribution import GRADIENT_SHARE
 from romexp.tracing.base_runs import Kind
 from romexp.tracing.cells import WindowConvention
-from romexp.tracing.check_settings import Direction, Method, check_settings
+from romexp.tracing.check_settings import Direction, Method, Nodes, check_settings
 from romexp.tracing.corruption import Corruption
 from romexp.tracing.grids import TokenRange
 from romexp.tracing.metrics import MetricName
@@ -50,6 +50,9 @@ class Tracer:
     """Settings of causal tracing. The defaults are those of the authors' code, unless noted (docs/method.md §2).
 
     Attributes:
+        nodes: what is traced: `states`, those of `kinds` by token and layer; or the finer parts `heads`, `neurons` and
+            `lens` (§2.10).
+        top: number of neurons that are listed, and computed if the method is not `attribution`.
         corruption: `noise` on the subject's embeddings; or `str`, symmetric token replacement: the tokens of another
             subject in their place, without noise and with one sample (§2.8).
         metric: what is read at the last token: `probability` or `log_probability` of the answer, `logit_difference`
@@ -86,6 +89,8 @@ class Tracer:
         ConfigError: a setting has a value that is not possible, or makes no sense beside another.
     """
 
+    nodes: Nodes = "states"
+    top: int = 20
     corruption: Corruption = "noise"
     metric: MetricName = "probability"
     normalized: bool = False
@@ -117,7 +122,7 @@ class Tracer:
         """w, the number of layers that are replaced together for `mlp` and `attn`."""
         if self.window is not None:
             return self.window
-        return self.usual_window if self.method == "exact" else 1
+        return self.usual_window if self.method == "exact" and self.nodes == "states" else 1
 
     @property
     def usual_points(self) -> int:

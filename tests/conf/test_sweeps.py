@@ -69,7 +69,8 @@ def every_job_composes(path: Path) -> None:
         }
         for name, part in parts.items():
             validate_part(OmegaConf.to_container(part, resolve=True), where=name)
-        built.add((overrides, repr({name: instantiate(part) for name, part in parts.items()})))
+        task = OmegaConf.to_container(cfg.task) if any(o.startswith("task.") for o in overrides) else None
+        built.add((overrides, repr(({name: instantiate(part) for name, part in parts.items()}, task))))
         assert cfg.study == path.stem
     assert len({parts for _, parts in built}) == len(built) > 1, "no two jobs are the same"
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -183,7 +183,7 @@ class SpreadEditor(ABC):
         finder = ValueFinder(
             layer=layers[-1],
             place=self._place,
-            settings=self.value_settings(),
+            settings=replace(self.value_settings(), unsay=resources.goal.unsay),
             batch_size=self.batch_size,
             cache_dir=resources.cache_dir,
             edited_by=state.delta.digest if state.delta.terms else "",

@@ -123,7 +123,8 @@ class Rome:
         numbered = [replace(text, request=i) for i, row in enumerate(texts) for text in row]
         buckets = make_buckets(lm, numbered, layer=layer)
         found = at_lookups(buckets, n_requests=len(texts), n_templates=len(texts[0]) - 1)
-        changes, trajectories = optimize_values(lm, buckets, found.initial, settings=self._settings())
+        settings = replace(self._settings(), unsay=resources.goal.unsay)
+        changes, trajectories = optimize_values(lm, buckets, found.initial, settings=settings)
         initial, delta = found.initial[:, 0], changes[:, 0]
         left, residual_key = self._directions(found.keys, layer, resources)
         base_output = found.outputs.mean(dim=1) if self.keys == "averaged" else found.outputs[:, 0]

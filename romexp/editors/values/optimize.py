@@ -26,6 +26,9 @@ class ValueSettings:
     The last two are PMET's. Call a target *said* when its tokens are the most likely ones in every context. After a
     pass in which it is said, a request is finished if its KL term is at most `said_kl_threshold`; otherwise the NLL of
     its next pass has the further factor `said_nll_factor`. None is no such rule.
+
+    With `unsay` the target shall become less likely: the probability exp(-NLL) takes the place of the NLL in the loss,
+    and all passes are made.
     """
 
     n_steps: int
@@ -37,11 +40,14 @@ class ValueSettings:
     nll_factor: float = 1.0
     said_nll_factor: float | None = None
     said_kl_threshold: float | None = None
+    unsay: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trajectory:
-    """The losses of one request, one per pass. The terms include their factors, and `loss` is their sum."""
+    """The losses of one request, one per pass. The terms include their factors, and `loss` is their sum (with `unsay`,
+    of exp(-NLL) and the others).
+    """
 
     loss: list[float] = field(default_factory=list)
     nll: list[float] = field(default_factory=list)
@@ -76,7 +82,7 @@ def optimize_values(
             nll, kl, said = _losses(lm, buckets, delta, log_p0)
             nll, kl = nll_factor * nll, settings.kl_factor * kl
             decay = settings.weight_decay * (delta.norm(dim=-1) / norms**2).sum(dim=-1)
-            loss = nll + kl + decay
+            loss = ((-nll).exp() if settings.unsay else nll) + kl + decay
         _append_losses(trajectories, active, loss=loss, nll=nll, kl=kl, weight_decay=decay)
         finished = _finished(trajectories, active, said, settings)
         last = step == settings.n_steps - 1
@@ -101,6 +107,8 @@ def _finished(
     trajectories: Sequence[Trajectory], active: Sequence[int], said: torch.Tensor, settings: ValueSettings
 ) -> set[int]:
     """The active requests that end with this pass."""
+    if settings.unsay:
+        return set()
     below = {i for i in active if trajectories[i].loss[-1] < settings.loss_threshold}
     if settings.said_kl_threshold is None:
         return below
