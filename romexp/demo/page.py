@@ -113,4 +113,4 @@ def _table(label: str, columns: Sequence[str], *, widths: Sequence[str] | None =
 
 def _on(button: gr.Button, action: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
     """Let a button do something. All that use a model wait for each other, since a model serves one at a time."""
-    button.click(action, inputs, outputs, concurrency_limit=1, concurrency_id="model", api_name=False)
+    button.click(action, inputs, outputs, concurrency_limit=1, concurrency_id="model", api_visibility="private")
