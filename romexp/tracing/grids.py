@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from romexp.tracing.base_runs import CleanRun, Copies, Kind
-from romexp.tracing.cells import Cell, Replacement, Resumption, values_of
+from romexp.tracing.cells import Cell, Replacement, Resumption, Values, values_of
 from romexp.tracing.prompt import TracedPrompt
 
 TokenRange = Literal["all", "subject_last"]
@@ -79,7 +79,7 @@ def replacement(
     if kind == "hidden":
         (layer,) = layers
         return Replacement(cells=cells, start=layer + 1, restored=values[layer])
-    forced = {(kind, layer): value for layer, value in values.items()}
+    forced: dict[tuple[Kind, int], Values] = {(kind, layer): value for layer, value in values.items()}
     return Replacement(cells=cells, start=layers[0], forced=forced)
 
 

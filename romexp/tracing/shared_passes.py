@@ -114,9 +114,7 @@ def _part(rows: Suffixes, first: int, end: int) -> Suffixes:
     return rows.select(torch.arange(first, end, device=rows.source.device))
 
 
-def _forced(
-    lm: LanguageModel, cells: Sequence[ReplacedCell], layers: range, *, samples: int
-) -> dict[str, Change]:
+def _forced(lm: LanguageModel, cells: Sequence[ReplacedCell], layers: range, *, samples: int) -> dict[str, Change]:
     """Changes of outputs in these layers, by module path: each replaces those of the cells that are forced there."""
     by_module: dict[tuple[Kind, int], list[tuple[list[int], torch.Tensor]]] = {}
     for place, replacement in _by_replacement(cells, where=lambda of: bool(of.forced)):

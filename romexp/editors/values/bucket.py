@@ -108,7 +108,7 @@ def first_block(layer: int, place: Place) -> int:
 
 
 def make_buckets(lm: LanguageModel, texts: Sequence[EditText], *, layer: int, place: Place = "mlp") -> list[Bucket]:
-    """Group the texts of all requests by suffix length, at the least cost of a pass over them (`by_length`), and compute
+    """Group the texts of all requests by suffix length, so that a pass over all costs least (`by_length`), and compute
     what δ does not change.
 
     Args:

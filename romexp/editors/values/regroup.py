@@ -1,5 +1,5 @@
-"""Buckets of the requests that are left, when others have finished. A few texts cost a pass of their own as much as many
-do, so that the texts of several buckets are put together.
+"""Buckets of the requests that are left when others have finished. A pass over few texts costs nearly as much as one
+over many, so that the texts of several buckets are put together.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ KeysAndValuesByLayer = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
 
 def keep_requests(lm: LanguageModel, buckets: Sequence[Bucket], requests: Collection[int]) -> list[Bucket]:
     """The texts of some requests alone, in as few buckets as cost least."""
-    places = [
-        (bucket, row) for bucket in buckets for row, text in enumerate(bucket.texts) if text.request in requests
-    ]
+    places = [(bucket, row) for bucket in buckets for row, text in enumerate(bucket.texts) if text.request in requests]
     groups = bucket_groups(lm, [bucket.texts[row] for bucket, row in places])
     owners = _owners(places)
     if len(groups) < len(owners):
