@@ -58,7 +58,7 @@ def _overrides_for_this_job() -> tuple[str, ...]:
     name = hydra.job.config_name
     own = [each.path for each in hydra.runtime.config_sources if each.provider == "command-line"]
     folder = ("-cd", own[0]) if own and Path(own[0]) != SWEEPS else ()
-    chosen = () if name in (None, "config") else ("-cn", str(name), "hydra.mode=RUN")
+    chosen: tuple[str, ...] = () if name in (None, "config") else ("-cn", str(name), "hydra.mode=RUN")
     if not chosen and hydra.runtime.choices.get("hparams_search"):  # its file makes a sweep of the command
         chosen = ("hydra.mode=RUN",)
     return (*folder, *chosen, *map(without_secrets, hydra.overrides.task))
