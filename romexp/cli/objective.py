@@ -7,6 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig
+
 from romexp.errors import ConfigError
 from romexp.results.folder import RunFolder
 
@@ -21,6 +25,21 @@ PARTS = ("", "post/", "final/", "best/")
 
 SHOWN = 12
 """Most names in an error message."""
+
+
+def job_objective(cfg: DictConfig, folder: Path | None) -> Value:
+    """The number or numbers that a job returns, which `objective` names in its results.
+
+    Raises:
+        ConfigError: see `objective`.
+    """
+    named = cfg.get("objective")
+    names = list(named) if isinstance(named, ListConfig) else named
+    hydra = HydraConfig.get()
+    searches = hydra.mode == RunMode.MULTIRUN and not str(hydra.sweeper.get("_target_", "")).endswith("BasicSweeper")
+    if cfg.dry_run:  # There are no results; with equal numbers a search goes on, so that its jobs can be counted.
+        return (0.0,) * len(names) if isinstance(names, list) else 0.0
+    return objective(folder, names, wanted=searches)
 
 
 def objective(folder: Path | None, names: Sequence[str] | str | None, *, wanted: bool) -> Value:

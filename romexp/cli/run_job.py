@@ -13,7 +13,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from romexp.cli.console import announced, print_outcome, run_and_report_errors
 from romexp.cli.conversation import converse, on_terminal
@@ -23,7 +23,7 @@ from romexp.cli.field_values import is_on
 from romexp.cli.job import Job, Outcome, Remaining
 from romexp.cli.job_record import INTERRUPTED, JobRecord
 from romexp.cli.kept_between_jobs import KeptReferences, LoadedModels
-from romexp.cli.objective import Value, objective
+from romexp.cli.objective import Value, job_objective
 from romexp.cli.run_log import RunLog
 from romexp.cli.sweep_progress import SweepProgress
 from romexp.cli.workers import Process, exit_when_parent_dies
@@ -58,7 +58,7 @@ def _overrides_for_this_job() -> tuple[str, ...]:
     name = hydra.job.config_name
     own = [each.path for each in hydra.runtime.config_sources if each.provider == "command-line"]
     folder = ("-cd", own[0]) if own and Path(own[0]) != SWEEPS else ()
-    chosen = () if name in (None, "config") else ("-cn", str(name), "hydra.mode=RUN")
+    chosen: tuple[str, ...] = () if name in (None, "config") else ("-cn", str(name), "hydra.mode=RUN")
     if not chosen and hydra.runtime.choices.get("hparams_search"):  # its file makes a sweep of the command
         chosen = ("hydra.mode=RUN",)
     return (*folder, *chosen, *map(without_secrets, hydra.overrides.task))
@@ -107,7 +107,7 @@ class JobFunction:
                 nonlocal value
                 outcome = self.run(cfg)
                 _show(outcome)
-                value = _objective(cfg, outcome)
+                value = job_objective(cfg, outcome.folder)
 
             with announced(_summary(cfg), after_s=ANNOUNCE_AFTER_S):
                 self.status = run_and_report_errors(call, debug=is_on(cfg.get("traceback"))).status
@@ -195,7 +195,7 @@ class JobFunction:
                 results, shown = str(outcome.folder.resolve()), str(outcome.folder)
             if outcome.folder is None:  # the table of the sweep does not show it
                 print_outcome(outcome)
-            value, remaining = _objective(cfg, outcome), outcome.remaining
+            value, remaining = job_objective(cfg, outcome.folder), outcome.remaining
 
         result = run_and_report_errors(call, debug=is_on(cfg.get("traceback")))
         if result.status:
@@ -244,16 +244,6 @@ class JobFunction:
         """Whether this is a worker's process and all workers run on this machine."""
         launcher: str = HydraConfig.get().launcher._target_
         return self.command is not None and Process.this() != self.command and launcher.endswith(ONE_MACHINE)
-
-
-def _objective(cfg: DictConfig, outcome: Outcome) -> Value:
-    """The number or numbers that `objective` names in the results of a job."""
-    if cfg.dry_run:
-        return None
-    named = cfg.get("objective")
-    searches = not str(HydraConfig.get().sweeper.get("_target_", "")).endswith("BasicSweeper")
-    wanted = searches and HydraConfig.get().mode == RunMode.MULTIRUN
-    return objective(outcome.folder, list(named) if isinstance(named, ListConfig) else named, wanted=wanted)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def sweep_tables(jobs: Sequence[SweepJob]) -> list[Table]:
 def closing_lines(sweep: Sweep, jobs: Sequence[SweepJob]) -> list[str]:
     """Lines with what a search has found, the folder of the results and the folder of the sweep's records."""
     root = results_root(jobs)
-    return [*_found(sweep.folder), *_left(jobs), *([f"results: {root}"] if root else []), f"sweep: {sweep.folder}"]
+    return [*(_left(jobs) or _found(sweep.folder)), *([f"results: {root}"] if root else []), f"sweep: {sweep.folder}"]
 
 
 def _found(folder: Path) -> list[str]:

@@ -121,3 +121,8 @@ def test_optuna_goes_on_after_a_failing_job(tiny: list[str], tmp_path: Path) -> 
     assert "best: editor.layer=" in out
     assert "objectives " in out
     assert "jobs failed" not in err or process.returncode == 2
+    process = start(*given, *search, *objectives, "editor.layer=choice(0,2)", "dry_run=true", "-m", cwd=tmp_path)
+    out, _ = process.communicate(timeout=600)
+    assert process.returncode == 0
+    assert re.search(r"^in all: 6 jobs, \d+ cases left", out, re.MULTILINE)
+    assert "best:" not in out

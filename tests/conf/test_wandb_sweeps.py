@@ -62,7 +62,7 @@ def test_every_study_becomes_a_sweep_of_the_same_jobs() -> None:
 
 
 def test_the_command_writes_the_file_and_says_how_to_begin(romexp: Command, tmp_path: Path) -> None:
-    done = romexp("task=wandb_sweep", "study=fig17_minifact", "task.overrides=[dataset.limit=3]")
+    done = romexp("task=wandb_sweep", "study=fig17_minifact", "task.overrides=['dataset.limit=3']")
     assert done.status == 0, done.err
     assert done.out.splitlines()[-1] == "to begin it: wandb sweep outputs/wandb_sweeps/fig17_minifact.yaml"
     text = (tmp_path / "outputs" / "wandb_sweeps" / "fig17_minifact.yaml").read_text()
