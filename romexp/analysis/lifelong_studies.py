@@ -111,7 +111,7 @@ def _study(entries: Sequence[LifelongEntry]) -> LifelongStudy:
         ]
         named += [replace(entry, label=label) for entry, label in zip(own, labels, strict=True)]
     step = int(first.run.identity.get("step") or 1)
-    edits = max(int(entry.frame["edited_at"].max()) for entry in entries)
+    edits = first.run.identity.get("edits") or max(int(entry.frame["edited_at"].max()) for entry in entries)
     model, dataset = (str(first.run.names.get(key, "")) for key in ("model", "dataset"))
     at_once = "one by one" if step == 1 else f"{step} at a time"
     label = f"{model}, {dataset}, {edits} edits, {at_once}"

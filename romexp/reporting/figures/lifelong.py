@@ -31,13 +31,15 @@ from romexp.results.settings import free_name
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
-SIGNS: Mapping[str, tuple[str, str]] = {
-    "perplexity": ("Perplexity of fixed texts", "log"),
-    "entropy": ("Word entropy of generated texts", "linear"),
-    "hidden_shift": ("Shift of hidden states", "linear"),
-    "weight_change": ("‖ΔW‖/‖W‖, largest of all layers", "log"),
+SIGNS: Mapping[str, str] = {
+    "perplexity": "Perplexity of fixed texts",
+    "entropy": "Word entropy of generated texts",
+    "hidden_shift": "Shift of hidden states",
+    "weight_change": "‖ΔW‖/‖W‖, largest of all layers",
 }
-"""Titles and scales of the signs of collapse."""
+"""Titles of the signs of collapse."""
+WIDE = 20.0
+"""A sign whose largest value is more than this many times its smallest has a logarithmic axis."""
 
 Point = tuple[float, Side]
 """A place on the x axis and the statistics there."""
@@ -128,14 +130,17 @@ def _collapse(entries: Sequence[LifelongEntry], *, title: str) -> Figure:
     """One panel for each sign of collapse, by number of edits."""
     figure = Figure(figsize=(2.65 * (len(SIGNS) + 1) + 0.3, 2.9), layout="constrained")
     grid = figure.subplots(1, len(SIGNS) + 1, squeeze=False)
-    for axes, (sign, (name, scale)) in zip(grid.flat, SIGNS.items(), strict=False):
+    for axes, (sign, name) in zip(grid.flat, SIGNS.items(), strict=False):
+        shown: list[float] = []
         for number, entry in enumerate(entries):
             found = [(point["step"], value) for point in entry.watch if (value := _sign(point, sign)) is not None]
+            shown += [value for _, value in found]
             places, values = [place for place, _ in found], [value for _, value in found]
             style: dict[str, Any] = {"color": color(number), "marker": MARKERS[number % len(MARKERS)]}
             axes.plot(places, values, markersize=3.2, linewidth=1.3, label=plain(entry.label), **style)
         style_axes(axes, name, values="y")
-        axes.set_yscale(scale)
+        if min(shown, default=0) > 0 and max(shown) > WIDE * min(shown):
+            axes.set_yscale("log")
         axes.grid(axis="y", color="0.9", linewidth=0.6)
         _log_axis(axes, [point["step"] for entry in entries for point in entry.watch], "edits")
     grid.flat[-1].set_axis_off()
@@ -154,10 +159,11 @@ def _log_axis(axes: Axes, places: Sequence[float], label: str) -> None:
     largest = max([1.0, *places])
     axes.set_xscale("symlog", linthresh=1)
     ticks = [0.0, *(10.0**power for power in range(len(str(int(largest)))))]
-    axes.xaxis.set_major_locator(FixedLocator(ticks if min(places, default=0) < 1 else ticks[1:]))
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlim(min([*places, 1.0]) - 0.1, largest * 1.15)
+    smallest = min(places, default=0.0)
+    axes.set_xlim(smallest * 0.85 if smallest >= 1 else -0.1, largest * 1.15)
     axes.set_xlabel(label, fontsize=8)
 
 

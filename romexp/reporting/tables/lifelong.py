@@ -53,9 +53,10 @@ def lifelong_report(studies: Sequence[LifelongStudy]) -> ReportTable:
 
 
 def _metrics(studies: Sequence[LifelongStudy]) -> list[str]:
-    """The metrics that some entry has, in the paper's order."""
+    """The metrics that some entry has, in the paper's order. Magnitudes are only in the CSV file."""
     sides = [entry.summary.get(part, {}) for study in studies for entry in study.entries for part in ("pre", "final")]
     names = dict.fromkeys((*columns_of("counterfact"), *columns_of("zsre")))
+    names = {name: None for name in names if name not in ("EM", "PM", "NM")}
     return [name for name in names if any(side.get(name, {}).get("mean") is not None for side in sides)]
 
 
@@ -74,21 +75,32 @@ def _block(study: LifelongStudy, metrics: Sequence[str]) -> Block:
     lines = [line(UNEDITED, "", "", pre, ()), *_published(published, "none", metrics, study)]
     for entry in study.entries:
         for part, said in PARTS.items():
-            if side := entry.summary.get(part):
-                lines.append(line(entry.label, said, str(entry.summary["n_edits"]), side, (entry.label,)))
+            edits, side = _side(entry, part)
+            if side:
+                lines.append(line(entry.label, said, str(edits), side, (entry.label,)))
         lines += _published(published, entry.editor, metrics, study)
     unfinished = [entry for entry in study.entries if entry.run.status != "done"]
     stopped = [(entry, entry.run.manifest["stopped"]) for entry in study.entries if entry.run.manifest.get("stopped")]
     return Block(
         title=study.label,
         lines=tuple(lines),
-        notes=tuple(f"{entry.label}: not finished" for entry in unfinished),
+        notes=tuple(f"{entry.label}: not finished, its end is the last checkpoint so far" for entry in unfinished),
         remarks=(
             *(f"{entry.label}: stopped after {why['edits']} edits: {why['reason']}" for entry, why in stopped),
             *(remark for entry in study.entries for remark in _remarks(entry)),
         ),
         commands=tuple(command for entry in unfinished for command in continuing([entry.run])),
     )
+
+
+def _side(entry: LifelongEntry, part: str) -> tuple[int, Mapping[str, Statistics]]:
+    """Number of edits and statistics of one part. In place of the end, which an unfinished run has not reached, stands
+    the last time at which all cases so far were measured.
+    """
+    if part == "immediate" or entry.run.status == "done":
+        return entry.summary["n_edits"], entry.summary.get(part, {})
+    last: Mapping[str, Any] = entry.by_edits[-1] if entry.by_edits else {"edits": 0, "post": {}}
+    return last["edits"], last["post"]
 
 
 def _published(
