@@ -23,7 +23,7 @@ import numpy as np
 KINDS = {"rewrite_prompts": 1, "paraphrase_prompts": 2, "neighborhood_prompts": 10, "attribute_prompts": 10}
 EDITORS = ("rome", "ft", "ft_l", "kn", "mend", "ke", "memit", "ft_attn")
 LABELS = {"rome": "ROME", "ft": "FT", "ft_l": "FT+L", "kn": "KN", "mend": "MEND", "ke": "KE", "memit": "MEMIT"}
-WORDS = "the city is known for its old bridge and was built by a king who lived near river in time of great war".split()
+WORDS = ("the", "city", "is", "known", "for", "its", "old", "bridge", "and", "was", "built", "by", "a", "king", "who")
 
 
 def write_run(folder: Path, *, number: int, cases: int, texts: int) -> None:
@@ -59,7 +59,9 @@ def _row(
     case: int, before: np.random.Generator, after: np.random.Generator, *, shift: float, texts: int
 ) -> dict[str, Any]:
     subject = f"Subject number {case}"
-    asked = {kind: [f"{subject}, of kind {kind} {i}, lives in the city of" for i in range(n)] for kind, n in KINDS.items()}
+    asked = {
+        kind: [f"{subject}, of kind {kind} {i}, lives in the city of" for i in range(n)] for kind, n in KINDS.items()
+    }
     if texts:
         asked["generation_prompts"] = [f"{subject} is known for thing {i % 3}" for i in range(texts)]
     return {

@@ -93,7 +93,7 @@ _PAIRWISE: Mapping[tuple[str, str], tuple[str, bool]] = {
     ("PS", "PM"): ("paraphrase_prompts", True),
     ("NS", "NM"): ("neighborhood_prompts", False),
 }
-"""Names of success and magnitude, the prompts that they are measured at, and whether the new answer should win there."""
+"""Names of success and magnitude, the prompts at which they are measured, and whether the new answer should win."""
 _TEXT_SCORES: Mapping[str, str] = {
     "GE": "ngram_entropy",  # In bits; tables show 6.2 bits as 620.
     "RS": "reference_score",

@@ -20,7 +20,7 @@ from romexp.analysis.metrics import Kind, columns_of
 from romexp.analysis.stored_results import StoredResults
 from romexp.analysis.summary import Statistics, Summary, summarize_frame
 from romexp.results.find import FoundRun
-from romexp.results.settings import Json, differing, short, sort_key
+from romexp.results.settings import Json, differing, short, sort_key, telling
 
 EDITOR_ORDER = (
     "none", "ft", "ft_l", "ft_attn", "kn", "ke", "ke_zsre", "ke_cf", "mend", "mend_zsre", "mend_cf", "rome",
@@ -41,7 +41,8 @@ class Entry:
         name: the editor's own label, for example `FT+L`.
         settings: the editor's hyper-parameters, as in the identity of the runs.
         identity: everything that affects the result, without the selection of cases.
-        distinct: by dotted name, the fields in which the editor's entries in this study differ.
+        distinct: by dotted name, the fields in which the editor's entries in this study differ, without those that
+            follow from others (`results.settings.telling`).
         runs: the runs that the cases come from, in order of time.
         results: each case once, in order of case id.
         apart: it lacks cases on which the study's other entries are compared (`analysis.shared_cases`).
@@ -217,7 +218,7 @@ def _entries(merged: Sequence[Merged]) -> list[Entry]:
         editors_by_label.setdefault(part.runs[0].editor_label, set()).add(_editor(part))
     entries = []
     for editor, parts in by_editor.items():
-        for part, distinct in zip(parts, differing([p.runs[0].same_study() for p in parts]), strict=True):
+        for part, distinct in zip(parts, telling(differing([p.runs[0].same_study() for p in parts])), strict=True):
             identity, name = part.runs[0].same_study(), part.runs[0].editor_label
             # Two options may have the same label, for example if one is a copy of FT+L with other settings.
             shown = ({"editor": editor} if len(editors_by_label[name]) > 1 else {}) | distinct

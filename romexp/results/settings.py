@@ -30,6 +30,32 @@ def differing(identities: Sequence[Json]) -> list[Fields]:
     return [{name: fields.get(name, ABSENT) for name in varying} for fields in leaves]
 
 
+def telling(several: Sequence[Fields]) -> list[Fields]:
+    """The fields of `differing` without those of a nested part that follow from other fields of the same part.
+
+    Two corpora differ in their type and in everything that only one type has; one field tells them apart. Fields that
+    are not nested, such as an editor's own settings, always stay: two that were changed together are two facts.
+
+    >>> telling([{"a.b.type": "x", "a.b.n": 1, "seed": 0}, {"a.b.type": "y", "a.b.n": "(none)", "seed": 1}])
+    [{'a.b.type': 'x', 'seed': 0}, {'a.b.type': 'y', 'seed': 1}]
+    """
+    kept = list(several[0]) if several else []
+    for name in reversed(list(kept)):
+        part = name.rpartition(".")[0]
+        others = [other for other in kept if other != name and other.startswith(f"{part}.")]
+        if "." in part and others and _follows(several, name, others):
+            kept.remove(name)
+    return [{name: fields[name] for name in kept} for fields in several]
+
+
+def _follows(several: Sequence[Fields], name: str, others: Sequence[str]) -> bool:
+    """Whether configurations that agree in the other fields agree in this one."""
+    values: dict[str, set[str]] = {}
+    for fields in several:
+        values.setdefault(repr([fields[other] for other in others]), set()).add(repr(fields[name]))
+    return all(len(found) == 1 for found in values.values())
+
+
 def short(fields: Mapping[str, Any]) -> str:
     """A text such as `layer=3, seed=1`. It has the last part of each name, or the whole name if two parts are equal.
 

@@ -48,7 +48,7 @@ class Report:
         x: the setting on the x axis of a sweep, such as `editor.norm_constraint`; None lets
             `romexp.analysis.sweeps.sweep_axis` choose it.
         figures: draw figures.
-        page: write `page.html`, one self-contained file.
+        page: write `page.html`, which asks the network for nothing, and beside it a folder with further cases.
         wandb: make a Weights & Biases report.
         cases: `shared` compares the editors of a study on the cases that they share, and says what is left out; `own`
             shows each over all of its cases.

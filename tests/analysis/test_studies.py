@@ -257,3 +257,25 @@ def test_fields_that_differ() -> None:
     fields = differing([a, b])
     assert [short(each) for each in fields] == ["layer=1, seed=(none)", "layer=null, seed=2"]
     assert differing([a, a]) == [{}, {}]
+
+
+def test_labels_name_one_of_several_fields_that_follow_from_each_other(tmp_path: Path) -> None:
+    """Two corpora differ in everything that only one of them has; an editor's own settings all stay."""
+    corpora = {
+        "a": {"type": "Sampled", "length": 100, "max_tokens": None},
+        "b": {"type": "Sampled", "length": 100, "max_tokens": 7680},
+        "c": {"type": "Texts", "sha256": "c2565c", "max_tokens": 76800},
+    }
+    for name, corpus in corpora.items():
+        write_run(tmp_path / name, range(2), identity={"covariance": {"corpus": corpus}})
+    write_run(tmp_path / "d", range(2), editor="ft", settings={"layer": 3, "v_lr": 0.5})
+    write_run(tmp_path / "e", range(2), editor="ft", settings={"layer": 5, "v_lr": 0.1})
+    (study,) = studies(tmp_path).studies
+    labels = {entry.label for entry in study.entries}
+    assert labels == {
+        "FT (layer=3, v_lr=0.5)",
+        "FT (layer=5, v_lr=0.1)",
+        "ROME (max_tokens=null)",
+        "ROME (max_tokens=7680)",
+        "ROME (max_tokens=76800)",
+    }

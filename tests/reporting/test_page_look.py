@@ -1,4 +1,4 @@
-"""What a reader sees: the first number on a phone's first screen, tables that say they are cut, heat maps under a finger."""
+"""What a reader sees: a number on a phone's first screen, tables that say they are cut, heat maps under a finger."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_figures_fit_a_phone_and_have_its_colours(tab: Browser, path: Path, dark
     fits = "[...document.querySelectorAll('#figures svg')].every((s) => s.getBoundingClientRect().right <= innerWidth)"
     assert tab.run(fits)
     # Letters are not shrunk below nine pixels.
-    scale = "[...document.querySelectorAll('#figures svg')].map((s) => s.getBoundingClientRect().width / s.viewBox.baseVal.width)"
+    scale = "[...document.querySelectorAll('#figures svg')].map((s) => s.getBoundingClientRect().width / s.viewBox.baseVal.width)"  # noqa: E501
     assert min(tab.run(scale)) > 0.95
     colour = tab.run("getComputedStyle(document.querySelector('#figures svg text')).fill")
     ink = sum(map(int, colour[4:-1].split(","))) / 3

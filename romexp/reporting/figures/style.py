@@ -201,6 +201,6 @@ def write_figure(figure: Figure, stem: Path, *, caption: str) -> list[Path]:
 
 
 def lay_out(figure: Figure) -> None:
-    """Arrange the parts of a figure once and for all. Otherwise each saving does it anew, twice, which takes seconds."""
+    """Arrange the parts of a figure once and for all. Otherwise each saving does it anew, which takes seconds."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")

@@ -12,8 +12,8 @@ from romexp.results.rows import CaseResult
 
 KINDS = ("rewrite", "paraphrase", "neighborhood", "attribute")
 MOST_SIDES = 1200
-"""Most sides of one study that the page itself holds; a side is what was measured on one case with one model. So a sweep
-with many entries has fewer cases in the page."""
+"""Most sides of one study that the page itself holds; a side is what was measured on one case with one model. So a
+sweep with many entries has fewer cases in the page."""
 MOST_TEXTS = 3
 """Most texts for each case and model; each is of a different prompt."""
 SMALLEST = 1e-30

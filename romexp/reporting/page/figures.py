@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -26,6 +27,8 @@ from romexp.results.find import FoundRun
 
 PANEL = 3.55
 """Width of a panel in inches: what a phone of 390 pixels shows."""
+LEGEND_LETTERS = 42
+"""Letters of a legend's label on one line."""
 DPI = 160
 """Resolution of pictures, which the page shows in their size on paper."""
 
@@ -112,8 +115,9 @@ def _sweep(study: Study, editor: str, x: str | None, where: str, identifier: str
 
 def _legend_of(figure: Figure) -> Figure:
     """The legend of a figure as one of its own."""
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    legend = Figure(figsize=(PANEL, 0.22 * len(labels) + 0.1))
+    handles, whole = figure.axes[0].get_legend_handles_labels()
+    labels = ["\n".join(textwrap.wrap(label, LEGEND_LETTERS)) for label in whole]
+    legend = Figure(figsize=(PANEL, 0.2 * sum(label.count("\n") + 1 for label in labels) + 0.15))
     legend.legend(handles, labels, loc="center left", fontsize=9, frameon=False, borderaxespad=0)
     return legend
 

@@ -52,6 +52,13 @@ def _named(model: str, dataset: str, label: str) -> str:
     name = f"{model} on {rest}" if rest else model
     settings = label.removeprefix(f"{model}, {dataset}").strip()
     if settings.startswith("(") and settings.endswith(")"):
-        words = [SETTINGS.get(part, part) for part in settings[1:-1].split(", ")]
+        words = [_in_words(part) for part in settings[1:-1].split(", ")]
         name += f", {', '.join(words)}"
     return name
+
+
+def _in_words(setting: str) -> str:
+    name, _, value = setting.partition("=")
+    if name in ("digest", "model.digest"):
+        return f"weights {value[:6]}"
+    return SETTINGS.get(setting, setting)

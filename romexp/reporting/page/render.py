@@ -26,7 +26,15 @@ from romexp.reporting.tables.traces import TraceStudy
 from romexp.results.find import FoundRun
 
 TEMPLATE = Path(__file__).parent / "templates" / "page.html"
-SCRIPTS = ("page.js", "page_cut.js", "page_heat.js", "page_store.js", "page_change.js", "page_cases.js", "page_start.js")
+SCRIPTS = (
+    "page.js",
+    "page_cut.js",
+    "page_heat.js",
+    "page_store.js",
+    "page_change.js",
+    "page_cases.js",
+    "page_start.js",
+)
 STYLES = ("page_top.css", "page_figures.css", "page_cases.css")
 WIDE = 600
 """On a phone, pictures wider than this many pixels are scrolled instead of shrunk."""
@@ -72,7 +80,7 @@ def write_page(
     origins = _origins([study for study, _ in pairs], others)
     ids = run_ids([run for run, _, _ in origins])
     best = pairs[0] if pairs and any(entry.edits for entry in pairs[0][0].entries) else None
-    content = {
+    content: dict[str, list[Any]] = {
         "results": [
             study_table(
                 compared,

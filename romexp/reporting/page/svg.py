@@ -64,8 +64,8 @@ def _as_attributes(element: ElementTree.Element) -> None:
         else:
             element.set(name, value)
     for name in COLOURED:
-        if value := element.get(name):
-            _recolour(element, name, value)
+        if colour := element.get(name):
+            _recolour(element, name, colour)
 
 
 def _parts(style: str) -> Iterator[tuple[str, str]]:

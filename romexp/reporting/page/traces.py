@@ -98,7 +98,9 @@ def _averages(summary: Mapping[str, Any], study: TraceStudy) -> Iterator[Any]:
     kinds = [kind for kind in KINDS if any(kind in cells for cells in groups.values())]
     n_layers = max(len(cell["mean"]) for cells in groups.values() for cell in cells.values())
     grids = {kind: [_means(groups[g], kind, n_layers) for g in rows] for kind in kinds}
-    scale = max((v for row in grids["hidden" if "hidden" in grids else kinds[0]] for v in row if v is not None), default=0)
+    scale = max(
+        (v for row in grids["hidden" if "hidden" in grids else kinds[0]] for v in row if v is not None), default=0
+    )
     for kind in kinds:
         title = _title(kind, study.runs[0], setting)
         limits = (0.0, max(scale, 1e-9))
