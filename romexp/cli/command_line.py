@@ -31,8 +31,8 @@ def flags_in(arguments: Sequence[str]) -> set[str]:
 def ready_for_hydra(arguments: Sequence[str]) -> list[str]:
     """Arguments that Hydra understands as the user means them.
 
-    Texts are quoted, `debug=true` chooses the group's option, `task=try` and `task=demo` get their model, `demo` is the task of this name, and with `-cn` the folder of
-    the shipped sweeps is searched too.
+    Texts are quoted, `debug=true` chooses the group's option, `demo` is the task of this name, `task=try` and
+    `task=demo` get their model, and with `-cn` the folder of the shipped sweeps is searched too.
 
     Raises:
         ConfigError: a setting has another name here.

@@ -294,5 +294,3 @@ class TraceExperiment:
         tables = (trace_table(summary, rows, title=title),)
         inputs = (Path(loaded.path),) if self.prompt is None else ()
         return Outcome(tables=tables, lines=run.closing_lines(), folder=run.folder.path, inputs=inputs)
-
-
