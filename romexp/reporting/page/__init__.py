@@ -1,1 +1,1 @@
-"""The page of results, one self-contained HTML file."""
+"""The page of results, an HTML file that asks the network for nothing."""

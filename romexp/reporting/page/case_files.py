@@ -17,8 +17,8 @@ from romexp.reporting.page.cases import case_data, case_of, case_order
 
 SAMPLE = 40
 """Most cases of one study that the page itself holds."""
-MOST_SIDES = 60_000
-"""Most sides of all studies in the page and beside it: seven editors and the unedited model on 7,500 cases."""
+MOST_SIDES = 40_000
+"""Most sides of all studies in the page and beside it: seven editors and the unedited model on 5,000 cases."""
 IN_FILE = 50
 """Number of cases in one file."""
 
