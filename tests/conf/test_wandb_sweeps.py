@@ -25,6 +25,10 @@ from romexp.tasks.wandb_sweep import MACRO, WandbSweep
 STUDIES = sorted((ROOT / "sweeps").glob("*.yaml"))
 
 
+METRICS = {"Trace": "ate", "Lifelong": "final/S", "Localization": None, "": "post/S"}
+"""What a study wants to be large, by the class of its task; the first that fits. A localization has no such number."""
+
+
 def runs(sweep: dict[str, Any]) -> Iterator[list[str]]:
     """What W&B's agent would call for each point of the grid, after the program's name."""
     values = {name: one["values"] for name, one in sweep["parameters"].items()}
@@ -46,7 +50,8 @@ def is_the_study(path: Path) -> None:
     jobs = planned_overrides(compose_sweep(path.stem).hydra, given=[])
     assert sorted(map(_as_values, called)) == sorted(map(_as_values, jobs or ()))
     task = compose_sweep(path.stem).task._target_
-    assert sweep["metric"] == {"name": "ate" if "Trace" in task else "post/S", "goal": "maximize"}
+    metric = next(name for part, name in METRICS.items() if part in task)
+    assert sweep.get("metric") == (metric and {"name": metric, "goal": "maximize"})
 
 
 def _as_values(overrides: Any) -> str:

@@ -81,13 +81,16 @@ def test_pmet_on_every_family(tiny_lm: LanguageModel, guard: Callable[[LanguageM
         (PMET, [0, 1], solve(2.0), {"root": True, "at": "mlp"}),
         (EMMET, [2], rome_direction, {}),
         (ALPHAEDIT, [1, 2], project, {}),
-        (MEMIT, [0, 3], solve(2.0), {}),
+        (MEMIT, [0, 2], solve(2.0), {}),
     ],
 )
 def test_requests_alone(
     tiny_gpt2: LanguageModel, editor: SpreadEditor, layers: list[int], adjoint: naive_many.Adjoint, spread: Any
 ) -> None:
-    """In one call, but each by itself; the first and the last layer too."""
+    """In one call, but each by itself; the first layer too.
+
+    Not the last one: there a change at the subject reaches no answer, and the optimization follows rounding errors.
+    """
     found = replace(editor, layers=layers)(tiny_gpt2, REQUESTS[:2], resources=resources())
     for i, edit in enumerate(found):
         assert isinstance(edit, Edit)

@@ -25,7 +25,7 @@ from romexp.tracing.attribution import estimated_effects, slopes
 from romexp.tracing.base_runs import clean_run, corrupted_run
 from romexp.tracing.cells import Cell, Resumption
 from romexp.tracing.corruption import corrupt
-from romexp.tracing.grids import replaced_scores
+from romexp.tracing.grids import replacement
 from romexp.tracing.metrics import Metric, make_metric
 from romexp.tracing.noise import Gaussian
 from romexp.tracing.prompt import TracedPrompt, prepare_prompts
@@ -92,7 +92,7 @@ def test_patched_logits_and_estimates_agree(
         if token == last or layer < lm.n_layers - 1
     ]
     for kind, token, layer in cells:
-        replaced_scores(resume, clean, [Cell(prompt=0, token=token)], kind, (layer,))
+        resume([replacement(resume, clean, [Cell(prompt=0, token=token)], kind, (layer,))])
     found = slopes(lm, [prompt], change, metric=metric, samples=SAMPLES, kinds=KINDS)
     asked = {
         "folder": str(folder),
