@@ -32,7 +32,7 @@ class Probe(Callback):
         RETURNED.append(job_return.return_value)
 
 
-PROBE = "+hydra.callbacks.probe._target_=test_objective.Probe"
+PROBE = "+hydra.callbacks.probe._target_=test_sweep_objective.Probe"
 
 
 @pytest.fixture(autouse=True)

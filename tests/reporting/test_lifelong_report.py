@@ -130,7 +130,7 @@ def test_disabling_edits_by_editor(tmp_path: Path) -> None:
     assert [cell.text for cell in line.cells] == ["ROME", "4", "2.5", "4", "–", "–", "0", "0", "0"]
     (entry,) = found[0].entries
     far = replace(entry.results[0], case_id=9, edit={"update_norm": 1e9})
-    study = replace(found[0], entries=(replace(entry, results=(*entry.results * 3, far)),))
+    study = replace(found[0], entries=(replace(entry, results=(*list(entry.results) * 3, far)),))
     (block,) = disabling_report([study]).blocks
     assert block.lines[0].cells[-1].text == "1"
     assert block.remarks == ("ROME: disabling: case 9 (s, ‖ΔW‖ 1e+09)",)
