@@ -28,7 +28,13 @@ def write_run(
     identity = {"task": task, "model": {"digest": model}, "dataset": {"sha256": "d"}, "editor": {"type": editor}}
     identity |= {"edits": edits, "step": step} if task == "lifelong" else {}
     names = {"task": task, "model": model, "dataset": "counterfact", "editor": editor}
-    manifest = {"identity": identity, "names": names, "editor_label": editor.upper(), "overrides": [f"task={task}"], **more}
+    manifest = {
+        "identity": identity,
+        "names": names,
+        "editor_label": editor.upper(),
+        "overrides": [f"task={task}"],
+        **more,
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "status").write_text("done\n")
     request = {"subject": "s", "prompt": "{} is", "target_new": "a", "target_true": "b"}
