@@ -40,7 +40,7 @@ class Progress:
         """Read the progress of an earlier process, if there is one, and cut what it had begun.
 
         Raises:
-            DataError: the file is damaged.
+            DataError: the file is damaged, or rows that it counts are gone.
         """
         file = _file(folder)
         if not file.is_file():
@@ -51,7 +51,13 @@ class Progress:
                 progress = cls(folder=folder, done=said["done"], size=said["size"], set_aside=said["set_aside"])
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{file}: not a run's progress ({error}); delete the folder to begin again") from error
-        if folder.cases.exists():
+        held = folder.cases.stat().st_size if folder.cases.exists() else 0
+        if held < progress.size:
+            raise DataError(
+                f"{folder.cases}: {held} bytes, but {file.name} counts {progress.size}: rows are lost, and a sequence "
+                "cannot be measured again from its middle; delete the folder to begin again"
+            )
+        if held:
             with folder.cases.open("r+b") as rows:
                 rows.truncate(progress.size)
         return progress

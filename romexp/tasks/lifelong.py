@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -27,12 +27,16 @@ from romexp.results.identity import Identity, fingerprint
 from romexp.results.rows import Row
 from romexp.tasks.edit import EditExperiment
 from romexp.tasks.lifelong_plan import plan
+from romexp.tasks.lifelong_results import LifelongResults
 from romexp.tasks.lifelong_steps import StepsOfRun
-from romexp.tasks.lifelong_watch import WatchOfRun, watch_lines, watched_curves
+from romexp.tasks.lifelong_watch import WatchOfRun, watch_lines
 from romexp.tasks.run import Run
 from romexp.tracking import TrackedRun
 
 log = logging.getLogger(__name__)
+
+LISTS = ("retention", "watch", "stopped", "settings_not_tuned")
+"""Parts of the summary that are no statistics of one metric."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,9 @@ class LifelongExperiment(EditExperiment):
         own = {name: getattr(self, name) for name in names} | {"checkpoints": list(self.checkpoints)}
         return super()._identity(job, lm, loaded, texts) | own | {"watch": fingerprint(self.watch)}
 
+    def _results(self, folder: RunFolder, seed: int, not_tuned: Collection[str] = ()) -> LifelongResults:
+        return LifelongResults(folder=folder, with_deltas=False, seed=seed, not_tuned=tuple(not_tuned))
+
     def _edit_pending(
         self, run: Run, runner: EditBatch, cases: Sequence[Case], report: Report, tracked: TrackedRun
     ) -> None:
@@ -158,14 +165,9 @@ class LifelongExperiment(EditExperiment):
         if not rows:
             aside = run.manifest["set_aside"]
             raise DataError(f"{loaded.path}: not one of {len(aside)} cases could be edited; the first: {aside[0]}")
-        frame = lifelong_frame(rows)
-        summary = summarize_lifelong(frame, seed=run.job.seed)
-        summary["watch"] = watched_curves(run.folder.path).rows()
-        if stopped := run.manifest.get("stopped"):
-            summary["stopped"] = stopped
-        run.folder.write_parquet(frame)
-        run.folder.write("summary", summary)
-        own = {key: value for key, value in summary.items() if key not in ("retention", "watch", "stopped")}
+        kept = self._results(run.folder, run.job.seed, run.manifest["settings_not_tuned"])
+        summary = kept.write_sequence(rows, stopped=run.manifest.get("stopped"))
+        own = {key: value for key, value in summary.items() if key not in LISTS}
         tracked.summary(flatten(own))
         return summary
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,28 @@ def test_points_and_a_stop(romexp: Command, watched: list[str], tmp_path: Path) 
     assert "stopped after 4 edits: hidden states" in done.out
     assert rows(tmp_path / "stopped") == [row for row in rows(tmp_path / "whole") if row["measured_at"] <= 4]
     assert (RunFolder(tmp_path / "stopped").read("summary") or {})["n_edits"] == 4
-    assert romexp(*watched, *stop).status == 0  # finished: nothing is done again
-    assert len(points(tmp_path / "stopped")) == 3
+
+
+def test_a_finished_run_keeps_its_results(romexp: Command, watched: list[str], tmp_path: Path) -> None:
+    """Run again, it prints the same; a summary that is lost is made again as it was; lost rows are an error."""
+    arguments = [*watched, "task.edits=4", "task.step=2", "task.checkpoints=[2]", "save_deltas=true", "output_dir=run"]
+    first, run = romexp(*arguments), RunFolder(tmp_path / "run")
+    assert first.status == 0, first.err
+    summary, parquet = run.read("summary"), run.parquet.read_bytes()
+    shutil.rmtree(tmp_path / "run" / "deltas")  # so that the run is opened in full: they may be moved away
+    again = romexp(*arguments)
+    assert (again.status, again.out) == (0, first.out)
+    assert run.read("summary") == summary
+    (tmp_path / "run" / "summary.json").unlink()
+    again = romexp(*arguments)
+    assert "made again" in again.err
+    assert again.out == first.out
+    assert (run.read("summary"), run.parquet.read_bytes()) == (summary, parquet)
+    lines = run.cases.read_bytes().splitlines(keepends=True)
+    run.cases.write_bytes(b"".join(lines[:2]))
+    lost = romexp(*arguments)
+    assert lost.status == 2
+    assert "rows are lost" in lost.err
 
 
 def test_no_watch(romexp: Command, watched: list[str], tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ from romexp.reporting.figures.style import (
 from romexp.results.settings import free_name
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)))
+"""Lines of one colour and marker differ in this."""
 
 SIGNS: Mapping[str, str] = {
     "perplexity": "Perplexity of fixed texts",
@@ -119,11 +121,14 @@ def _line(axes: Axes, line: Sequence[Point], metric: str, number: int, entry: Li
     places = [place for place, _ in line]
     means = [side[metric]["mean"] for _, side in line]
     low, high = (list(ends) for ends in zip(*(interval(side[metric], metric) for _, side in line), strict=True))
-    marker = MARKERS[number % len(MARKERS)]
-    axes.plot(
-        places, means, color=color(number), marker=marker, markersize=3.2, linewidth=1.3, label=plain(entry.label)
-    )
+    axes.plot(places, means, markersize=3.2, linewidth=1.3, label=plain(entry.label), **_style(number))
     axes.fill_between(places, low, high, color=color(number), alpha=0.12, linewidth=0)
+
+
+def _style(number: int) -> dict[str, Any]:
+    """How the line of an entry looks, by its number."""
+    n = len(MARKERS)
+    return {"color": color(number), "marker": MARKERS[number % n], "linestyle": DASHES[number // n % len(DASHES)]}
 
 
 def _collapse(entries: Sequence[LifelongEntry], *, title: str) -> Figure:
@@ -136,8 +141,7 @@ def _collapse(entries: Sequence[LifelongEntry], *, title: str) -> Figure:
             found = [(point["step"], value) for point in entry.watch if (value := _sign(point, sign)) is not None]
             shown += [value for _, value in found]
             places, values = [place for place, _ in found], [value for _, value in found]
-            style: dict[str, Any] = {"color": color(number), "marker": MARKERS[number % len(MARKERS)]}
-            axes.plot(places, values, markersize=3.2, linewidth=1.3, label=plain(entry.label), **style)
+            axes.plot(places, values, markersize=3.2, linewidth=1.3, label=plain(entry.label), **_style(number))
         style_axes(axes, name, values="y")
         if min(shown, default=0) > 0 and max(shown) > WIDE * min(shown):
             axes.set_yscale("log")
