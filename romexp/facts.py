@@ -5,8 +5,11 @@ All data sets are read into these types, and all editors and evaluators use them
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from romexp.errors import ConfigError, DataError
 
 LARGEST_ID = 2**63 - 1
 """The largest number of a case or fact. Tables of results store it in 64 bits."""
@@ -92,6 +95,25 @@ class KnownFact:
     template: str = ""
     prediction: str = ""
     relation_id: str = ""
+
+
+def check_cases(items: Sequence[object], *, name: str, path: str, task: str) -> None:
+    """Make sure that what was loaded is cases, at least one.
+
+    Args:
+        name: of the data set.
+        path: of its file.
+        task: the task that needs them.
+
+    Raises:
+        DataError: there is none.
+        ConfigError: the data set holds records of another kind.
+    """
+    if not items:
+        raise DataError(f"{path}: it holds no case")
+    if not isinstance(items[0], Case):
+        kind = type(items[0]).__name__
+        raise ConfigError(f"dataset: task={task} needs cases to edit, {name} holds {kind} records")
 
 
 def fill(template: str, subject: str) -> str:

@@ -33,8 +33,13 @@ class _Measured(BaseModel):
 
 def fault_of(measured: Any) -> str:
     """What is wrong with a value that should be the measurements of one case; empty if nothing is."""
+    return form_fault(_Measured, measured)
+
+
+def form_fault(form: type[BaseModel], value: Any) -> str:
+    """What is wrong with a value that should have a form; empty if nothing is."""
     try:
-        _Measured.model_validate(measured)
+        form.model_validate(value)
     except ValidationError as error:
         return first_fault(error)
     return ""

@@ -21,7 +21,7 @@ from romexp.api.before_after import answers, continuations, kept_texts
 from romexp.api.edits import FactEdit
 from romexp.api.models import LoadedModel
 from romexp.api.request import make_request
-from romexp.compose import compose_config
+from romexp.compose import compose_config, options
 from romexp.errors import ConfigError
 
 TRACES: Mapping[str, Mapping[str, Any]] = {
@@ -85,9 +85,8 @@ class Workbench:
 
     def example(self, name: str) -> ExampleFact:
         """The fact that the form holds at first for a model."""
-        found = instantiate(
-            compose_config(["task=try", f"model={name if name == 'minifact' else 'smollm2'}"]).task.example
-        )
+        known = [f"model={name}"] if name in options("model") else ["model=hf", "model.path=none"]
+        found = instantiate(compose_config(["task=try", *known]).task.example)
         return ExampleFact(
             prompt=found.prompt, subject=found.subject, target=found.target,
             ask=tuple(found.ask), about=tuple(found.about), keep=tuple(found.keep),

@@ -8,7 +8,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
+from romexp.editors.base import Resources
 from romexp.errors import ConfigError, raise_first_error
 from romexp.files import read_json, write_once
 from romexp.lm.model import LanguageModel
@@ -43,6 +45,27 @@ def context_templates(
     if given is not None:
         return _checked(*_read(given))
     return _kept(lm, length_counts, openings=("",), seed=seed, cache_dir=cache_dir)
+
+
+class WithContexts(Protocol):
+    """An editor whose settings name its contexts, or how they are sampled."""
+
+    @property
+    def context_templates(self) -> Any: ...
+
+    @property
+    def context_template_length_params(self) -> Sequence[Sequence[int]]: ...
+
+
+def templates_of(editor: WithContexts, lm: LanguageModel, resources: Resources) -> tuple[str, ...]:
+    """The context templates of an editor (`context_templates`)."""
+    return context_templates(
+        lm,
+        given=editor.context_templates,
+        length_counts=editor.context_template_length_params,
+        seed=resources.seed,
+        cache_dir=resources.cache_dir,
+    )
 
 
 def context_groups(

@@ -140,9 +140,8 @@ class FineTune:
         below = _below(lm, [text.row for text in texts for _ in range(goal.copies)], layer)
         done_below = -1.0 if goal.unsay else self.loss_threshold
         parameters = [value for own in trained for value in own.values()]
-        # The fused optimizer reads each number once. A delta without a gradient, of a request that is finished, stays.
-        fused = all(value.device.type in ("cpu", "cuda") for value in parameters)
-        optimizer = torch.optim.Adam(parameters, lr=self.lr, fused=fused or None)
+        # A delta without a gradient, of a request that is finished, stays as it is.
+        optimizer = _adam(parameters, lr=self.lr)
         active = list(range(len(texts)))
         for _ in range(self.num_steps):
             optimizer.zero_grad()
@@ -194,6 +193,14 @@ def _text(lm: LanguageModel, request: EditRequest, *, teacher_forcing: bool) -> 
         return _Text(row=Row.text(text.ids[:-1]), spots=spots)
     last = text.target_start - 1
     return _Text(row=Row.text(text.ids[: text.target_start]), spots=tuple((last, token) for _, token in spots))
+
+
+def _adam(parameters: Sequence[torch.Tensor], *, lr: float) -> torch.optim.Adam:
+    """Adam; where the device can, as one kernel, which reads each number once."""
+    try:
+        return torch.optim.Adam(parameters, lr=lr, fused=True)
+    except RuntimeError:  # torch has no such kernel for this device
+        return torch.optim.Adam(parameters, lr=lr)
 
 
 def _groups(lm: LanguageModel, rows: Sequence[Row], *, copies: int) -> list[list[int]]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from romexp.errors import DataError
 from romexp.facts import LARGEST_ID
 from romexp.files import read_json
-from romexp.measured import first_fault
+from romexp.measured import first_fault, form_fault
 
 MEASURES = ("consistency", "fluency")
 """The two properties by which texts are ranked (paper App. J)."""
@@ -81,11 +81,7 @@ class _Key(BaseModel):
 
 def check_key(key: Any) -> str:
     """What is wrong with a value that should be a questionnaire's key; empty if nothing is."""
-    try:
-        _Key.model_validate(key)
-    except ValidationError as error:
-        return first_fault(error)
-    return ""
+    return form_fault(_Key, key)
 
 
 def answer_files(path: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from romexp.editors.targets import EditText, edit_text
 from romexp.errors import ConfigError, DataError
-from romexp.facts import Case, with_answer
+from romexp.facts import Case, check_cases, with_answer
 from romexp.learning.edits import EditPool, TrainingEdit, key, pool, shared_subject, usable
 from romexp.lm.model import LanguageModel
 
@@ -134,11 +134,7 @@ class CaseEdits:
 
 
 def _cases(loaded: LoadedCases) -> Sequence[Case]:
-    if not loaded.items:
-        raise DataError(f"{loaded.path}: no case to train on")
-    if not isinstance(loaded.items[0], Case):
-        kind = type(loaded.items[0]).__name__
-        raise ConfigError(f"dataset: task=train needs cases to edit, {loaded.name} holds {kind} records")
+    check_cases(loaded.items, name=loaded.name, path=loaded.path, task="train")
     return loaded.items
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +83,10 @@ class RunFolder:
     def rows(self) -> list[Row]:
         """The rows of all finished cases, in file order. An incomplete last line, left by a killed run, is ignored."""
         return read_rows(self.cases) if self.cases.exists() else []
+
+    def good_rows(self, fault: Callable[[Row], str]) -> list[Row]:
+        """The rows in which `fault` finds nothing wrong, in file order."""
+        return [row for row in self.rows() if not fault(row)]
 
     def prepare_to_append(self) -> None:
         """Remove what killed processes have left: an incomplete last row, and files that were being written.

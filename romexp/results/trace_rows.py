@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Strict, ValidationError, model_validator
+from pydantic import BaseModel, Strict, model_validator
 
-from romexp.measured import first_fault
+from romexp.measured import form_fault
 from romexp.results.rows import Row
 
 _Number = Annotated[float, Strict()]
@@ -46,8 +46,4 @@ class _TraceRow(BaseModel):
 
 def trace_row_fault(row: Row) -> str:
     """What is wrong with a row that should be a trace; empty if nothing is."""
-    try:
-        _TraceRow.model_validate(row)
-    except ValidationError as error:
-        return first_fault(error)
-    return ""
+    return form_fault(_TraceRow, row)

@@ -33,4 +33,5 @@ def layers_that_fit(
 
 def _free_bytes(device: torch.device) -> int:
     free = int(psutil.virtual_memory().available)
-    return min(free, int(torch.cuda.mem_get_info(device)[0])) if device.type == "cuda" else free
+    own = torch.get_device_module(device)
+    return min(free, int(own.mem_get_info(device)[0])) if hasattr(own, "mem_get_info") else free

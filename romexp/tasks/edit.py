@@ -20,7 +20,7 @@ from romexp.errors import ConfigError, DataError, RecordError, without_errors
 from romexp.evaluation.base import Evaluator
 from romexp.evaluation.generation import References
 from romexp.evaluation.text_metrics import tokenizer_in_use
-from romexp.facts import Case
+from romexp.facts import Case, check_cases
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.lm.saved_edit import ModelOrigin, SavedEdit
 from romexp.model_settings import not_tuned_message, settings_not_tuned
@@ -182,11 +182,7 @@ class EditExperiment:
 
     def _cases(self, job: Job) -> Loaded[Case]:
         loaded = self.dataset.load()
-        if not loaded.items:
-            raise DataError(f"{loaded.path}: no case to edit")
-        if not isinstance(loaded.items[0], Case):
-            kind = type(loaded.items[0]).__name__
-            raise ConfigError(f"dataset: task={self._task} needs cases to edit, {loaded.name} holds {kind} records")
+        check_cases(loaded.items, name=loaded.name, path=loaded.path, task=self._task)
         return loaded
 
     def _identity(self, job: Job, lm: LanguageModel, loaded: Loaded[Case], texts: Mapping[str, Any]) -> Identity:

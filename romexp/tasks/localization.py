@@ -16,7 +16,7 @@ from romexp.cli.progress import bars
 from romexp.data.dataset import Loaded
 from romexp.editors.base import Editor, Resources
 from romexp.errors import ConfigError, DataError
-from romexp.facts import Case
+from romexp.facts import Case, check_cases
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.localization.earlier_runs import TraceRows, earlier_edits, earlier_traces
 from romexp.localization.measured_edits import MeasuredEdits
@@ -27,10 +27,8 @@ from romexp.reporting.figures import localization as figures
 from romexp.reporting.figures.traces import save
 from romexp.reporting.tables.localization import localization_table
 from romexp.results.find import FoundRun, find_runs
-from romexp.results.folder import RunFolder
 from romexp.results.identity import Identity, fingerprint, of_covariance
 from romexp.results.localization_rows import localization_row_fault
-from romexp.results.rows import Row
 from romexp.stats.covariance import Covariance
 from romexp.tasks.edit import CaseSource
 from romexp.tasks.kept_results import lost_rows
@@ -156,11 +154,7 @@ class LocalizationExperiment:
 
     def _cases(self) -> Loaded[Case]:
         loaded = self.dataset.load()
-        if not loaded.items:
-            raise DataError(f"{loaded.path}: no fact to edit")
-        if not isinstance(loaded.items[0], Case):
-            kind = type(loaded.items[0]).__name__
-            raise ConfigError(f"dataset: task=localization needs cases to edit, {loaded.name} holds {kind} records")
+        check_cases(loaded.items, name=loaded.name, path=loaded.path, task="localization")
         return loaded
 
     def _layers(self, lm: LanguageModel) -> list[int]:
@@ -243,7 +237,7 @@ class LocalizationExperiment:
 
     def _write(self, run: Run, loaded: Loaded[Case], model: str) -> tuple[Summary, list[Path]]:
         """Write summary, scores by edit, and figures, which are made from the rows."""
-        rows = _rows_in(run.folder)
+        rows = run.folder.good_rows(localization_row_fault)
         if not any(row["correct_prediction"] for row in rows):
             raise DataError(f"{loaded.path}: {model} completes none of {len(rows)} facts with the true answer")
         summary, frame = localization_summary(rows), score_frame(rows)
@@ -268,7 +262,3 @@ class LocalizationExperiment:
         title = f"{run.manifest['model']['name']}, {loaded.name}: does tracing say where to edit?"
         table = localization_table(summary, title=title, outcome=self.outcome)
         return Outcome(tables=(table,), lines=run.closing_lines(), folder=run.folder.path, inputs=(Path(loaded.path),))
-
-
-def _rows_in(folder: RunFolder) -> list[Row]:
-    return [row for row in folder.rows() if not localization_row_fault(row)]

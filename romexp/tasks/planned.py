@@ -36,7 +36,7 @@ LOOK_EVERY_S = 0.02
 
 @dataclass
 class PeakMemory:
-    """The most memory in use, in bytes: of the GPU where the model is on one, else of this process."""
+    """The most memory in use, in bytes: of the model's device if it counts its own, else of this process."""
 
     before: int = 0
     peak: int = 0
@@ -95,7 +95,7 @@ def planned(
         lines.append(f"no estimate: not one of {measured.cases} measured {kind}s could be done: {measured.problem}")
         return Outcome(lines=lines, remaining=Remaining(cases=len(left)))
     each = measured.seconds / measured.cases * times
-    where = "of the GPU" if lm.device.type == "cuda" else "of the process"
+    where = "of the device" if counts_memory(lm.device) else "of the process"
     lines += [
         f"time: at most about {duration(each * len(left))} ({each:.2g} s a {kind}, from {measured.cases} of them)",
         f"memory {where}: about {measured.memory_of(min(batch_size, len(left))) / 1e9:.1f} GB",
@@ -125,14 +125,20 @@ def measure(
     return Measured(cases=len(batch), seconds=seconds, memory=memory, problem=problem)
 
 
+def counts_memory(device: torch.device) -> bool:
+    """Whether torch counts the memory that is in use on this device, as it does for GPUs."""
+    return hasattr(torch.get_device_module(device), "max_memory_allocated")
+
+
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
     """Note the memory before the context, and the most in use inside it."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        noted = PeakMemory(before=torch.cuda.memory_allocated(device))
+    if counts_memory(device):
+        counter = torch.get_device_module(device)
+        counter.reset_peak_memory_stats(device)
+        noted = PeakMemory(before=counter.memory_allocated(device))
         yield noted
-        noted.peak = torch.cuda.max_memory_allocated(device)
+        noted.peak = counter.max_memory_allocated(device)
         return
     process, ended = psutil.Process(), threading.Event()
     noted = PeakMemory(before=process.memory_info().rss, peak=process.memory_info().rss)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from matplotlib.figure import Figure
-
 from romexp.analysis.trace_settings import setting_text
-from romexp.analysis.traces import Pooling, flatten_trace, trace_summary, traced
+from romexp.analysis.traces import Pooling, flatten_trace, trace_summary
 from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import Report, bars
 from romexp.data.dataset import Loaded
@@ -20,22 +18,28 @@ from romexp.editors.traced_layer import knows_layer, remember_layer
 from romexp.errors import ConfigError, DataError
 from romexp.facts import KnownFact
 from romexp.lm.model import LanguageModel, PretrainedModel
-from romexp.reporting.figures import traces as trace_figures
+from romexp.reporting.figures.traces import save
 from romexp.reporting.tables.traces import trace_table
 from romexp.results.folder import RunFolder
 from romexp.results.identity import Identity, fingerprint
+from romexp.results.node_rows import node_row_fault
+from romexp.results.rows import Row
 from romexp.results.trace_rows import trace_row_fault
 from romexp.tasks.kept_results import lost_rows
 from romexp.tasks.planned import planned
 from romexp.tasks.run import Run, describe_inputs, folder_path, open_run
 from romexp.tasks.trace_identity import tracer_identity
 from romexp.tasks.trace_nodes import trace_nodes
-from romexp.tasks.trace_results import kept_summary, rows_in
+from romexp.tasks.trace_results import kept_summary, trace_drawings
 from romexp.tasks.traced_facts import FactTracer, check_traceable, subjects_of
+from romexp.tasks.traced_nodes import NodeTracer
 from romexp.tracing.noise import Noise, make_noise, reads_corpus
 from romexp.tracing.tracer import Tracer
 
 log = logging.getLogger(__name__)
+
+NO_NOISE = "none: another subject takes the place of the subject"
+"""What the manifest says of the noise of symmetric token replacement."""
 
 
 class Corpus(Protocol):
@@ -107,7 +111,7 @@ class TraceExperiment:
             return trace_nodes(self, job)
         loaded = self.facts()
         lm = job.load(self.model)
-        names = self._names(job, lm)
+        names = self.names(job, lm)
         self.check_sentence(lm, loaded)
         if self.tracer.severed and not self.tracer.traces_severed:
             log.info("severed paths are left out: they are traced with direction=denoise and method=exact")
@@ -118,7 +122,7 @@ class TraceExperiment:
             names=names,
             identity=identity,
             facts=describe_inputs(job, lm, loaded),
-            lacking=lambda folder, manifest: lost_rows(folder, manifest, ids, trace_row_fault),
+            lacking=lambda folder, manifest: lost_rows(folder, manifest, ids, self.row_fault),
         ) as run:
             if run.was_done:
                 self._keep_results(run, lm)
@@ -127,8 +131,8 @@ class TraceExperiment:
             group = f"{lm.name} {names['dataset']}" + (f" ({setting})" if setting else "")
             with run.session(name=f"{group} trace {run.manifest['hash']}", group=group, job_type="trace") as tracked:
                 with bars(job.sweep) as bar:
-                    self._trace_pending(run, lm, self.noise(lm), loaded.items, bar("causal traces"), seed=job.seed)
-                if not rows_in(run.folder):
+                    self.trace_pending(run, lm, loaded.items, bar("causal traces"))
+                if not run.folder.good_rows(self.row_fault):
                     reason = run.manifest["set_aside"][0]["reason"]
                     raise DataError(f"{loaded.path}: not one fact could be traced; the first: {reason}")
                 summary, figures = self._write_results(run, lm)
@@ -144,26 +148,26 @@ class TraceExperiment:
             RomexpError: the input is invalid.
         """
         loaded, lm = self.facts(), job.load(self.model)
-        folder = RunFolder(folder_path(job, self._names(job, lm), self.identity(job, lm, loaded)))
-        work = self._tracer_of(self.noise(lm), seed=job.seed)
+        folder = RunFolder(folder_path(job, self.names(job, lm), self.identity(job, lm, loaded)))
+        work = self._fact_tracer(self.noise(lm), seed=job.seed)
         return planned(
             lm,
             folder.path,
             {fact.known_id: fact for fact in loaded.items},
             lambda batch: work(lm, batch),
-            done={row["case_id"] for row in rows_in(folder)},
+            done={row["case_id"] for row in folder.good_rows(self.row_fault)},
             batch_size=self.batch_size,
             kind="fact",
         )
 
-    def _names(self, job: Job, lm: LanguageModel) -> dict[str, str]:
+    def names(self, job: Job, lm: LanguageModel) -> dict[str, str]:
         """Parts of the result folder's path."""
         dataset = job.choices["dataset"] if self.prompt is None else "prompt"
         return {"task": "trace", "model": lm.name, "dataset": dataset}
 
     def _write_results(self, run: Run, lm: LanguageModel) -> tuple[dict[str, Any], list[Path]]:
         """Write summary and figures, which are made from the rows, and return them."""
-        rows = rows_in(run.folder)
+        rows = run.folder.good_rows(self.row_fault)
         summary = trace_summary(rows, pooling=self.pooling)
         run.folder.write("summary", summary)
         figures = self._draw(run, rows, summary, lm.name)
@@ -214,7 +218,7 @@ class TraceExperiment:
     def identity(self, job: Job, lm: LanguageModel, loaded: Loaded[KnownFact]) -> Identity:
         """Everything that affects the result (docs/method.md §11.4)."""
         return {
-            "task": "trace",
+            "task": "trace" if self.tracer.nodes == "states" else "trace_nodes",
             "model": {"digest": lm.digest, "dtype": self.model.dtype},
             "dataset": {"sha256": loaded.sha256} | fingerprint(self.dataset, without=("path", "remote")),
             "prompt": [self.prompt, self.subject],
@@ -234,62 +238,61 @@ class TraceExperiment:
         return self.tracer.corruption == "noise"
 
     def noise(self, lm: LanguageModel) -> Noise | None:
-        """The noise that the corruption draws; None if it draws none."""
-        if not self._draws:
+        """The noise that the corruption draws; None if it draws none, or nothing is corrupted."""
+        if not self._draws or self.tracer.nodes == "lens":
             return None
         subjects = subjects_of(self.dataset)
         return make_noise(lm, self.tracer.noise, subjects=subjects, corpus=self.corpus.texts())
 
-    def partners(self) -> Sequence[KnownFact]:
+    def _partners(self) -> Sequence[KnownFact]:
         """The facts from which other subjects are taken; none if the corruption needs none, or the user names it."""
         return () if self._draws or self.prompt is not None else self.dataset.whole()
 
-    def _trace_pending(
-        self, run: Run, lm: LanguageModel, noise: Noise | None, facts: Sequence[KnownFact], report: Report, *, seed: int
-    ) -> None:
-        run.manifest["noise"] = noise.describe() if noise else "none: another subject takes the place of the subject"
-        work = self._tracer_of(noise, seed=seed)
+    def trace_pending(self, run: Run, lm: LanguageModel, facts: Sequence[KnownFact], report: Report) -> None:
+        """Append a row for every fact that has none, or list it in the manifest if it cannot be traced."""
+        noise = self.noise(lm)
+        run.manifest["noise"] = noise.describe() if noise else "none" if self._draws else NO_NOISE
+        work = self._fact_tracer(noise, seed=run.job.seed)
         run.run_batches(
             {fact.known_id: fact for fact in facts},
             lambda batch: work(lm, batch),
             batch_size=self.batch_size,
             report=report,
             kind="fact",
-            fault=trace_row_fault,
+            fault=self.row_fault,
             quiet=self.prompt is not None,
         )
 
-    def _tracer_of(self, noise: Noise | None, *, seed: int) -> FactTracer:
-        return FactTracer(
+    def _fact_tracer(self, noise: Noise | None, *, seed: int) -> FactTracer:
+        kind = FactTracer if self.tracer.nodes == "states" else NodeTracer
+        return kind(
             tracer=self.tracer,
             noise=noise,
-            pool=self.partners(),
+            pool=self._partners(),
             partner=self.partner,
             gradients=self.gradients,
             seed=seed,
         )
 
-    def _draw(self, run: Run, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], model: str) -> list[Path]:
-        folder = run.folder.path / "figures"
-        drawn = self._figures(rows, summary, model)
-        return [path for name, figure in drawn if figure for path in trace_figures.save(figure, folder / name)]
+    def row_fault(self, row: Row) -> str:
+        """What is wrong with a row of such a trace; empty if nothing is."""
+        return trace_row_fault(row) if self.tracer.nodes == "states" else node_row_fault(row)
 
-    def _figures(
-        self, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], model: str
-    ) -> Iterator[tuple[str, Figure | None]]:
-        """Pairs of name and figure; the figure is None if the results lack what it shows."""
-        window = self.tracer.width
-        for row in traced(rows)[: self.heatmaps]:
-            yield f"trace_{row['case_id']}", trace_figures.prompt_heatmap(row, window=window, model=model)
-            yield f"gradients_{row['case_id']}", trace_figures.prompt_gradients(row, model=model)
-        if summary["groups"] and self.prompt is None:
-            yield "average_heatmaps", trace_figures.average_heatmaps(summary, window=window, model=model)
-            yield "average_lines", trace_figures.average_lines(summary, window=window, model=model)
-            yield "severed", trace_figures.severed_bars(summary, model=model)
+    def _draw(self, run: Run, rows: Sequence[Row], summary: Mapping[str, Any], model: str) -> list[Path]:
+        drawn = trace_drawings(
+            rows,
+            summary,
+            window=self.tracer.width,
+            model=model,
+            heatmaps=self.heatmaps,
+            averages=self.prompt is None,
+        )
+        folder = run.folder.path / "figures"
+        return [path for name, figure in drawn for path in save(figure, folder / name)]
 
     def _outcome(self, run: Run, loaded: Loaded[KnownFact]) -> Outcome:
         summary = run.folder.read("summary") or {}
-        rows = rows_in(run.folder)
+        rows = run.folder.good_rows(self.row_fault)
         title = f"{run.manifest['model']['name']}, {loaded.name}"
         tables = (trace_table(summary, rows, title=title),)
         inputs = (Path(loaded.path),) if self.prompt is None else ()

@@ -13,16 +13,12 @@ from romexp.cli.progress import bars
 from romexp.data.dataset import Loaded
 from romexp.errors import ConfigError, DataError
 from romexp.facts import KnownFact
-from romexp.lm.model import LanguageModel
 from romexp.reporting.figures.trace_nodes import average_figure, node_figure
 from romexp.reporting.figures.traces import save
 from romexp.reporting.tables.trace_nodes import node_table
-from romexp.results.folder import RunFolder
 from romexp.results.node_rows import node_row_fault
-from romexp.results.rows import Row
 from romexp.tasks.kept_results import lost_rows
 from romexp.tasks.run import Run, describe_inputs, open_run
-from romexp.tasks.traced_nodes import NodeTracer
 
 if TYPE_CHECKING:
     from romexp.tasks.trace import TraceExperiment
@@ -38,60 +34,35 @@ def trace_nodes(experiment: TraceExperiment, job: Job) -> Outcome:
         raise ConfigError("task.gradients and task.pooling=authors go with tracer.nodes=states")
     loaded = experiment.facts()
     lm = job.load(experiment.model)
-    dataset = job.choices["dataset"] if experiment.prompt is None else "prompt"
-    names = {"task": "trace", "model": lm.name, "dataset": dataset}
+    names = experiment.names(job, lm)
     experiment.check_sentence(lm, loaded)
-    identity = experiment.identity(job, lm, loaded) | {"task": "trace_nodes"}
+    identity = experiment.identity(job, lm, loaded)
     ids = [fact.known_id for fact in loaded.items]
     with open_run(
         job,
         names=names,
         identity=identity,
         facts=describe_inputs(job, lm, loaded),
-        lacking=lambda folder, manifest: lost_rows(folder, manifest, ids, node_row_fault),
+        lacking=lambda folder, manifest: lost_rows(folder, manifest, ids, experiment.row_fault),
     ) as run:
         if run.was_done and (kept := run.folder.read("summary")) is not None:
             return _outcome(run, loaded, kept)
         nodes = experiment.tracer.nodes
-        group = f"{lm.name} {dataset} {nodes}"
+        group = f"{lm.name} {names['dataset']} {nodes}"
         with run.session(name=f"{group} {run.manifest['hash']}", group=group, job_type="trace") as tracked:
             with bars(job.sweep) as bar:
-                _trace_pending(experiment, run, lm, loaded, report=bar(nodes))
+                experiment.trace_pending(run, lm, loaded.items, bar(nodes))
             summary, drawn = _write(experiment, run, loaded, lm.name)
             tracked.summary({"n": float(summary["n"]), "n_incorrect": float(summary["n_incorrect"])})
             tracked.images({path.stem: path for path in drawn if path.suffix == ".png"})
         return _outcome(run, loaded, summary)
 
 
-def _trace_pending(
-    experiment: TraceExperiment, run: Run, lm: LanguageModel, loaded: Loaded[KnownFact], *, report: Any
-) -> None:
-    reads_clean_run = experiment.tracer.nodes == "lens"
-    noise = None if reads_clean_run else experiment.noise(lm)
-    run.manifest["noise"] = noise.describe() if noise else "none"
-    work = NodeTracer(
-        tracer=experiment.tracer,
-        noise=noise,
-        pool=experiment.partners() if not reads_clean_run else (),
-        partner=experiment.partner,
-        seed=run.job.seed,
-    )
-    run.run_batches(
-        {fact.known_id: fact for fact in loaded.items},
-        lambda batch: work(lm, batch),
-        batch_size=experiment.batch_size,
-        report=report,
-        kind="fact",
-        fault=node_row_fault,
-        quiet=experiment.prompt is not None,
-    )
-
-
 def _write(
     experiment: TraceExperiment, run: Run, loaded: Loaded[KnownFact], model: str
 ) -> tuple[Mapping[str, Any], Sequence[Path]]:
     """Write summary and figures, which are made from the rows."""
-    rows = _rows_in(run.folder)
+    rows = run.folder.good_rows(experiment.row_fault)
     if not traced(rows):
         aside = run.manifest.get("set_aside")
         why = aside[0]["reason"] if aside else "the model completes none of them with its attribute"
@@ -111,10 +82,6 @@ def _write(
 
 def _outcome(run: Run, loaded: Loaded[KnownFact], summary: Mapping[str, Any]) -> Outcome:
     title = f"{run.manifest['model']['name']}, {loaded.name}: {summary['nodes']}"
-    tables = (node_table(summary, _rows_in(run.folder), title=title),)
+    tables = (node_table(summary, run.folder.good_rows(node_row_fault), title=title),)
     inputs = (Path(loaded.path),) if loaded.sha256 else ()
     return Outcome(tables=tables, lines=run.closing_lines(), folder=run.folder.path, inputs=inputs)
-
-
-def _rows_in(folder: RunFolder) -> list[Row]:
-    return [row for row in folder.rows() if not node_row_fault(row)]

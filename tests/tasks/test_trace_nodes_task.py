@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,15 @@ def test_rows_summary_and_figures(facts: Path, job: Job, minifact_lm: LanguageMo
 def test_integrated_gradients_belong_to_states(facts: Path, job: Job) -> None:
     with pytest.raises(ConfigError, match=r"nodes=states"):
         experiment(facts, tracer=Tracer(nodes="lens"), gradients=3)(job)
+
+
+@pytest.mark.parametrize("nodes", ["states", "lens"])
+def test_a_plan_is_that_of_the_run(facts: Path, job: Job, minifact_lm: LanguageModel, nodes: str) -> None:
+    """Its folder, and the facts that are left in it."""
+    task = experiment(facts, tracer=Tracer(nodes=nodes, samples=1, usual_window=3, severed=False))  # type: ignore[arg-type]
+    own = replace(job, output_dir=None)
+    before = task.plan(own)
+    assert before.lines[1] == "left: 7 of 7 facts"
+    outcome = task(own)
+    assert before.lines[0] == f"results: {outcome.folder}"
+    assert task.plan(own).lines[1] == "left: 0 of 7 facts"

@@ -15,7 +15,7 @@ import torch
 
 from romexp.bounds import check_bounds
 from romexp.editors.base import Edit, Resources
-from romexp.editors.contexts import context_templates
+from romexp.editors.contexts import templates_of
 from romexp.editors.filters import Filter, check_filter, filtered_edits
 from romexp.editors.kn.attribution import Attribution, attribute
 from romexp.editors.kn.texts import FactTexts, attributed_texts, fact_texts
@@ -101,7 +101,7 @@ class KnowledgeNeurons:
         """
         embeddings = _embeddings(lm)
         _check_neurons(lm)
-        templates = self._templates(lm, resources)
+        templates = templates_of(self, lm, resources)
         facts = fact_texts(lm, requests, templates, leading_space=self.leading_space, extend_prompt=self.extend_prompt)
         good = without_errors(facts)
         texts = attributed_texts(lm, good, extend_prompt=self.extend_prompt)
@@ -116,16 +116,7 @@ class KnowledgeNeurons:
 
     def prepared(self, lm: LanguageModel, *, resources: Resources) -> KnowledgeNeurons:
         """This editor with its contexts (`romexp.editors.sequence.PreparedEditor`)."""
-        return replace(self, context_templates=list(self._templates(lm, resources)))
-
-    def _templates(self, lm: LanguageModel, resources: Resources) -> tuple[str, ...]:
-        return context_templates(
-            lm,
-            given=self.context_templates,
-            length_counts=self.context_template_length_params,
-            seed=resources.seed,
-            cache_dir=resources.cache_dir,
-        )
+        return replace(self, context_templates=list(templates_of(self, lm, resources)))
 
     def _edit(
         self,

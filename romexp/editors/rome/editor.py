@@ -10,7 +10,7 @@ import torch
 
 from romexp.bounds import check_bounds
 from romexp.editors.base import Edit, Resources, pick_layer
-from romexp.editors.contexts import context_templates
+from romexp.editors.contexts import templates_of
 from romexp.editors.filters import Filter, check_filter, filtered_edits
 from romexp.editors.values.bucket import at_lookups, make_buckets
 from romexp.editors.values.optimize import Trajectory, ValueSettings, optimize_values
@@ -96,7 +96,7 @@ class Rome:
         Returns:
             For each request its edit; or the `RecordError` with which `edit_texts` refuses it.
         """
-        templates = self._templates(lm, resources)
+        templates = templates_of(self, lm, resources)
         texts = edit_texts(lm, requests, templates, fact_token=self.fact_token)
         good = without_errors(texts)
         edits = with_errors_in_place(texts, self._edits(lm, good, resources) if good else [])
@@ -106,16 +106,7 @@ class Rome:
         """This editor with its contexts, and the second moment at hand (`romexp.editors.sequence.PreparedEditor`)."""
         if self.mom2_adjustment and resources.prepare is not None:
             resources.prepare([pick_layer(lm, layer=self.layer, fraction=self.layer_fraction)])
-        return replace(self, context_templates=list(self._templates(lm, resources)))
-
-    def _templates(self, lm: LanguageModel, resources: Resources) -> tuple[str, ...]:
-        return context_templates(
-            lm,
-            given=self.context_templates,
-            length_counts=self.context_template_length_params,
-            seed=resources.seed,
-            cache_dir=resources.cache_dir,
-        )
+        return replace(self, context_templates=list(templates_of(self, lm, resources)))
 
     def _edits(self, lm: LanguageModel, texts: Sequence[Sequence[EditText]], resources: Resources) -> list[Edit]:
         """The edits of requests. Each request is given by its rewriting texts, one per template, and its KL text."""

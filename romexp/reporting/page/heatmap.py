@@ -52,7 +52,7 @@ def heatmap(
     parts += _axis(columns, left=left, cell=cell, y=ROW * len(rows), across=across)
     data = {
         "rows": list(labels),
-        "values": [[_text(value, percent=percent) for value in row] for row in rows],
+        "values": [[value_text(value, percent=percent) for value in row] for row in rows],
         "left": left,
         "cell": round(cell, 4),
         "height": ROW,
@@ -87,10 +87,11 @@ def _axis(columns: int, *, left: float, cell: float, y: float, across: str) -> l
 
 
 def _scale(limits: tuple[float, float], *, percent: bool) -> str:
-    return f"no colour: {_text(limits[0], percent=percent)}, full colour: {_text(limits[1], percent=percent)}"
+    return f"no colour: {value_text(limits[0], percent=percent)}, full colour: {value_text(limits[1], percent=percent)}"
 
 
-def _text(value: float | None, *, percent: bool) -> str:
+def value_text(value: float | None, *, percent: bool) -> str:
+    """A value as the page shows it."""
     if value is None:
         return "–"
     shown = f"{100 * value:.1f} %" if percent else f"{value:.3f}"

@@ -14,7 +14,7 @@ from romexp.errors import DataError
 from romexp.reporting.figures import traces as drawn
 from romexp.reporting.figures.trace_scale import limits_of
 from romexp.reporting.page.figures import PANEL, PageFigure
-from romexp.reporting.page.heatmap import heatmap
+from romexp.reporting.page.heatmap import heatmap, value_text
 from romexp.reporting.page.svg import inline_svg
 from romexp.reporting.tables.traces import TraceStudy
 from romexp.results.find import FoundRun
@@ -57,30 +57,45 @@ def trace_figures(study: TraceStudy, *, heading: str, identifier: str) -> Iterat
 def single_facts(run: FoundRun) -> Iterator[PageFigure]:
     """Heat maps of the first traced facts of a run."""
     for row in islice(traced(_rows(run)), MOST_FACTS):
-        shown = shown_scores(row)
-        kinds = [kind for kind in KINDS if row.get(kind)]
-        if shown is None or not kinds:
-            continue
-        setting = row.get("setting") or {}
-        low, high = limits_of(shown, kinds)
-        limits = (low, high) if sign(setting) > 0 else (high, low)
-        begin, end = row["subject_range"]
-        labels = [f"{_shown(t)}{'*' if begin <= i < end else ''}" for i, t in enumerate(row["tokens"])]
-        panels = [
-            heatmap(
-                shown[kind],
-                labels=labels,
-                kind=kind,
-                title=_title(kind, run, setting),
-                limits=limits,
-                percent=in_percent(setting),
-            )
-            for kind in kinds
-        ]
-        probability = row.get("probability", row["high_score"])
-        caption = f"{run.names.get('model', '')}: “{row.get('prompt', '')}” → {row['answer'].strip()} "
-        caption += f"({probability:.0%}). Tokens of the subject have a star{_remark(setting)}."
-        yield PageFigure(caption=caption, panels=tuple(panels))
+        figure = fact_figure(row, model=run.names.get("model", ""), window=_window(run))
+        if figure is not None:
+            yield figure
+
+
+def fact_figure(row: Mapping[str, Any], *, model: str, window: int | None) -> PageFigure | None:
+    """Heat maps of one fact on one scale. None if its row has no grids, or no normalized scores where these are wanted.
+
+    Args:
+        row: the row of a trace (docs/method.md §11.2).
+        window: number of layers that are replaced together for MLPs and attention; None if it is not known.
+    """
+    shown = shown_scores(row)
+    kinds = [kind for kind in KINDS if row.get(kind)]
+    if shown is None or not kinds:
+        return None
+    setting = row.get("setting") or {}
+    low, high = limits_of(shown, kinds)
+    begin, end = row["subject_range"]
+    labels = [f"{_shown(t)}{'*' if begin <= i < end else ''}" for i, t in enumerate(row["tokens"])]
+    panels = [
+        heatmap(
+            shown[kind],
+            labels=labels,
+            kind=kind,
+            title=_title(kind, window, setting),
+            limits=(low, high) if sign(setting) > 0 else (high, low),
+            percent=in_percent(setting),
+        )
+        for kind in kinds
+    ]
+    probability = row.get("probability", row["high_score"])
+    levels = ", ".join(
+        f"{run} {value_text(shown[score], percent=in_percent(setting))}"
+        for run, score in (("clean", "high_score"), ("corrupted", "low_score"))
+    )
+    caption = f"{model}: “{row.get('prompt', '')}” → {row['answer'].strip()} ({probability:.0%}). "
+    caption += f"{metric_title(setting)}: {levels}. Tokens of the subject have a star{_remark(setting)}."
+    return PageFigure(caption=caption, panels=tuple(panels))
 
 
 def _rows(run: FoundRun) -> list[dict[str, Any]]:
@@ -102,7 +117,7 @@ def _averages(summary: Mapping[str, Any], study: TraceStudy) -> Iterator[Any]:
         (v for row in grids["hidden" if "hidden" in grids else kinds[0]] for v in row if v is not None), default=0
     )
     for kind in kinds:
-        title = _title(kind, study.runs[0], setting)
+        title = _title(kind, _window(study.runs[0]), setting)
         limits = (0.0, max(scale, 1e-9))
         yield heatmap(grids[kind], labels=rows, kind=kind, title=title, limits=limits, percent=in_percent(setting))
 
@@ -139,9 +154,8 @@ def _window(run: FoundRun) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _title(kind: str, run: FoundRun, setting: Mapping[str, Any]) -> str:
+def _title(kind: str, window: int | None, setting: Mapping[str, Any]) -> str:
     done = "restored" if restores(setting) else "corrupted"
-    window = _window(run)
     title = f"{drawn.PARTS[kind]} {done}"
     return title if kind == "hidden" or window in (None, 1) else f"{title}, {window} layers"
 
