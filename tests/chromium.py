@@ -93,3 +93,10 @@ def browser() -> Iterator[Browser]:
         yield Browser(driver)
     finally:
         driver.quit()
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[Browser]:
+    """One for all tests of a file."""
+    with browser() as one:
+        yield one

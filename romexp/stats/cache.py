@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from romexp.errors import DataError
-from romexp.stats.second_moment import SecondMoment, load_moments, save_moments
+from romexp.stats.second_moment import SecondMoment, load_moments, save_moments, stored_layers
 
 _log = logging.getLogger(__name__)
 
@@ -92,3 +92,17 @@ class MomentCache:
                     lock.acquire()
                 stack.callback(lock.release)
             yield
+
+
+def load_measured(path: Path, keys: Mapping[int, str]) -> dict[int, SecondMoment]:
+    """The second moments in a file that were measured on this model with these settings; a line is logged if some were
+    not.
+
+    Args:
+        keys: what `key_of` makes of the settings, by layer.
+    """
+    stored = {layer: entry["provenance"].get("key") for layer, entry in stored_layers(path).items()}
+    fitting = [layer for layer, key in keys.items() if stored.get(layer) == key]
+    if len(fitting) < len(keys):
+        _log.info("%s is not used: it was measured on another model or with other settings", path)
+    return load_moments(path, fitting) if fitting else {}

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-
-from romexp import __version__
 from romexp.bounds import check_bounds
 from romexp.errors import ConfigError, DataError, RecordError
 from romexp.lm.model import LanguageModel
-from romexp.stats.cache import Entry, MomentCache, key_of
+from romexp.stats.cache import Entry, MomentCache, key_of, load_measured
 from romexp.stats.fit import Checkpoint, Corpus, Progress, batch_tokens, fit, sample
 from romexp.stats.keys import key_module, key_width, largest_key_width
 from romexp.stats.memory import layers_that_fit
-from romexp.stats.moment_fitter import MomentFitter, sum_dtype
+from romexp.stats.moment_fitter import MomentFitter, sum_dtype, versions
 from romexp.stats.moment_source import MomentSource
 from romexp.stats.readers import Published, read, read_files
 from romexp.stats.sampled import SampledTexts, first_half, second_half
-from romexp.stats.second_moment import SecondMoment, load_moments, save_moments, stored_layers
+from romexp.stats.second_moment import SecondMoment, save_moments
 from romexp.stats.token_counts import ENOUGH, check_tokens, say_measured
 
 LONGEST = 2048
 """Default limit for the tokens of a text: the context of GPT-J, which is the longest of the authors' models."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,11 +144,7 @@ class Covariance:
     def _from_shipped(self, lm: LanguageModel, layers: Sequence[int]) -> dict[int, SecondMoment]:
         if self.shipped is None or self.corpus is None or not Path(self.shipped).is_file():
             return {}
-        stored = {layer: entry["provenance"].get("key") for layer, entry in stored_layers(Path(self.shipped)).items()}
-        fitting = [layer for layer in layers if stored.get(layer) == key_of(self.ingredients(lm, layer))]
-        if len(fitting) < len(layers):
-            _log.info("%s is not used: it was measured on another model or with other settings", self.shipped)
-        return load_moments(Path(self.shipped), fitting) if fitting else {}
+        return load_measured(Path(self.shipped), {layer: key_of(self.ingredients(lm, layer)) for layer in layers})
 
     def _from_cache(
         self, lm: LanguageModel, layers: Sequence[int], also: Sequence[int], progress: Progress | None
@@ -212,7 +201,7 @@ class Covariance:
             raise DataError(f"covariance.corpus: {error}") from error
         if not all(fitter.count for fitter in fitters.values()):
             raise ConfigError(f"covariance.corpus: no text with any tokens in {dict(corpus.provenance)}")
-        common = {"model": lm.name, "texts": read_texts, "versions": _versions()}
+        common = {"model": lm.name, "texts": read_texts, "versions": versions()}
         measured = {
             layer: fitter.result({**common, **i, "layer": layer, "key": key_of(i)})
             for layer, fitter in fitters.items()
@@ -303,7 +292,3 @@ def ship(covariance: Covariance, lm: LanguageModel, path: Path, *, progress: Pro
     """
     layers = range(lm.n_layers)
     save_moments(path, covariance._fit(lm, layers, progress, None))
-
-
-def _versions() -> dict[str, str]:
-    return {"romexp": __version__, "torch": str(torch.__version__), "transformers": transformers.__version__}

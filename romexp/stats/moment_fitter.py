@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import transformers
 
+from romexp import __version__
 from romexp.errors import ConfigError
 from romexp.stats.second_moment import SecondMoment, pack, unpack
 
@@ -21,6 +23,11 @@ def sum_dtype(name: str) -> torch.dtype:
     if name not in dtypes:
         raise ConfigError(f"covariance.dtype: {name!r}, expected one of {', '.join(dtypes)}")
     return dtypes[name]
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages by which keys are measured."""
+    return {"romexp": __version__, "torch": str(torch.__version__), "transformers": transformers.__version__}
 
 
 class MomentFitter:

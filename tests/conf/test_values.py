@@ -115,6 +115,7 @@ def test_every_field_holds_what_was_checked() -> None:
 def as_hydra_builds(option: Option) -> None:
     part = plain_part(option)
     ours = build(validate_part(part, where=option[0]), where=option[0])
+    # Mappings and lists of built parts are to be plain ones, as ours are.
     theirs = instantiate(writable(chosen(option))[option[0]], _convert_="object")
     assert digest(fingerprint(ours)) == digest(fingerprint(theirs))
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import Browser, browser, needs_browser
+from chromium import Browser, needs_browser, tab
 from page_runs_made_up import ASKED, EVIL, TABLE, studies, write_everything
 from selenium.webdriver import Keys
 
@@ -14,18 +13,12 @@ from romexp.reporting.page.render import write_page
 from romexp.results.find import find_runs
 
 pytestmark = needs_browser
+__all__ = ["tab"]  # a fixture
 
 LABELS = (
     "[...document.querySelectorAll('#{table} tbody tr')].filter((r) => !r.hidden).map((r) => r.cells[0].textContent)"
 )
 SORTING = "[...document.querySelectorAll('#{table} thead tr:last-child th')].map((h) => h.getAttribute('aria-sort'))"
-
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[Browser]:
-    """One for all tests."""
-    with browser() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import Browser, browser, needs_browser
+from chromium import Browser, needs_browser, tab
 from page_runs_made_up import studies, write_editors
 
 from romexp.reporting.page.render import write_page
@@ -16,6 +15,7 @@ from romexp.reporting.tables.traces import trace_studies
 from romexp.results.find import find_runs
 
 pytestmark = needs_browser
+__all__ = ["tab"]  # a fixture
 
 MANY = {"ft": 1.0, "ft_l": 1.5, "kn": 0.5, "ke": 2.0, "mend": 3.0, "rome": 4.0, "ft_attn": 2.5}
 HIDDEN = [[0.1, 0.2, 0.3], [0.8, 0.7, 0.1], [0.1, 0.1, 0.9]]
@@ -43,13 +43,6 @@ def write_traces(folder: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps({"identity": identity, "names": names, "hash": "t"}))
     (folder / "cases.jsonl").write_text("".join(json.dumps(trace_row(i)) + "\n" for i in range(3)))
     (folder / "status").write_text("done\n")
-
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[Browser]:
-    """One for all tests."""
-    with browser() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

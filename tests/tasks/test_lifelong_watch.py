@@ -7,31 +7,23 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
+from test_lifelong_task import many
 from tiny_runs import Command, rows
 
 from romexp.results.folder import RunFolder
 
+__all__ = ["many"]  # a fixture
+
 
 @pytest.fixture(scope="module")
-def watched(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def watched(many: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Overrides for MEMIT on two layers of the tiny model, watched on three short texts."""
-    keys = torch.randn(300, 64, generator=torch.Generator().manual_seed(0))
-    moment = (keys.T @ keys / 300).numpy()
-    folder = tmp_path_factory.mktemp("watched")
-    np.savez(folder / "moments.npz", layer1=moment, layer2=moment, tokens=300)
-    (folder / "texts.txt").write_text("Anna Zoë plays the violin.\nParis is in France.\nThe bank is near the river.\n")
-    kept = [each for each in tiny if not each.startswith(("editor=", "editor.layer", "editor.mom2"))]
+    texts = tmp_path_factory.mktemp("watched") / "texts.txt"
+    texts.write_text("Anna Zoë plays the violin.\nParis is in France.\nThe bank is near the river.\n")
     return [
-        *kept,
-        "task=lifelong",
-        "editor=memit",
-        "editor.layers=[1,2]",
-        "editor.mom2_update_weight=2",
-        f"covariance.path={folder / 'moments.npz'}",
-        f"task.watch.corpus.path={folder / 'texts.txt'}",
+        *many,
+        f"task.watch.corpus.path={texts}",
         "task.watch.corpus.unit=line",
         "task.watch.sampler.max_length=10",
     ]

@@ -20,56 +20,61 @@ def first(value: Any) -> torch.Tensor:
     return value[0] if isinstance(value, tuple) else value
 
 
-def main(asked: dict[str, Any]) -> dict[str, Any]:
-    model = AutoModelForCausalLM.from_pretrained(asked["folder"], dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(asked["folder"])
-    bridge = TransformerBridge.boot_transformers(asked["folder"], hf_model=model, tokenizer=tokenizer, device="cpu")
+def add_noise(asked: dict[str, Any]) -> Any:
+    """A hook of the embeddings: row r of the batch gets the noise of sample r at the subject."""
     noise = torch.tensor(asked["noise"], dtype=torch.float64)
-    ids = torch.tensor([asked["ids"]] * len(noise))
     begin, end = asked["subject"]
-    names = {(kind, layer): HOOKS[kind].format(layer) for kind in HOOKS for layer in range(asked["n_layers"])}
 
-    def add_noise(value: torch.Tensor, hook: Any) -> torch.Tensor:
+    def hook(value: torch.Tensor, hook: Any) -> torch.Tensor:
         noised = value.clone()
         noised[:, begin:end] = (value[:, begin:end].double() + noise).to(value.dtype)
         return noised
 
+    return hook
+
+
+def restore(clean: torch.Tensor, token: int) -> Any:
+    """A hook that puts the clean value in at one token."""
+
+    def hook(value: Any, hook: Any) -> Any:
+        new = first(value).clone()
+        new[:, token] = clean[:, token]
+        return (new, *value[1:]) if isinstance(value, tuple) else new
+
+    return hook
+
+
+def keep(kept: dict[str, torch.Tensor], name: str) -> Any:
+    """A hook that keeps a value and its gradient."""
+
+    def hook(value: Any, hook: Any) -> None:
+        kept[name] = first(value)
+        kept[name].retain_grad()
+
+    return hook
+
+
+def main(asked: dict[str, Any]) -> dict[str, Any]:
+    model = AutoModelForCausalLM.from_pretrained(asked["folder"], dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(asked["folder"])
+    bridge = TransformerBridge.boot_transformers(asked["folder"], hf_model=model, tokenizer=tokenizer, device="cpu")
+    ids = torch.tensor([asked["ids"]] * len(asked["noise"]))
+    names = {(kind, layer): HOOKS[kind].format(layer) for kind in HOOKS for layer in range(asked["n_layers"])}
     _, clean = bridge.run_with_cache(ids)
-    corrupt = ("embed.hook_out", add_noise)
+    corrupt = ("embed.hook_out", add_noise(asked))
     logits = []
     for kind, token, layer in asked["cells"]:
-
-        def restore(value: Any, hook: Any, name: str = names[kind, layer], token: int = token) -> Any:
-            new = first(value).clone()
-            new[:, token] = first(clean[name])[:, token]
-            return (new, *value[1:]) if isinstance(value, tuple) else new
-
-        patched = bridge.run_with_hooks(ids, fwd_hooks=[corrupt, (names[kind, layer], restore)])
+        name = names[kind, layer]
+        patched = bridge.run_with_hooks(ids, fwd_hooks=[corrupt, (name, restore(first(clean[name]), token))])
         logits.append(patched[:, -1].tolist())
-
-    kept: dict[tuple[str, int], torch.Tensor] = {}
-
-    def keep(place: tuple[str, int]) -> Any:
-        def hook(value: Any, hook: Any) -> None:
-            kept[place] = first(value)
-            kept[place].retain_grad()
-
-        return hook
-
+    kept: dict[str, torch.Tensor] = {}
     with torch.enable_grad():
-        hooks = [corrupt, *((name, keep(place)) for place, name in names.items())]
-        out = bridge.run_with_hooks(ids, fwd_hooks=hooks)
+        out = bridge.run_with_hooks(ids, fwd_hooks=[corrupt, *((name, keep(kept, name)) for name in names.values())])
         out[:, -1].softmax(-1)[:, asked["answer"]].sum().backward()
-    estimates = {
-        kind: [
-            ((first(clean[names[kind, layer]]) - kept[kind, layer].detach()) * kept[kind, layer].grad)
-            .sum(-1)
-            .mean(0)
-            .tolist()
-            for layer in range(asked["n_layers"])
-        ]
-        for kind in HOOKS
-    }
+    estimates: dict[str, list[Any]] = {kind: [] for kind in HOOKS}
+    for (kind, _), name in names.items():
+        effect = (first(clean[name]) - kept[name].detach()) * kept[name].grad
+        estimates[kind].append(effect.sum(-1).mean(0).tolist())
     return {"logits": logits, "estimates": estimates}
 
 
