@@ -64,13 +64,13 @@ class Workbench:
 
     Attributes:
         loaders: by the model's name, what loads it. A model is loaded when somebody first asks for it.
+        folder: where exports are written. Who makes the workbench removes it.
         tokens: number of new tokens of a continuation.
-        folder: where exports are written.
     """
 
     loaders: Mapping[str, Callable[[], LoadedModel]]
+    folder: Path
     tokens: int = 20
-    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="romexp_demo_")))
     _loaded: dict[str, LoadedModel] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
@@ -178,7 +178,9 @@ class Workbench:
         inside = Path(tempfile.mkdtemp(dir=self.folder))
         with self._model(name):
             folder = edit.export(inside / "adapter", format="peft")
-        return Path(shutil.make_archive(str(inside / "adapter"), "zip", folder))
+        packed = Path(shutil.make_archive(str(folder), "zip", folder))
+        shutil.rmtree(folder)
+        return packed
 
 
 def percent(probability: float) -> str:

@@ -7,6 +7,8 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import romexp
 from romexp.api.models import LoadedModel
@@ -50,12 +52,12 @@ class Demo:
 
         option = job.choices["model"]
         own = option if option != "hf" else self.model.name or str(self.model.path)
-        workbench = Workbench(loaders=self._loaders(own, option))
-        page = build(workbench, first=own)
-        log.info("the demo is at http://%s:%d (Ctrl-C ends it)", self.host, self.port)
-        page.queue(default_concurrency_limit=1).launch(
-            server_name=self.host, server_port=self.port, share=False, quiet=True, show_error=False, theme=theme()
-        )
+        with TemporaryDirectory(prefix="romexp_demo_") as exports:
+            page = build(Workbench(loaders=self._loaders(own, option), folder=Path(exports)), first=own)
+            log.info("the demo is at http://%s:%d (Ctrl-C ends it)", self.host, self.port)
+            page.queue(default_concurrency_limit=1).launch(
+                server_name=self.host, server_port=self.port, share=False, quiet=True, show_error=False, theme=theme()
+            )
         return Outcome()
 
     def _loaders(self, own: str, option: str) -> dict[str, Callable[[], LoadedModel]]:

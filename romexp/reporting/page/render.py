@@ -81,16 +81,7 @@ def write_page(
     ids = run_ids([run for run, _, _ in origins])
     best = pairs[0] if pairs and any(entry.edits for entry in pairs[0][0].entries) else None
     content: dict[str, list[Any]] = {
-        "results": [
-            study_table(
-                compared,
-                identifier=f"study-{_digest(study)}",
-                run_ids=ids,
-                heading=(study_name(study), case_count(study, compared)),
-                measured={entry.label: entry.n_cases for entry in study.entries},
-            )
-            for study, compared in pairs
-        ],
+        "results": _results(pairs, ids),
         "tables": [paper_table(t, identifier=f"table-{i}", unfolded=len(tables) == 1) for i, t in enumerate(tables)],
         "figures": [*drawn, *pictures],
         "cases": _cases(pairs, path.with_name(f"{path.stem}_cases"), sample=most_cases),
@@ -108,6 +99,20 @@ def write_page(
     page = render(TEMPLATE, SCRIPTS, styles=STYLES, scripts_beside=beside, data=content["cases"], **values)
     write_text(path, page)
     return path
+
+
+def _results(pairs: Sequence[tuple[Study, Study]], ids: Mapping[str, str]) -> list[Any]:
+    """A table of the editors of each study."""
+    return [
+        study_table(
+            compared,
+            identifier=f"study-{_digest(study)}",
+            run_ids=ids,
+            heading=(study_name(study), case_count(study, compared)),
+            measured={entry.label: entry.n_cases for entry in study.entries},
+        )
+        for study, compared in pairs
+    ]
 
 
 def _cases(pairs: Sequence[tuple[Study, Study]], folder: Path, *, sample: int) -> list[dict[str, Any]]:
