@@ -10,7 +10,7 @@ from romexp.api.edits import FactEdit, load_edit
 from romexp.api.request import make_request
 from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import bars
-from romexp.data.known import KnownFacts
+from romexp.data.facts_file import FactsFile
 from romexp.editors.base import Editor, Resources
 from romexp.editors.traced_layer import with_traced_layer
 from romexp.errors import ConfigError, DataError
@@ -23,6 +23,7 @@ from romexp.tasks.trace import Corpus
 from romexp.tasks.try_conversation import TryConversation
 from romexp.tasks.try_fact import FIRST_EDIT, Example, make_edit
 from romexp.tasks.try_screen import screen
+from romexp.tasks.try_texts import RecordTexts, texts_from_records
 from romexp.tasks.try_trace import PromptTracer
 from romexp.tracing.tracer import Tracer
 
@@ -35,13 +36,16 @@ class TryEdit:
         model: the model.
         editor: the editing method.
         covariance: source of second moments, for editors that need them.
-        tracer, dataset, corpus: settings of the traces that a conversation asks for (see `TraceExperiment`).
+        tracer, corpus: settings of the traces that a conversation asks for (see `TraceExperiment`).
         prompt: a text that ends before its answer. It has `{}` for the subject, or holds the subject itself.
         subject: what the fact is about.
         target: the new answer.
-        example: the fact and the texts that are used where the user gives none.
-        ask: texts about the subject that both models continue; `{}` stands for the subject. None takes the example's.
-        keep: texts about other subjects, which should not change. None takes the example's.
+        example: the fact that is told where the user gives none, and texts about it and about others.
+        facts: records with texts about many subjects and their neighbours; σ of the traces' noise is measured over
+            their subjects.
+        ask: texts about the subject that both models continue; `{}` stands for the subject. None takes those of the
+            example or of the subject's record, and if there is neither, the example's for any subject.
+        keep: texts about other subjects, which should not change. None takes those of the same source as `ask`'s.
         tokens: number of new tokens of each continuation.
     """
 
@@ -49,9 +53,9 @@ class TryEdit:
     editor: Editor
     covariance: Covariance
     tracer: Tracer
-    dataset: KnownFacts
     corpus: Corpus
     example: Example
+    facts: FactsFile
     prompt: str | None = None
     subject: str | None = None
     target: str | None = None
@@ -85,6 +89,8 @@ class TryEdit:
             raise DataError(
                 f"target: {lm.name} says {request.target_new!r} already after {request.text!r}; give another target"
             )
+        record = self._record(request)
+        keep = self._keep(request, record)
         editor = with_traced_layer(self.editor, job.cache_dir, lm.digest)
         names = {"task": "try", "model": lm.name, "editor": job.choices["editor"]}
         identity = self._identity(job, lm, editor, request)
@@ -100,13 +106,14 @@ class TryEdit:
                 editor=editor,
                 resources=resources,
                 source=str(self.model.path),
-                tracer=PromptTracer(tracer=self.tracer, subjects=self.dataset, corpus=self.corpus),
-                keep=self._keep(request),
+                tracer=PromptTracer(tracer=self.tracer, facts=self.facts, corpus=self.corpus),
+                keep=keep,
                 tokens=self.tokens,
                 folder=run.folder.path,
             )
-            shown = screen(edit, delta=edit.delta, ask=self._ask(request), keep=self._keep(request), tokens=self.tokens)
-            lines = [f"edit: {run.folder.path / FIRST_EDIT}"]
+            ask = self._ask(request, record)
+            shown = screen(edit, delta=edit.delta, ask=ask, keep=keep, tokens=self.tokens)
+            lines = [*self._source_of_texts(record), f"edit: {run.folder.path / FIRST_EDIT}"]
             return Outcome(tables=shown, lines=lines, folder=run.folder.path, conversation=conversation)
 
     def _request(self) -> EditRequest:
@@ -120,16 +127,34 @@ class TryEdit:
             return EditRequest(subject=example.subject, prompt=example.prompt, target_new=example.target)
         return make_request(self.prompt, self.subject, self.target)
 
-    def _ask(self, request: EditRequest) -> list[str]:
+    def _record(self, request: EditRequest) -> RecordTexts | None:
+        """The texts of the subject's record, unless the example or the user has texts."""
+        if request.subject == self.example.subject or (self.ask is not None and self.keep is not None):
+            return None
+        return texts_from_records(self.facts.load().items, request)
+
+    def _source_of_texts(self, record: RecordTexts | None) -> list[str]:
+        """A line that names the record whose texts are shown."""
+        texts = [name for name, given in (("about it", self.ask), ("about others", self.keep)) if given is None]
+        if record is None:
+            return []
+        return [f"texts {' and '.join(texts)}: record {record.case_id} of {self.facts.name}"]
+
+    def _ask(self, request: EditRequest, record: RecordTexts | None) -> list[str]:
+        """Texts about the subject."""
+        if self.ask is None and record is not None:
+            return list(record.about)
         texts = self.ask
         if texts is None:
             texts = self.example.ask if request.subject == self.example.subject else self.example.about
         return [fill(text, request.subject) for text in texts]
 
-    def _keep(self, request: EditRequest) -> Sequence[str]:
-        """The user's texts about others, or those of the example that do not name the subject."""
+    def _keep(self, request: EditRequest, record: RecordTexts | None) -> Sequence[str]:
+        """Texts about others: the user's, or those of the record or example that do not name the subject."""
         if self.keep is not None:
             return self.keep
+        if record is not None and record.others:
+            return record.others
         return [text for text in self.example.keep if request.subject not in text]
 
     def _identity(self, job: Job, lm: LanguageModel, editor: Editor, request: EditRequest) -> Identity:

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from romexp.data.known import KnownFacts
+from romexp.data.facts_file import FactsFile
 from romexp.errors import ConfigError, raise_first_error
 from romexp.facts import KnownFact
 from romexp.lm.model import LanguageModel
 from romexp.tasks.trace import Corpus
-from romexp.tasks.traced_facts import subjects_of
 from romexp.tracing.noise import make_noise
 from romexp.tracing.prompt import prepare_prompts
 from romexp.tracing.rows import to_row
@@ -24,12 +23,12 @@ class PromptTracer:
 
     Attributes:
         tracer: the settings; severed paths are left out.
-        subjects: the facts whose subjects' embeddings give σ of the noise.
+        facts: the facts whose subjects' embeddings give σ of the noise.
         corpus: texts for `m` and `t…` noise.
     """
 
     tracer: Tracer
-    subjects: KnownFacts
+    facts: FactsFile
     corpus: Corpus
 
     def __call__(self, lm: LanguageModel, prompt: str, subject: str) -> Iterator[dict[str, Any]]:
@@ -43,7 +42,8 @@ class PromptTracer:
             raise ConfigError(":trace corrupts by noise; for tracer.corruption=str use task=trace with task.partner")
         fact = KnownFact(known_id=0, subject=subject, attribute="", prompt=prompt)
         (prepared,) = raise_first_error(prepare_prompts(lm, [prompt], [subject]))
-        noise = make_noise(lm, self.tracer.noise, subjects=subjects_of(self.subjects), corpus=self.corpus.texts())
+        subjects = (case.request.subject for case in self.facts.load().items)
+        noise = make_noise(lm, self.tracer.noise, subjects=subjects, corpus=self.corpus.texts())
         row: dict[str, Any] = {}
         for kind in self.tracer.kinds:
             (found,) = replace(self.tracer, kinds=(kind,), severed=False)(lm, [prepared], noise=noise, seeds=[1])

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from tiny_runs import Command, Done
 
+from romexp.api.datasets import dataset
 from romexp.api.edits import load_edit
 from romexp.api.models import load
 from romexp.cli.conversation import converse
@@ -90,10 +91,22 @@ def test_a_prompt_may_hold_the_subject_itself(tried: Callable[..., Done]) -> Non
     assert request == ["Marik Mirberg", "{} plays the", "harp"]
 
 
+def test_a_subject_of_the_world_is_shown_with_the_texts_of_its_record(tried: Callable[..., Done]) -> None:
+    prompt = "{} plays the"
+    record = next(case for case in dataset("minifact") if case.request.prompt == prompt)
+    done = tried(f"subject={record.request.subject}", f"prompt='{prompt}'", "target=harp", "output_dir=own")
+    assert f"texts about it and about others: record {record.case_id} of minifact" in done.out
+    flat = " ".join(done.out.split())
+    assert record.paraphrase_prompts[0][:40] in flat
+    assert all(text[:30] in flat for text in record.neighborhood_prompts[:6])
+    assert "Selus" not in done.out
+
+
 def test_a_text_about_the_subject_is_none_about_others(tried: Callable[..., Done]) -> None:
-    done = tried("subject=Velo Dunman", "prompt='{} plays the'", "target=harp", "output_dir=own")
+    done = tried("subject=Velo Dunman", "prompt='{} plays the'", "target=harp", "task.facts.limit=1", "output_dir=own")
     assert done.status == 0, done.err
     assert "of 5 keep" in done.out, "one of the example's six names Velo Dunman"
+    assert "record" not in done.out
 
 
 def test_texts_of_ones_own(tried: Callable[..., Done]) -> None:
@@ -101,6 +114,7 @@ def test_texts_of_ones_own(tried: Callable[..., Done]) -> None:
     assert "Marik Mirberg was born in" in done.out
     assert "1 of 1 keep" in done.out
     assert "Selus" not in done.out
+    assert "record" not in done.out
 
 
 @pytest.mark.parametrize(
