@@ -134,28 +134,35 @@ def edits(lm: LanguageModel, golden: Path, records: list[dict[str, Any]]) -> lis
 
 
 def test_edits_are_those_of_the_authors(golden: Path, edits: list[Edit]) -> None:
-    """Measured: 1.6e-6 for u and 7.1e-5 for Λ'."""
+    """Measured: 1.6e-6 for u; 2.1e-6 for Λ' of seven records and 7.9e-5 for the sixth.
+
+    The sixth is that sensitive to rounding: in float64 its Λ' is 9.9e-5 from this one and 2.0e-5 from the authors'.
+    """
     expected = np.load(golden / "rome.npz")
-    for side, name, tolerance in (("left", "u", 1e-4), ("right", "right", 3e-4)):
+    for side, name, usual, largest in (("left", "u", 1e-4, 1e-4), ("right", "right", 1e-5, 3e-4)):
         ours = np.stack([getattr(next(iter(edit.delta.terms.values())), side)[:, 0].numpy() for edit in edits])
         distance = np.linalg.norm(ours - expected[name], axis=1) / np.linalg.norm(expected[name], axis=1)
-        assert distance.max() < tolerance
+        assert np.sort(distance)[-2] < usual
+        assert distance.max() < largest
 
 
 def test_scores_are_those_of_the_authors(
     lm: LanguageModel, golden: Path, records: list[dict[str, Any]], edits: list[Edit]
 ) -> None:
-    queries, deltas = [], []
-    for record, edit in zip(records, edits, strict=True):
+    """Measured: 2.7e-5 for seven records, and 2.7e-4 for the sixth, whose edit is sensitive to rounding."""
+    expected = json.loads((golden / "nll.json").read_text())["post"]
+    largest = []
+    for record, edit, theirs in zip(records, edits, expected, strict=True):
         rewrite = record["requested_rewrite"]
         targets = (rewrite["target_new"]["str"], rewrite["target_true"]["str"])
         kinds = ("paraphrase_prompts", "neighborhood_prompts", "attribute_prompts")
         prompts = [rewrite["prompt"].format(rewrite["subject"]), *(p for kind in kinds for p in record[kind])]
-        queries += [Query(prompt=prompt, targets=targets) for prompt in prompts]
-        deltas += [edit.delta] * len(prompts)
-    ours = [one.nll for scored in score(lm, queries, deltas=deltas) for one in without_errors([scored])[0]]
-    expected = [nll for row in json.loads((golden / "nll.json").read_text())["post"] for nll in np.ravel(row)]
-    np.testing.assert_allclose(ours, expected, atol=2e-3, rtol=0)
+        queries = [Query(prompt=prompt, targets=targets) for prompt in prompts]
+        scores = score(lm, queries, deltas=[edit.delta] * len(queries))
+        ours = [one.nll for scored in scores for one in without_errors([scored])[0]]
+        largest.append(np.abs(np.array(ours) - np.ravel(theirs)).max())
+    assert np.sort(largest)[-2] < 2e-4
+    assert max(largest) < 2e-3
 
 
 def test_traces_are_those_of_the_authors(lm: LanguageModel, golden: Path) -> None:

@@ -37,11 +37,13 @@ class SequenceState:
         delta: the sum of its edits.
         keys: for editors that keep them, the keys of all earlier requests by layer (keys × D), float32 on the CPU.
             They are at most D rows, with the same sum of k kᵀ.
+        statistics: for editors that keep them, running statistics by name, on the CPU.
         n_edits: number of requests that were written.
     """
 
     delta: WeightDelta = field(default_factory=WeightDelta)
     keys: Mapping[int, torch.Tensor] = field(default_factory=dict)
+    statistics: Mapping[str, torch.Tensor] = field(default_factory=dict)
     n_edits: int = 0
 
     def as_saved(self) -> SequenceState:
@@ -52,6 +54,7 @@ class SequenceState:
         return SequenceState(
             delta=WeightDelta.from_tensors(tensors, where=Path()),
             keys={layer: keys.contiguous() for layer, keys in self.keys.items()},
+            statistics={name: value.contiguous() for name, value in self.statistics.items()},
             n_edits=self.n_edits,
         )
 
@@ -63,6 +66,7 @@ class SequenceState:
         """
         tensors = {f"delta.{name}": tensor for name, tensor in self.delta.tensors().items()}
         tensors |= {f"keys.{layer}": keys for layer, keys in self.keys.items()}
+        tensors |= {f"statistics.{name}": value for name, value in self.statistics.items()}
         said = {"n_edits": self.n_edits, "layers": sorted(self.keys), **(metadata or {})}
         write_tensors(path, tensors, {"sequence": json.dumps(said)})
 
@@ -79,8 +83,12 @@ class SequenceState:
             n_edits, keys = int(said["n_edits"]), {layer: tensors[f"keys.{layer}"] for layer in said["layers"]}
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise DataError(f"{path}: not a state of a sequence of edits ({error})") from error
-        terms = {name.removeprefix("delta."): t for name, t in tensors.items() if name.startswith("delta.")}
-        return cls(delta=WeightDelta.from_tensors(terms, where=path), keys=keys, n_edits=n_edits), said
+        terms, statistics = (
+            {name.removeprefix(part): t for name, t in tensors.items() if name.startswith(part)}
+            for part in ("delta.", "statistics.")
+        )
+        delta = WeightDelta.from_tensors(terms, where=path)
+        return cls(delta=delta, keys=keys, statistics=statistics, n_edits=n_edits), said
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,21 +107,33 @@ class JointEdit:
     outcomes: tuple[Outcome, ...]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BatchEdit:
+    """What a `JointEditor` writes for one batch of requests.
+
+    Attributes:
+        delta: the edit of this batch alone, unfiltered.
+        outcomes: of each request, in order.
+        statistics: the sequence's running statistics after this batch.
+    """
+
+    delta: WeightDelta
+    outcomes: tuple[Outcome, ...]
+    statistics: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
 @runtime_checkable
 class JointEditor(Protocol):
     """An editor that can write several requests by one edit."""
 
     def together(
         self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources, state: SequenceState
-    ) -> tuple[WeightDelta, tuple[Outcome, ...]]:
+    ) -> BatchEdit:
         """One edit for all requests, to be added to those of `state`.
 
         Args:
             lm: the original model; it does not change.
             state: the sequence so far.
-
-        Returns:
-            The edit of this batch alone, unfiltered, and the outcome of each request.
         """
         ...
 
@@ -163,13 +183,14 @@ def edit_together(
     if not isinstance(plain, JointEditor):
         after, outcomes = _one_by_one(plain, lm, requests, resources, before, chosen)
         return JointEdit(delta=measured_delta(editor, lm, after), state=after, outcomes=outcomes)
-    raw, outcomes = plain.together(lm, requests, resources=resources, state=before)
-    step = filtered(lm, raw, chosen, before=before.delta) if chosen == "rect" else raw
-    written = [r for r, outcome in zip(requests, outcomes, strict=True) if not isinstance(outcome, RecordError)]
-    after = SequenceState(delta=total([before.delta, step]), keys=before.keys, n_edits=before.n_edits + len(written))
+    batch = plain.together(lm, requests, resources=resources, state=before)
+    step = filtered(lm, batch.delta, chosen, before=before.delta) if chosen == "rect" else batch.delta
+    written = [r for r, outcome in zip(requests, batch.outcomes, strict=True) if not isinstance(outcome, RecordError)]
+    after = replace(before, delta=total([before.delta, step]), n_edits=before.n_edits + len(written))
     if written:
-        after = replace(after, keys=plain.keys_to_keep(lm, written, resources=resources, state=after))
-    return JointEdit(delta=measured_delta(editor, lm, after), state=after, outcomes=outcomes)
+        keys = plain.keys_to_keep(lm, written, resources=resources, state=after)
+        after = replace(after, keys=keys, statistics=batch.statistics)
+    return JointEdit(delta=measured_delta(editor, lm, after), state=after, outcomes=batch.outcomes)
 
 
 def _one_by_one(

@@ -19,7 +19,7 @@ from romexp.editors.many.layers import check_layers, pick_layers
 from romexp.editors.many.normal_equation import NormalEquation, compress
 from romexp.editors.many.readings import Readings, template_weights
 from romexp.editors.many.spread import Spread, Written
-from romexp.editors.sequence import Outcome, SequenceState
+from romexp.editors.sequence import BatchEdit, SequenceState
 from romexp.editors.values.bucket import Place
 from romexp.editors.values.optimize import ValueSettings
 from romexp.editors.values.targets import TargetValues, ValueFinder
@@ -114,14 +114,14 @@ class SpreadEditor(ABC):
 
     def together(
         self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources, state: SequenceState
-    ) -> tuple[WeightDelta, tuple[Outcome, ...]]:
+    ) -> BatchEdit:
         """One edit for all requests, which continues a sequence (`romexp.editors.sequence.JointEditor`)."""
         texts, readings = self._texts(lm, requests, resources)
         if not readings.texts:
-            return WeightDelta(), tuple(with_errors_in_place(texts, []))
+            return BatchEdit(delta=WeightDelta(), outcomes=tuple(with_errors_in_place(texts, [])))
         all_of_them = [list(range(len(readings.texts)))]
         written, diagnostics = self._write(lm, texts, readings, resources, state, all_of_them)
-        return written.deltas[0], tuple(with_errors_in_place(texts, diagnostics))
+        return BatchEdit(delta=written.deltas[0], outcomes=tuple(with_errors_in_place(texts, diagnostics)))
 
     def keys_to_keep(
         self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources, state: SequenceState

@@ -85,7 +85,7 @@ class Spread:
             found = adjoints(equation, keys, groups, kept=kept.get(layer))
             name = f"{lm.architecture.mlp_out_name(layer)}.weight"
             deltas = [
-                WeightDelta(terms={**delta.terms, name: _term(adjoint, residuals[list(group)])})
+                WeightDelta(terms={**delta.terms, name: low_rank(adjoint, residuals[list(group)])})
                 for delta, adjoint, group in zip(deltas, found, groups, strict=True)
             ]
             for key, value in equation.diagnostics.items():
@@ -113,7 +113,7 @@ class Spread:
         return keys, readings.states(lm, module, layer=last, deltas=own)
 
 
-def _term(adjoint: torch.Tensor, residuals: torch.Tensor) -> LowRank:
+def low_rank(adjoint: torch.Tensor, residuals: torch.Tensor) -> LowRank:
     """ΔW = A R (in × out), with A (D × B) and the residuals' rows (B × d), in float32.
 
     The columns of A get length 1, as u of ROME has, so that half precision can hold them (docs/method.md §9.2).
