@@ -53,9 +53,15 @@ class _TrackioRun:
     trackio: Any
     run: Any
     location: str
+    takes_images: ClassVar[bool] = True
 
-    def log(self, values: Mapping[str, float]) -> None:
-        self.run.log(dict(values))
+    def log(self, values: Mapping[str, float], *, step: int | None = None, axis: str = "step") -> None:
+        self.run.log(dict(values), step=step)
+
+    def lines(self, chart: str, lines: Mapping[str, Sequence[float]], *, axis: str) -> None:
+        for step in range(max(map(len, lines.values()), default=0)):
+            here = {f"{chart}/{name}": line[step] for name, line in lines.items() if step < len(line)}
+            self.run.log(here, step=step)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         self.run.log({name: self.trackio.Table(columns=list(columns), data=[list(row) for row in rows])})
