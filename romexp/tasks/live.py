@@ -11,6 +11,7 @@ import pandas as pd
 from romexp.analysis.lifelong import lifelong_frame
 from romexp.analysis.running import running_means, running_sequence
 from romexp.analysis.summary import case_record
+from romexp.analysis.traces import Pooling, flatten_trace, trace_summary, traced
 from romexp.results.rows import CaseResult, Row
 from romexp.seeds import derive_seed
 from romexp.tracking import TrackedRun
@@ -96,3 +97,30 @@ class LiveSequence:
         means = running_sequence(self._seen, frame if is_checkpoint else None, edits=edits)
         self.tracked.log(means, step=edits, axis="edits")
         report_losses(self.tracked, [row for row in rows if row["edited_at"] == row["measured_at"]], self.sample)
+
+
+@dataclass(kw_only=True)
+class LiveFacts:
+    """Reports a run of `task=trace` batch by batch. The step of its points is the number of facts with a result.
+
+    Attributes:
+        tracked: the tracker's run.
+        pooling: how averages are taken; None for traces of nodes, of which only the facts are counted.
+        rows: of the facts that were finished before.
+    """
+
+    tracked: TrackedRun
+    pooling: Pooling | None
+    rows: list[Row]
+
+    def __call__(self, rows: Sequence[Row]) -> None:
+        """Report a batch, whose rows are on disk."""
+        if not rows:
+            return
+        self.rows += rows
+        n = len(traced(self.rows))
+        values: dict[str, float] = {"n": n, "n_incorrect": len(self.rows) - n}
+        if self.pooling is not None:
+            values = flatten_trace(trace_summary(self.rows, pooling=self.pooling))
+        means = {name: value for name, value in values.items() if not name.endswith("half_width")}
+        self.tracked.log(means, step=len(self.rows), axis="n_facts")
