@@ -23,7 +23,7 @@ def describe() -> dict[str, Any]:
     return {
         "romexp": romexp.__version__,
         "commit": commit(),
-        "folder_commit": folder_commit(Path.cwd()),
+        "folder_commit": folder_commit(),
         "python": platform.python_version(),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "platform": platform.platform(),
@@ -39,12 +39,15 @@ def commit() -> str | None:
     return _commit(root) if (root / ".git").exists() else None
 
 
-def folder_commit(folder: Path) -> str | None:
-    """The same of the checkout that holds a folder, such as the user's own project. None if there is none, or it is the
-    package's.
+def folder_commit() -> str | None:
+    """The same of the checkout that holds the working folder, such as the user's own project. None if there is none, or
+    it is the package's.
     """
-    inside = (folder, *folder.parents)
-    root = next((each for each in inside if (each / ".git").exists()), None)
+    try:
+        folder = Path.cwd()
+    except OSError:  # It has been deleted.
+        return None
+    root = next((each for each in (folder, *folder.parents) if (each / ".git").exists()), None)
     return None if root is None or root.resolve() == _checkout() else _commit(root)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from romexp.analysis.lifelong import lifelong_frame
+from romexp.analysis.localization import flatten_localization, localization_summary
 from romexp.analysis.running import running_means, running_sequence
 from romexp.analysis.summary import case_record
 from romexp.analysis.traces import Pooling, flatten_trace, trace_summary, traced
@@ -124,3 +125,24 @@ class LiveFacts:
             values = flatten_trace(trace_summary(self.rows, pooling=self.pooling))
         means = {name: value for name, value in values.items() if not name.endswith("half_width")}
         self.tracked.log(means, step=len(self.rows), axis="n_facts")
+
+
+@dataclass(kw_only=True)
+class LiveLocalization:
+    """Reports a run of `task=localization` batch by batch. The step of its points is the number of facts with a result.
+
+    Attributes:
+        tracked: the tracker's run.
+        rows: of the facts that were finished before.
+    """
+
+    tracked: TrackedRun
+    rows: list[Row]
+
+    def __call__(self, rows: Sequence[Row]) -> None:
+        """Report a batch, whose rows are on disk."""
+        self.rows += rows
+        shown = rows and self.tracked.location  # The regressions take a second, and without a tracker nobody sees them.
+        if shown and any(row["correct_prediction"] for row in self.rows):
+            values = flatten_localization(localization_summary(self.rows))
+            self.tracked.log(values, step=int(values.pop("n_facts")), axis="n_facts")

@@ -162,7 +162,8 @@ def test_trackio_holds_everything(tmp_path: Path) -> None:
     assert said == f"project mine, run {run}"
     assert [entry["loss"] for entry in logs if "loss" in entry] == [2.0, 1.0]
     assert [entry["post/S"] for entry in logs if "post/S" in entry] == [50.0]
-    assert [(entry["step"], entry["post/ES"]) for entry in logs if "post/ES" in entry][:2] == [(25, 40.0), (50, 50.0)]
+    points = [(entry["step"], entry["post/ES"]) for entry in logs if "post/ES" in entry]
+    assert points == [(25, 40.0), (50, 50.0), (50, 50.0)], "the final number is at the last case too"
     assert [(entry["step"], entry["v/7"]) for entry in logs if "v/7" in entry] == [(0, 3.0), (1, 2.0)]
     assert next(entry["cases"]["_value"] for entry in logs if "cases" in entry)[1]["text"] == "Zoë"
     assert {"editor.layer": "5", "tags": "draft, edit, rome"}.items() <= config.items()
