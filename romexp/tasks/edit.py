@@ -277,7 +277,8 @@ class EditExperiment:
         tracked.table("cases", *tracked_table(results, frame))
         tracked.summary(flatten(summary))
         report_texts(tracked, results, self._sample(loaded.items, run.job))
-        report_boxes(tracked, frame, label=self.editor.name, title=f"{run.manifest['model']['name']}, {loaded.name}")
+        title = f"{run.manifest['model']['name']}, {loaded.name}, {len(results)} cases"
+        report_boxes(tracked, frame, editor=run.job.choices["editor"], label=self.editor.name, title=title)
         return summary
 
     def _outcome(self, run: Run, loaded: Loaded[Case], summary: Summary) -> Outcome:

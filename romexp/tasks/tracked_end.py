@@ -35,14 +35,19 @@ def report_texts(tracked: TrackedRun, results: Iterable[CaseResult], sample: Col
         tracked.table("texts", TEXTS, rows)
 
 
-def report_boxes(tracked: TrackedRun, frame: pd.DataFrame, *, label: str, title: str) -> None:
-    """Add box plots of the cases (Fig. 24), if the tracker shows pictures."""
+def report_boxes(tracked: TrackedRun, frame: pd.DataFrame, *, editor: str, label: str, title: str) -> None:
+    """Add box plots of the cases (Fig. 24), if the tracker shows pictures.
+
+    Args:
+        editor: the editor's option name, which has a colour.
+        label: its label.
+    """
     if not tracked.takes_images:
         return
     from romexp.reporting.figures.editors import case_boxes
     from romexp.reporting.figures.style import editor_color
 
-    figure = case_boxes({label: frame}, colors={label: editor_color(label)}, title=title)
+    figure = case_boxes({label: frame}, colors={label: editor_color(editor)}, title=title)
     _report(tracked, [("boxes", figure)] if figure is not None else [])
 
 
