@@ -52,7 +52,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     # A log that another library cannot write, as W&B's own on a full disk, is no reason for tracebacks on the terminal.
     logging.raiseExceptions = False
-    job = JobFunction()
+    job = JobFunction(typed=tuple(given))
 
     def task(cfg: DictConfig) -> Value:
         return job(cfg)

@@ -21,6 +21,9 @@ _SECRET_WORDS = "token|key|sig|secret|pass|pwd|auth|cred|session|jwt|policy|sas|
 _PARAMETER = re.compile(rf"(?i)(?<=[?&;#])([\w.%$~\[\]-]*(?:{_SECRET_WORDS})[\w.%$~\[\]-]*=)[^&;#)\]}}]+")
 """A parameter whose name says that its value opens something: `token=…`, `X-Amz-Signature=…`."""
 
+_VARIABLE = re.compile(r"(?s)^([+~]*hydra\.job\.env_set[^=]*=).+")
+"""An argument that has Hydra set environment variables, among which tokens are."""
+
 
 def without_secrets(text: str) -> str:
     """The text with its URLs cleaned: user names and passwords are removed, values of tokens are replaced by `***`.
@@ -31,6 +34,16 @@ def without_secrets(text: str) -> str:
     if "://" in text:
         text = _USER.sub(r"\g<1>", text)
     return _QUERY.sub(lambda query: _PARAMETER.sub(rf"\g<1>{HIDDEN}", query[0]), text)
+
+
+def command_without_secrets(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command, each cleaned by `without_secrets`, without the values of environment variables that
+    Hydra is to set.
+
+    >>> command_without_secrets(["hydra.job.env_set.HF_TOKEN=hf_abc", "seed=1"])
+    ['hydra.job.env_set.HF_TOKEN=***', 'seed=1']
+    """
+    return [_VARIABLE.sub(rf"\g<1>{HIDDEN}", without_secrets(argument)) for argument in arguments]
 
 
 def without_secrets_in(value: Any) -> Any:

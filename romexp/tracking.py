@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Literal, Protocol
 from filelock import FileLock
 
 from romexp.errors import ConfigError
-from romexp.redact import without_secrets
+from romexp.redact import command_without_secrets
+from romexp.wandb_run import WandbRun, no_loss
 from romexp.wandb_settings import WantedMode, has_wandb_key, short_reason, wandb_setting, wanted_mode
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,17 @@ class TrackedRun(Protocol):
         several."""
         ...
 
-    def log(self, values: Mapping[str, float]) -> None:
-        """Add one step to the curves of these values."""
+    def log(self, values: Mapping[str, float], *, step: int | None = None, axis: str = "step") -> None:
+        """Add one point to the curves of these values.
+
+        Args:
+            step: the point's place on the horizontal axis; None takes the next one.
+            axis: what `step` counts, for example `n_cases`.
+        """
+        ...
+
+    def lines(self, chart: str, lines: Mapping[str, Sequence[float]], *, axis: str) -> None:
+        """Add finished lines to a chart, each a list of values at 0, 1, 2, … of `axis`."""
         ...
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -51,6 +61,11 @@ class TrackedRun(Protocol):
 
     def images(self, paths: Mapping[str, Path]) -> None:
         """Add pictures by name."""
+        ...
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether pictures are shown. If not, nothing is drawn only for the tracker."""
         ...
 
 
@@ -95,8 +110,12 @@ class NoTracker:
 
 class _UntrackedRun:
     location = ""
+    takes_images = False
 
-    def log(self, values: Mapping[str, float]) -> None:
+    def log(self, values: Mapping[str, float], *, step: int | None = None, axis: str = "step") -> None:
+        return None
+
+    def lines(self, chart: str, lines: Mapping[str, Sequence[float]], *, axis: str) -> None:
         return None
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -180,10 +199,10 @@ class WandbTracker:
         lock: AbstractContextManager[Any] = nullcontext() if root == folder else FileLock(files / ".lock")
         try:
             with lock:
-                yield _WandbRun(run=run, files=_as_given(files, root))
+                yield WandbRun(run=run, files=_as_given(files, root))
             exit_code = 0
         finally:
-            with _no_loss():
+            with no_loss():
                 run.finish(exit_code=exit_code)
 
     def _all_tags(self, names: Mapping[str, Any]) -> list[str]:
@@ -196,7 +215,7 @@ class WandbTracker:
 def _clean_arguments() -> Iterator[None]:
     """Inside the context, the arguments of the command have no passwords of URLs. W&B sends them to its server."""
     given = sys.argv
-    sys.argv = [without_secrets(argument) for argument in given]
+    sys.argv = command_without_secrets(given)
     try:
         yield
     finally:
@@ -233,49 +252,7 @@ def _begin(mode: Literal["online", "offline"], **arguments: Any) -> Any:
         raise ConfigError(f"tracker: W&B did not begin a run: {short_reason(error)}") from error
 
 
-@contextmanager
-def _no_loss() -> Iterator[None]:
-    """Turn errors of W&B's own files and connections into a warning: results on disk do not depend on them."""
-    import wandb
-
-    try:
-        yield
-    except (OSError, wandb.Error) as error:
-        log.warning("W&B did not take all of this run: %s", short_reason(error))
-
-
 def _as_given(files: Path, root: Path) -> Path:
     """The path of a run's files, relative if `root` is."""
     inside = files.is_relative_to(root.absolute())
     return root / files.relative_to(root.absolute()) if inside else files
-
-
-@dataclass(frozen=True)
-class _WandbRun:
-    run: Any
-    files: Path  # the folder that `wandb sync` takes
-
-    @property
-    def location(self) -> str:
-        return str(self.files) if self.run.offline else str(self.run.url)
-
-    def log(self, values: Mapping[str, float]) -> None:
-        with _no_loss():
-            self.run.log(dict(values))
-
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        import wandb
-
-        with _no_loss():
-            self.run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
-
-    def summary(self, values: Mapping[str, Any]) -> None:
-        with _no_loss():
-            self.run.summary.update(dict(values))
-
-    def images(self, paths: Mapping[str, Path]) -> None:
-        import wandb
-
-        if paths:
-            with _no_loss():
-                self.run.log({name: wandb.Image(str(path)) for name, path in paths.items()})

@@ -54,11 +54,11 @@ def summarize_lifelong(frame: pd.DataFrame, *, seed: int = 0) -> Summary:
         "n_cases": len(once),
         "n_failed": int(frame["case_id"].nunique()) - len(once),
         "n_edits": int(last),
-        "pre": _statistics(once, "pre", seed),
+        "pre": statistics_of(once, "pre", seed),
     }
-    summary |= {name: _statistics(part, "post", seed) for name, part in parts.items() if len(part)}
+    summary |= {name: statistics_of(part, "post", seed) for name, part in parts.items() if len(part)}
     summary["retention"] = [
-        {"measured_at": time, "n_cases": len(part), "post": _statistics(part, "post", seed)}
+        {"measured_at": time, "n_cases": len(part), "post": statistics_of(part, "post", seed)}
         for time in sorted(set(used["measured_at"].tolist()))
         for part in (used[used["measured_at"] == time],)
         if (part["edited_at"] < time).any()
@@ -66,9 +66,11 @@ def summarize_lifelong(frame: pd.DataFrame, *, seed: int = 0) -> Summary:
     return summary
 
 
-def _statistics(frame: pd.DataFrame, side: str, seed: int) -> dict[str, Any]:
+def statistics_of(frame: pd.DataFrame, side: str, seed: int = 0, *, intervals: bool = True) -> dict[str, Any]:
+    """The statistics of one side of some rows of a frame (`analysis.summary.summarize_side`)."""
     names = [name.removeprefix(f"{side}/") for name in frame.columns if name.startswith(f"{side}/")]
-    return summarize_side({name: frame[f"{side}/{name}"].to_numpy(dtype=float) for name in names}, seed=seed)
+    values = {name: frame[f"{side}/{name}"].to_numpy(dtype=float) for name in names}
+    return summarize_side(values, seed=seed, intervals=intervals)
 
 
 def scores_by_edits(frame: pd.DataFrame, *, seed: int = 0) -> list[dict[str, Any]]:
@@ -84,7 +86,7 @@ def scores_by_edits(frame: pd.DataFrame, *, seed: int = 0) -> list[dict[str, Any
         part = used[used["measured_at"] == time]
         edited = used.loc[used["edited_at"] <= time, "case_id"].nunique()
         if part["case_id"].nunique() == edited:
-            points.append({"edits": int(time), "n_cases": len(part), "post": _statistics(part, "post", seed)})
+            points.append({"edits": int(time), "n_cases": len(part), "post": statistics_of(part, "post", seed)})
     return points
 
 
@@ -105,7 +107,7 @@ def retention_by_age(frame: pd.DataFrame, *, seed: int = 0) -> list[dict[str, An
         {
             "later_edits": float(ages[classes == last].mean()),
             "n": int((classes == last).sum()),
-            "post": _statistics(used[classes == last], "post", seed),
+            "post": statistics_of(used[classes == last], "post", seed),
         }
         for last in sorted(classes.unique())
     ]

@@ -72,42 +72,53 @@ def summarize(results: Sequence[CaseResult], *, sides: Sequence[Side] = SIDES, s
     return summarize_frame(case_frame(results, sides=sides), sides=sides, seed=seed)
 
 
-def summarize_frame(frame: pd.DataFrame, *, sides: Sequence[str] = SIDES, seed: int = 0) -> Summary:
-    """The same as `summarize`, for a frame that `case_frame` made."""
+def summarize_frame(
+    frame: pd.DataFrame, *, sides: Sequence[str] = SIDES, seed: int = 0, intervals: bool = True
+) -> Summary:
+    """The same as `summarize`, for a frame that `case_frame` made.
+
+    Args:
+        intervals: whether S and rates get their intervals, which take most of the time. Nothing else depends on it.
+    """
     used = frame[frame["complete"].astype(bool)]
     summary: Summary = {"n_cases": len(used), "n_failed": len(frame) - len(used)}
     for side in sides:
         names = [name.removeprefix(f"{side}/") for name in used.columns if name.startswith(f"{side}/")]
         values = {name: used[f"{side}/{name}"].to_numpy(dtype=float) for name in names}
-        summary[side] = summarize_side(values, seed=seed)
+        summary[side] = summarize_side(values, seed=seed, intervals=intervals)
     return summary
 
 
-def summarize_side(values: Mapping[str, np.ndarray], *, seed: int = 0) -> dict[str, Statistics]:
+def summarize_side(values: Mapping[str, np.ndarray], *, seed: int = 0, intervals: bool = True) -> dict[str, Statistics]:
     """Statistics of each metric. S comes first, if its three parts are there. Metrics that no case has are left out.
 
     Args:
         values: for each metric an array (cases,), NaN where a case lacks the metric. Scores are fractions.
         seed: seed of the bootstrap for S.
+        intervals: whether S and rates get their intervals.
     """
-    by_metric = metric_statistics(values)
+    by_metric = metric_statistics(values, intervals=intervals)
     for parts in SCORED:
         if all(name in by_metric for name in parts):
-            score = _score_statistics(np.stack([values[name] for name in parts], axis=1), seed=seed)
+            columns = np.stack([values[name] for name in parts], axis=1)
+            score = _score_statistics(columns, seed=seed, intervals=intervals)
             return {"S": score, **by_metric}
     return by_metric
 
 
-def metric_statistics(values: Mapping[str, np.ndarray], *, least_rate: float = 0.0) -> dict[str, Statistics]:
+def metric_statistics(
+    values: Mapping[str, np.ndarray], *, least_rate: float = 0.0, intervals: bool = True
+) -> dict[str, Statistics]:
     """`statistics` of each metric except S, with the metric's own scale. Metrics that no case has are left out.
 
     Args:
         least_rate: the smallest possible value of a rate; for differences of rates it is -1.
+        intervals: whether rates get their intervals.
     """
     by_metric = {}
     for name, column in values.items():
         entry = statistics(column, scale=scale_of(name))
-        if entry["n"] and name in RATES:
+        if entry["n"] and intervals and name in RATES:
             entry["interval"] = [100 * end for end in score_interval(column[np.isfinite(column)], low=least_rate)]
         by_metric[name] = entry
     return {name: entry for name, entry in by_metric.items() if entry["n"]}
@@ -146,7 +157,7 @@ def harmonic_mean(values: Iterable[float]) -> float:
     return float(hmean(numbers)) if numbers.min() > 0 else 0.0
 
 
-def _score_statistics(values: np.ndarray, *, seed: int) -> Statistics:
+def _score_statistics(values: np.ndarray, *, seed: int, intervals: bool) -> Statistics:
     """S, which is 100 × the harmonic mean of the three means, and its 95 % interval (docs/method.md §5.3, §5.8).
 
     S is not a mean over cases, so 1.96·std/√n does not apply to it. The interval is a percentile bootstrap over cases.
@@ -156,7 +167,7 @@ def _score_statistics(values: np.ndarray, *, seed: int) -> Statistics:
     """
     means = np.nanmean(values, axis=0)
     complete = values[np.isfinite(values).all(axis=1)]
-    ends = bootstrap(complete, scores_of, seed=seed) if len(complete) else [None, None]
+    ends = bootstrap(complete, scores_of, seed=seed) if intervals and len(complete) else [None, None]
     if ends[0] == ends[1]:  # as where no edit at all succeeds: every resample is 0, which is no certainty
         ends = [None, None]
     return {"mean": float(scores_of(means)), "half_width": None, "interval": ends, "n": len(complete)}

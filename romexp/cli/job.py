@@ -32,6 +32,7 @@ class Job:
         cache_dir: folder of what runs share: downloads, second moments, context templates, metrics of unedited models.
         seed: the run's seed; everything random derives from it (`romexp.seeds`).
         overrides: arguments of `romexp` that repeat this run.
+        typed: arguments of the command as they were typed, perhaps of a whole sweep; empty if there was no command.
         models: keeps the loaded model for later jobs of this process.
         references: keeps the reference texts for later jobs of this process.
         log: collects what is logged, and writes it into the folder of the run.
@@ -47,6 +48,7 @@ class Job:
     cache_dir: Path
     seed: int
     overrides: Sequence[str] = ()
+    typed: Sequence[str] = ()
     models: LoadedModels = field(default_factory=LoadedModels)
     references: KeptReferences = field(default_factory=KeptReferences)
     log: RunLog = field(default_factory=RunLog)

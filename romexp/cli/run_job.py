@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -69,6 +69,7 @@ class JobFunction:
     """Runs one job at each call. The command creates it; launchers send copies to their workers.
 
     Attributes:
+        typed: the command's arguments.
         command: the process of the command; None in that process itself.
         models: keeps the loaded model between jobs; a worker's copy begins empty.
         references: keeps the reference texts between jobs; a worker's copy begins empty.
@@ -76,6 +77,7 @@ class JobFunction:
         sweep: how far the sweep is; None for a single run.
     """
 
+    typed: Sequence[str] = ()
     command: Process | None = None
     models: LoadedModels = field(default_factory=LoadedModels)
     references: KeptReferences = field(default_factory=KeptReferences)
@@ -160,6 +162,7 @@ class JobFunction:
                 cache_dir=cache_folder(config["cache_dir"]),
                 seed=config["seed"],
                 overrides=_overrides_for_this_job(),
+                typed=self.typed,
                 models=self.models,
                 references=self.references,
                 log=run_log,

@@ -23,6 +23,7 @@ def describe() -> dict[str, Any]:
     return {
         "romexp": romexp.__version__,
         "commit": commit(),
+        "folder_commit": folder_commit(),
         "python": platform.python_version(),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "platform": platform.platform(),
@@ -34,9 +35,27 @@ def describe() -> dict[str, Any]:
 
 def commit() -> str | None:
     """The commit of the checkout, followed by `+changes` if files differ from it. None for an installed package."""
-    root = Path(romexp.__file__).resolve().parents[1]
-    if not (root / ".git").exists():
+    root = _checkout()
+    return _commit(root) if (root / ".git").exists() else None
+
+
+def folder_commit() -> str | None:
+    """The same of the checkout that holds the working folder, such as the user's own project. None if there is none, or
+    it is the package's.
+    """
+    try:
+        folder = Path.cwd()
+    except OSError:  # It has been deleted.
         return None
+    root = next((each for each in (folder, *folder.parents) if (each / ".git").exists()), None)
+    return None if root is None or root.resolve() == _checkout() else _commit(root)
+
+
+def _checkout() -> Path:
+    return Path(romexp.__file__).resolve().parents[1]
+
+
+def _commit(root: Path) -> str | None:
     try:
         head = _git(root, "rev-parse", "HEAD").strip()
         changed = _git(root, "status", "--porcelain", "--untracked-files=no").strip()

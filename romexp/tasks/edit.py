@@ -9,20 +9,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from romexp.analysis.summary import Summary, flatten
+from romexp.analysis.summary import Summary, case_record, flatten
+from romexp.bounds import check_bounds
 from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import Report, bars
 from romexp.data.dataset import Loaded
-from romexp.edit_batch import EditBatch, MeasuredEdit, unedited_cache
+from romexp.edit_batch import EditBatch, unedited_cache
 from romexp.editors.base import Editor, Resources
 from romexp.editors.traced_layer import with_traced_layer
-from romexp.errors import ConfigError, DataError, RecordError, without_errors
+from romexp.errors import DataError, RecordError, without_errors
 from romexp.evaluation.base import Evaluator
 from romexp.evaluation.generation import References
 from romexp.evaluation.text_metrics import tokenizer_in_use
 from romexp.facts import Case, check_cases
 from romexp.lm.model import LanguageModel, PretrainedModel
-from romexp.lm.saved_edit import ModelOrigin, SavedEdit
+from romexp.lm.saved_edit import ModelOrigin
 from romexp.model_settings import not_tuned_message, settings_not_tuned
 from romexp.references import ReferenceSource
 from romexp.reporting.tables.run import TableRow, coverage_notes, rich_table, table_rows
@@ -31,11 +32,13 @@ from romexp.results.identity import Identity, fingerprint, of_covariance
 from romexp.results.rows import Row
 from romexp.stats.covariance import Covariance
 from romexp.stats.moment_source import MomentSource
-from romexp.tasks.edit_results import EditResults, tracked_table
+from romexp.tasks.edit_results import EditResults, save_edit, tracked_table
 from romexp.tasks.kept_results import lost_rows
+from romexp.tasks.live import LiveCases, sample_of
 from romexp.tasks.moments import second_moments
 from romexp.tasks.planned import moments_at_hand, planned
 from romexp.tasks.run import Run, describe_inputs, folder_path, open_run
+from romexp.tasks.tracked_end import report_boxes, report_texts
 from romexp.tracking import TrackedRun
 
 log = logging.getLogger(__name__)
@@ -60,6 +63,7 @@ class EditExperiment:
         references: reference texts, loaded only if the evaluator needs them.
         batch_size: number of cases edited and measured together; a killed run loses at most one such batch.
         save_deltas: write every edit to `deltas/<case_id>.safetensors`.
+        tracked_cases: number of cases, drawn by the seed, whose losses and texts the tracker shows.
     """
 
     model: PretrainedModel
@@ -70,11 +74,11 @@ class EditExperiment:
     references: ReferenceSource
     batch_size: int = 25
     save_deltas: bool = False
+    tracked_cases: int = 5
     _task: ClassVar[str] = "edit"
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"task.batch_size: expected at least 1, not {self.batch_size}")
+        check_bounds(self, "task", from_0=("tracked_cases",), from_1=("batch_size",))
 
     def __call__(self, job: Job) -> Outcome:
         """Edit and measure every case that the run's folder does not hold yet; then summarize all cases.
@@ -244,26 +248,24 @@ class EditExperiment:
             done = runner(batch)
             run.add_seconds(edit=done.edit_seconds, evaluate=done.evaluate_seconds)
             if self.save_deltas:  # before the rows, so that every case with a row has its delta
+                origin = ModelOrigin.of(runner.lm, source=str(self.model.path), revision=self.model.revision)
                 for measured in without_errors(done.outcomes):
-                    self._save(measured, runner, run.folder.delta(measured.result.case_id))
+                    save_edit(measured, self.editor, origin, run.folder.delta(measured.result.case_id))
             return [each if isinstance(each, RecordError) else each.result.to_json() for each in done.outcomes]
 
-        by_id = {case.case_id: case for case in cases}
-        fault = self._results(run.folder, run.job.seed).fault
-        run.run_batches(by_id, work, batch_size=self.batch_size, report=report, kind="case", fault=fault)
+        kept, sample = self._results(run.folder, run.job.seed), self._sample(cases, run.job)
+        run.run_batches(
+            {case.case_id: case for case in cases},
+            work,
+            batch_size=self.batch_size,
+            report=report,
+            kind="case",
+            fault=kept.fault,
+            live=LiveCases(tracked=tracked, sample=sample, records=[case_record(each) for each in kept.cases()]),
+        )
 
-    def _save(self, measured: MeasuredEdit, runner: EditBatch, file: Path) -> None:
-        """Write one edit, with all that says what it is for."""
-        origin = ModelOrigin.of(runner.lm, source=str(self.model.path), revision=self.model.revision)
-        result = measured.result
-        SavedEdit(
-            delta=measured.delta,
-            request=result.request,
-            method=self.editor.name,
-            settings=fingerprint(self.editor),
-            model=origin,
-            case_id=result.case_id,
-        ).save(file)
+    def _sample(self, cases: Sequence[Case], job: Job) -> frozenset[int]:
+        return sample_of([case.case_id for case in cases], self.tracked_cases, seed=job.seed)
 
     def _summarize(self, run: Run, loaded: Loaded[Case], tracked: TrackedRun) -> Summary:
         kept = self._results(run.folder, run.job.seed, run.manifest["settings_not_tuned"])
@@ -274,6 +276,9 @@ class EditExperiment:
         summary, frame = kept.write_summary(results)
         tracked.table("cases", *tracked_table(results, frame))
         tracked.summary(flatten(summary))
+        report_texts(tracked, results, self._sample(loaded.items, run.job))
+        title = f"{run.manifest['model']['name']}, {loaded.name}, {len(results)} cases"
+        report_boxes(tracked, frame, editor=run.job.choices["editor"], label=self.editor.name, title=title)
         return summary
 
     def _outcome(self, run: Run, loaded: Loaded[Case], summary: Summary) -> Outcome:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,9 +14,13 @@ from safetensors import SafetensorError
 
 from romexp.analysis.summary import SIDES, Summary, case_frame, scale_of, summarize_frame
 from romexp.analysis.summary_check import is_summary
+from romexp.edit_batch import MeasuredEdit
+from romexp.editors.base import Editor
 from romexp.errors import DataError
+from romexp.lm.saved_edit import ModelOrigin, SavedEdit
 from romexp.lm.tensor_files import stored_metadata
 from romexp.results.folder import RunFolder
+from romexp.results.identity import fingerprint
 from romexp.results.rows import CaseResult, Row, edit_row_fault
 
 log = logging.getLogger(__name__)
@@ -75,6 +80,19 @@ class EditResults:
                 return summary
         log.warning("%s: its summary or cases.parquet is missing or damaged: made again from rows", self.folder.path)
         return self.write_summary(results)[0]
+
+
+def save_edit(measured: MeasuredEdit, editor: Editor, model: ModelOrigin, file: Path) -> None:
+    """Write one edit, with all that says what it is for."""
+    result = measured.result
+    SavedEdit(
+        delta=measured.delta,
+        request=result.request,
+        method=editor.name,
+        settings=fingerprint(editor),
+        model=model,
+        case_id=result.case_id,
+    ).save(file)
 
 
 def tracked_table(results: Sequence[CaseResult], frame: pd.DataFrame) -> tuple[list[str], list[list[Any]]]:

@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from romexp.analysis.lifelong import lifelong_frame, summarize_lifelong
 from romexp.analysis.summary import UNEDITED, Summary, flatten
 from romexp.bounds import check_bounds
 from romexp.cli.job import Job, Outcome
@@ -22,15 +21,18 @@ from romexp.evaluation.collapse import CollapseWatch
 from romexp.facts import Case
 from romexp.lm.model import LanguageModel
 from romexp.reporting.tables.run import TableRow, rich_table
+from romexp.results.find import FoundRun
 from romexp.results.folder import RunFolder
 from romexp.results.identity import Identity, fingerprint
-from romexp.results.rows import Row
+from romexp.results.rows import CaseResult
 from romexp.tasks.edit import EditExperiment
 from romexp.tasks.lifelong_plan import plan
 from romexp.tasks.lifelong_results import LifelongResults
 from romexp.tasks.lifelong_steps import StepsOfRun
 from romexp.tasks.lifelong_watch import WatchOfRun, watch_lines
+from romexp.tasks.live import LiveSequence
 from romexp.tasks.run import Run
+from romexp.tasks.tracked_end import report_sequence, report_texts
 from romexp.tracking import TrackedRun
 
 log = logging.getLogger(__name__)
@@ -148,12 +150,12 @@ class LifelongExperiment(EditExperiment):
         if self.watch is not None:
             watch = WatchOfRun(watch=self.watch, run=run, lm=runner.lm, tracked=tracked)
         sequence = StepsOfRun(run=run, runner=runner, save_deltas=self.save_deltas, watch=watch)
+        live = LiveSequence(tracked=tracked, sample=self._sample(cases, run.job), earlier=run.folder.rows())
         sequence.begin()
         for step in steps:
             report(step.edited_at - len(step.cases), len(cases))
             rows = sequence.do(step)
-            if rows:
-                tracked.log(_means(rows, step.edited_at, seed=run.job.seed))
+            live(rows, edits=step.edited_at, is_checkpoint=step.is_checkpoint)
             reason = "" if watch is None or step is steps[-1] else watch.reason_to_stop(step.edited_at)
             if reason:
                 run.manifest["stopped"] = {"edits": step.edited_at, "reason": reason}
@@ -169,6 +171,9 @@ class LifelongExperiment(EditExperiment):
         summary = kept.write_sequence(rows, stopped=run.manifest.get("stopped"))
         own = {key: value for key, value in summary.items() if key not in LISTS}
         tracked.summary(flatten(own))
+        last = [CaseResult.from_json(row) for row in rows if row["measured_at"] == summary["n_edits"]]
+        report_texts(tracked, last, self._sample(loaded.items, run.job))
+        report_sequence(tracked, FoundRun(path=run.folder.path, status="running", manifest=run.manifest))
         return summary
 
     def _outcome(self, run: Run, loaded: Loaded[Case], summary: Summary) -> Outcome:
@@ -182,10 +187,3 @@ class LifelongExperiment(EditExperiment):
             lines.append(f"contradictions: {len(found)}, named in {run.folder.path / 'manifest.json'}")
         lines += watch_lines(summary)
         return Outcome(tables=(rich_table(rows, title=title),), lines=lines, folder=run.folder.path)
-
-
-def _means(rows: Sequence[Row], edits: int, *, seed: int) -> dict[str, float]:
-    """What the tracker shows of a step: means of the cases of the step and of all edited so far."""
-    summary = summarize_lifelong(lifelong_frame(rows), seed=seed)
-    shown: Summary = {key: summary[key] for key in ("immediate", "final") if key in summary}
-    return {"edits": float(edits), **{k: v for k, v in flatten(shown).items() if "half_width" not in k}}

@@ -63,7 +63,9 @@ class StepsOfRun:
                 self.progress.add([])
 
     def do(self, step: Step) -> list[Row]:
-        """Do what is not done yet of a step. Returns its rows if all of them were made now, else none."""
+        """Do what is not done yet of a step. Returns its rows, also those that a killed process had made of it; none if
+        it was done before.
+        """
         first, watched = self._unit, self.watch is not None and step.is_checkpoint
         self._unit += 1 + len(step.batches) + watched
         if self.progress.done >= self._unit:
@@ -81,7 +83,7 @@ class StepsOfRun:
         if self.watch is not None and watched:
             self.watch.look(step.edited_at, delta)
             self.progress.add([])
-        return rows if whole else []
+        return rows if whole else [row for row in self.run.folder.rows() if row["measured_at"] == step.edited_at]
 
     def _edit(self, step: Step) -> None:
         """Edit the cases of a step, unless the saved state holds them already.

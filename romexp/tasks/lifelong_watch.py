@@ -52,7 +52,7 @@ class WatchOfRun:
         curves = watched_curves(self.run.folder.path)
         curves.cut(edits - 1)
         curves.append({"step": edits, **signs})
-        self.tracked.log({"edits": float(edits), **{f"watch/{name}": value for name, value in signs.items()}})
+        self.tracked.log({f"watch/{name}": value for name, value in signs.items()}, step=edits, axis="edits")
 
     def reason_to_stop(self, edits: int) -> str:
         """Why the sequence must end after so many edits; empty if it goes on."""

@@ -32,6 +32,7 @@ from romexp.results.localization_rows import localization_row_fault
 from romexp.stats.covariance import Covariance
 from romexp.tasks.edit import CaseSource
 from romexp.tasks.kept_results import lost_rows
+from romexp.tasks.live import LiveLocalization
 from romexp.tasks.moments import second_moments
 from romexp.tasks.run import Run, describe_inputs, open_run
 from romexp.tasks.trace_identity import tracer_identity
@@ -139,6 +140,7 @@ class LocalizationExperiment:
                         report=bar("traces and edits"),
                         kind="fact",
                         fault=localization_row_fault,
+                        live=LiveLocalization(tracked=tracked, rows=run.folder.good_rows(localization_row_fault)),
                     )
                 summary, drawn = self._write(run, loaded, lm.name)
                 tracked.summary(flatten_localization(summary))

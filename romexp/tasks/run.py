@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from romexp.errors import RecordError, without_errors
 from romexp.files import write_text
 from romexp.lm.model import LanguageModel
 from romexp.os_errors import describe as describe_os_error
+from romexp.redact import command_without_secrets
 from romexp.results.environment import describe, now
 from romexp.results.folder import RunFolder, Status
 from romexp.results.identity import Identity, digest, refuse_other
@@ -31,6 +33,9 @@ from romexp.tracking import TrackedRun
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
+
+RECORDED = ("command", "commit", "folder_commit", "host")
+"""Parts of a session's record that the tracker gets too, beside the configuration."""
 
 
 @dataclass(kw_only=True)
@@ -65,6 +70,7 @@ class Run:
         kind: str,
         fault: RowFault,
         quiet: bool = False,
+        live: Callable[[Sequence[Row]], None] | None = None,
     ) -> None:
         """Append a row for every item that has none yet, batch by batch; list items with errors in `set_aside`.
 
@@ -77,6 +83,7 @@ class Run:
             kind: name of an item in messages.
             fault: why a row does not count; empty if it does.
             quiet: log no warning for items with errors.
+            live: is called with the rows of each batch when they are on disk.
         """
         rows = self.folder.rows()
         finished = {row["case_id"] for row in rows if not (reason := fault(row)) or _warn(kind, row, reason)}
@@ -89,7 +96,9 @@ class Run:
             report(start, len(pending))
             batch, began = pending[start : start + batch_size], time.perf_counter()
             outcomes = work([item for _, item in batch])
-            self.folder.append(without_errors(outcomes))
+            self.folder.append(made := without_errors(outcomes))
+            if live is not None:
+                live(made)
             numbers = (f"{kind}s", start + 1, start + len(batch), len(pending), time.perf_counter() - began)
             log.debug("%s %d to %d of %d in %.1f s", *numbers)
             for (case_id, _), error in zip(batch, outcomes, strict=True):
@@ -109,15 +118,16 @@ class Run:
             group: group of the tracker's run.
             job_type: kind of the tracker's run.
         """
-        session: dict[str, Any] = {"started": now(), **describe()}
+        session: dict[str, Any] = {"started": now(), "command": self._command(), **describe()}
         self.manifest.setdefault("sessions", []).append(session)
         self.manifest.pop("error", None)
         self.folder.write("manifest", self.manifest)
         self.folder.set_status("running")
         start = time.perf_counter()
         try:
+            config = self._tracked_config() | {each: session[each] for each in RECORDED}
             tracker = self.job.tracker.run(
-                folder=self.folder.path, name=name, group=group, job_type=job_type, config=self._tracked_config()
+                folder=self.folder.path, name=name, group=group, job_type=job_type, config=config
             )
             with tracker as tracked:
                 session |= {"tracked_at": tracked.location, "tracked_by": self.job.tracker.label}
@@ -128,6 +138,10 @@ class Run:
                 self._close(session, "failed", time.perf_counter() - start)
             raise
         self._close(session, "done", time.perf_counter() - start)
+
+    def _command(self) -> str:
+        """The command as it was typed, or what does the same; quoted for a POSIX shell, without passwords."""
+        return shlex.join(["romexp", *command_without_secrets(self.job.typed or self.job.overrides)])
 
     def _tracked_config(self) -> dict[str, Any]:
         """The configuration, with `names`, `hash` and `layer`, by which dashboards compare runs.

@@ -26,6 +26,7 @@ from romexp.results.node_rows import node_row_fault
 from romexp.results.rows import Row
 from romexp.results.trace_rows import trace_row_fault
 from romexp.tasks.kept_results import lost_rows
+from romexp.tasks.live import LiveFacts
 from romexp.tasks.planned import planned
 from romexp.tasks.run import Run, describe_inputs, folder_path, open_run
 from romexp.tasks.trace_identity import tracer_identity
@@ -35,6 +36,7 @@ from romexp.tasks.traced_facts import FactTracer, check_traceable, subjects_of
 from romexp.tasks.traced_nodes import NodeTracer
 from romexp.tracing.noise import Noise, make_noise, reads_corpus
 from romexp.tracing.tracer import Tracer
+from romexp.tracking import TrackedRun
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +133,7 @@ class TraceExperiment:
             group = f"{lm.name} {names['dataset']}" + (f" ({setting})" if setting else "")
             with run.session(name=f"{group} trace {run.manifest['hash']}", group=group, job_type="trace") as tracked:
                 with bars(job.sweep) as bar:
-                    self.trace_pending(run, lm, loaded.items, bar("causal traces"))
+                    self.trace_pending(run, lm, loaded.items, bar("causal traces"), tracked)
                 if not run.folder.good_rows(self.row_fault):
                     reason = run.manifest["set_aside"][0]["reason"]
                     raise DataError(f"{loaded.path}: not one fact could be traced; the first: {reason}")
@@ -170,7 +172,11 @@ class TraceExperiment:
         rows = run.folder.good_rows(self.row_fault)
         summary = trace_summary(rows, pooling=self.pooling)
         run.folder.write("summary", summary)
-        figures = self._draw(run, rows, summary, lm.name)
+        averages, heatmaps = self.prompt is None, self.heatmaps
+        drawn = trace_drawings(
+            rows, summary, window=self.tracer.width, model=lm.name, heatmaps=heatmaps, averages=averages
+        )
+        figures = [path for name, figure in drawn for path in save(figure, run.folder.path / "figures" / name)]
         run.manifest["figures"] = sorted(path.name for path in figures)
         return summary, figures
 
@@ -248,11 +254,14 @@ class TraceExperiment:
         """The facts from which other subjects are taken; none if the corruption needs none, or the user names it."""
         return () if self._draws or self.prompt is not None else self.dataset.whole()
 
-    def trace_pending(self, run: Run, lm: LanguageModel, facts: Sequence[KnownFact], report: Report) -> None:
+    def trace_pending(
+        self, run: Run, lm: LanguageModel, facts: Sequence[KnownFact], report: Report, tracked: TrackedRun
+    ) -> None:
         """Append a row for every fact that has none, or list it in the manifest if it cannot be traced."""
         noise = self.noise(lm)
         run.manifest["noise"] = noise.describe() if noise else "none" if self._draws else NO_NOISE
         work = self._fact_tracer(noise, seed=run.job.seed)
+        pooling = self.pooling if self.tracer.nodes == "states" else None
         run.run_batches(
             {fact.known_id: fact for fact in facts},
             lambda batch: work(lm, batch),
@@ -261,6 +270,7 @@ class TraceExperiment:
             kind="fact",
             fault=self.row_fault,
             quiet=self.prompt is not None,
+            live=LiveFacts(tracked=tracked, pooling=pooling, rows=run.folder.good_rows(self.row_fault)),
         )
 
     def _fact_tracer(self, noise: Noise | None, *, seed: int) -> FactTracer:
@@ -277,18 +287,6 @@ class TraceExperiment:
     def row_fault(self, row: Row) -> str:
         """What is wrong with a row of such a trace; empty if nothing is."""
         return trace_row_fault(row) if self.tracer.nodes == "states" else node_row_fault(row)
-
-    def _draw(self, run: Run, rows: Sequence[Row], summary: Mapping[str, Any], model: str) -> list[Path]:
-        drawn = trace_drawings(
-            rows,
-            summary,
-            window=self.tracer.width,
-            model=model,
-            heatmaps=self.heatmaps,
-            averages=self.prompt is None,
-        )
-        folder = run.folder.path / "figures"
-        return [path for name, figure in drawn for path in save(figure, folder / name)]
 
     def _outcome(self, run: Run, loaded: Loaded[KnownFact]) -> Outcome:
         summary = run.folder.read("summary") or {}

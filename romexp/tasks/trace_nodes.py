@@ -51,7 +51,7 @@ def trace_nodes(experiment: TraceExperiment, job: Job) -> Outcome:
         group = f"{lm.name} {names['dataset']} {nodes}"
         with run.session(name=f"{group} {run.manifest['hash']}", group=group, job_type="trace") as tracked:
             with bars(job.sweep) as bar:
-                experiment.trace_pending(run, lm, loaded.items, bar(nodes))
+                experiment.trace_pending(run, lm, loaded.items, bar(nodes), tracked)
             summary, drawn = _write(experiment, run, loaded, lm.name)
             tracked.summary({"n": float(summary["n"]), "n_incorrect": float(summary["n_incorrect"])})
             tracked.images({path.stem: path for path in drawn if path.suffix == ".png"})

@@ -55,7 +55,7 @@ class TrainMinifactExperiment:
                         def on_step(step: int, loss: float, model: Any) -> None:
                             report(step, self.trainer.training.steps)
                             if step % self.log_every == 0:
-                                tracked.log({"step": step, "loss": loss})
+                                tracked.log({"loss": loss}, step=step)
 
                         recall = asdict(self.trainer(out, on_step))
                     lm = PretrainedModel(path=str(out / assets.MODEL), name="minifact").load()

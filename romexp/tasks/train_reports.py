@@ -53,7 +53,8 @@ class TrainingReports:
 
     def values(self, values: Mapping[str, float]) -> None:
         self.curves.append(values)
-        self.tracked.log(values)
+        curves = {name: value for name, value in values.items() if name != "step"}
+        self.tracked.log(curves, step=int(values["step"]))
 
     def best(self, network: EditNetwork, values: Mapping[str, float]) -> None:
         self.file.write(network, values)

@@ -67,8 +67,15 @@ class Guarded:
     def location(self) -> str:
         return self.run.location
 
-    def log(self, values: Mapping[str, float]) -> None:
-        self.call(lambda: self.run.log(values))
+    @property
+    def takes_images(self) -> bool:
+        return self.run.takes_images
+
+    def log(self, values: Mapping[str, float], *, step: int | None = None, axis: str = "step") -> None:
+        self.call(lambda: self.run.log(values, step=step, axis=axis))
+
+    def lines(self, chart: str, lines: Mapping[str, Sequence[float]], *, axis: str) -> None:
+        self.call(lambda: self.run.lines(chart, lines, axis=axis))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         self.call(lambda: self.run.table(name, columns, rows))

@@ -48,9 +48,17 @@ class _ManyRuns:
     def location(self) -> str:
         return "\n".join(run.location for run in self.runs if run.location)
 
-    def log(self, values: Mapping[str, float]) -> None:
+    @property
+    def takes_images(self) -> bool:
+        return any(run.takes_images for run in self.runs)
+
+    def log(self, values: Mapping[str, float], *, step: int | None = None, axis: str = "step") -> None:
         for run in self.runs:
-            run.log(values)
+            run.log(values, step=step, axis=axis)
+
+    def lines(self, chart: str, lines: Mapping[str, Sequence[float]], *, axis: str) -> None:
+        for run in self.runs:
+            run.lines(chart, lines, axis=axis)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         for run in self.runs:

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 from romexp.trackers.guard import Guarded, all_tags, begins, flat, heading, library, numbers_in, texts_in
 from romexp.tracking import TrackedRun
 
-AT_ONCE, LONGEST = 100, 500
-"""What MLflow's stores take: parameters in one call, and characters of a parameter."""
+AT_ONCE, LONGEST, METRICS_AT_ONCE = 100, 500, 1000
+"""What MLflow's stores take: parameters in one call, characters of a parameter, and values in one call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,7 @@ class _MlflowRun:
     client: Any
     location: str
     run_id: str
+    takes_images: ClassVar[bool] = True
     _step: int = field(default=0, init=False)
 
     @classmethod
@@ -80,16 +81,21 @@ class _MlflowRun:
         for start in range(0, len(all_of_them), AT_ONCE):
             self.client.log_batch(self.run_id, params=all_of_them[start : start + AT_ONCE])
 
-    def log(self, values: Mapping[str, float]) -> None:
-        self._step += 1
-        self._metrics(values)
+    def log(self, values: Mapping[str, float], *, step: int | None = None, axis: str = "step") -> None:
+        self._step = self._step + 1 if step is None else step
+        self._metrics([(name, value, self._step) for name, value in values.items()])
+
+    def lines(self, chart: str, lines: Mapping[str, Sequence[float]], *, axis: str) -> None:
+        self._metrics(
+            [(f"{chart}/{name}", value, step) for name, line in lines.items() for step, value in enumerate(line)]
+        )
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         data = {column: list(cells) for column, cells in zip(columns, zip(*rows, strict=True), strict=True)}
         self.client.log_table(self.run_id, data=data, artifact_file=f"{name}.json")
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        self._metrics(numbers_in(values))
+        self._metrics([(name, value, self._step) for name, value in numbers_in(values).items()])
         for name, text in texts_in(values).items():
             self.client.set_tag(self.run_id, name, text)
 
@@ -97,7 +103,9 @@ class _MlflowRun:
         for path in paths.values():
             self.client.log_artifact(self.run_id, str(path), artifact_path="figures")
 
-    def _metrics(self, values: Mapping[str, float]) -> None:
+    def _metrics(self, points: Sequence[tuple[str, float, int]]) -> None:
+        """Add points: name, value and step."""
         now, metric = int(time.time() * 1000), self.mlflow.entities.Metric
-        found = [metric(name, float(value), now, self._step) for name, value in values.items()]
-        self.client.log_batch(self.run_id, metrics=found)
+        found = [metric(name, float(value), now, step) for name, value, step in points]
+        for start in range(0, len(found), METRICS_AT_ONCE):
+            self.client.log_batch(self.run_id, metrics=found[start : start + METRICS_AT_ONCE])

@@ -51,16 +51,24 @@ class TensorBoardTracker:
 @dataclass
 class _TensorBoardRun:
     writer: Any
+    takes_images: ClassVar[bool] = True
     _step: int = field(default=0, init=False)
+    _last: dict[str, float] = field(default_factory=dict, init=False)
 
     @property
     def location(self) -> str:
         return str(self.writer.log_dir)
 
-    def log(self, values: Mapping[str, float]) -> None:
-        self._step += 1
+    def log(self, values: Mapping[str, float], *, step: int | None = None, axis: str = "step") -> None:
+        self._step = self._step + 1 if step is None else step
+        self._last = dict(values)
         for name, value in values.items():
             self.writer.add_scalar(name, value, self._step)
+
+    def lines(self, chart: str, lines: Mapping[str, Sequence[float]], *, axis: str) -> None:
+        for name, line in lines.items():
+            for step, value in enumerate(line):
+                self.writer.add_scalar(f"{chart}/{name}", value, step)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         shown = [columns, ["---"] * len(columns), *rows[:MOST_ROWS]]
@@ -70,7 +78,8 @@ class _TensorBoardRun:
 
     def summary(self, values: Mapping[str, Any]) -> None:
         for name, value in numbers_in(values).items():
-            self.writer.add_scalar(name, value, self._step)
+            if self._last.get(name) != value:  # Otherwise it is the last point of its curve.
+                self.writer.add_scalar(name, value, self._step)
         for name, text in texts_in(values).items():
             self.writer.add_text(name, text, self._step)
 

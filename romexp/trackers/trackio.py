@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar
@@ -48,21 +48,31 @@ class TrackioTracker:
                 guarded.call(trackio.finish)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _TrackioRun:
     trackio: Any
     run: Any
     location: str
+    takes_images: ClassVar[bool] = True
+    _step: int = field(default=0, init=False)
 
-    def log(self, values: Mapping[str, float]) -> None:
-        self.run.log(dict(values))
+    def log(self, values: Mapping[str, float], *, step: int | None = None, axis: str = "step") -> None:
+        self._step = self._step + 1 if step is None else step
+        self.run.log(dict(values), step=self._step)
+
+    def lines(self, chart: str, lines: Mapping[str, Sequence[float]], *, axis: str) -> None:
+        for step in range(max(map(len, lines.values()), default=0)):
+            here = {f"{chart}/{name}": line[step] for name, line in lines.items() if step < len(line)}
+            self.run.log(here, step=step)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        self.run.log({name: self.trackio.Table(columns=list(columns), data=[list(row) for row in rows])})
+        table = self.trackio.Table(columns=list(columns), data=[list(row) for row in rows])
+        self.run.log({name: table}, step=self._step)
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        self.run.log(dict(values))
+        self.run.log(dict(values), step=self._step)
 
     def images(self, paths: Mapping[str, Path]) -> None:
         if paths:
-            self.run.log({name: self.trackio.Image(str(path)) for name, path in paths.items()})
+            pictures = {name: self.trackio.Image(str(path)) for name, path in paths.items()}
+            self.run.log(pictures, step=self._step)

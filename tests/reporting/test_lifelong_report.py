@@ -135,3 +135,13 @@ def test_disabling_edits_by_editor(tmp_path: Path) -> None:
     assert block.lines[0].cells[-1].text == "1"
     assert block.remarks == ("ROME: disabling: case 9 (s, ‖ΔW‖ 1e+09)",)
     assert disabling_report([]).blocks == ()
+
+
+def test_an_axis_of_few_edits_has_ticks(tmp_path: Path) -> None:
+    """Between 2 and 4 edits there is no power of ten."""
+    write_run(tmp_path / "a", "memit")
+    (study,) = studies(tmp_path)
+    scores = next(figure for name, _, figure in lifelong_drawings(study) if name == "scores")
+    axes = next(axes for axes in scores.axes if axes.axison)
+    low, high = axes.get_xlim()
+    assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [2, 3, 4]

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from live_points import means, metrics
 from tiny_runs import Command, record, rows, start
 
 from romexp.editors.sequence import SequenceState
@@ -20,6 +22,8 @@ from romexp.files import write_text
 from romexp.lm.weight_delta import WeightDelta
 from romexp.results import progress
 from romexp.results.folder import RunFolder
+from romexp.tasks.live import LiveSequence, sample_of
+from romexp.trackers.csv_files import CsvTracker
 
 ROME = ("editor=rome", "editor.layer=1", "editor.mom2_adjustment=false")
 
@@ -48,11 +52,38 @@ def summary_of(folder: Path) -> dict[str, Any]:
     return found
 
 
+def check_points(run: Path, found: list[dict[str, Any]]) -> None:
+    """What the tracker got of a sequence of 10 edits, 4 at a time, with checkpoints at 4 and 8."""
+    shown = metrics(run)
+    watched = shown["watch/perplexity"].notna()
+    assert shown["edits"][watched].tolist() == [0, 4, 8, 10]
+    shown = shown[~watched].reset_index(drop=True)
+    assert shown["edits"].tolist() == [4, 8, 10]
+    wanted = means(run, "pre", "immediate", "final")
+    assert shown.iloc[-1][list(wanted)].to_dict() == wanted
+    assert shown["immediate/EM"].nunique() == 3
+    own = [row for row in found if row["edited_at"] == row["measured_at"]]
+    losses = pd.read_csv(run / "csv" / "loss.csv")
+    assert set(losses["line"]) == sample_of([row["case_id"] for row in own], 3, seed=0)
+    case_id = int(losses["line"][0])
+    (its_own,) = [row["edit"]["loss"] for row in own if row["case_id"] == case_id]
+    assert losses["loss"][losses["line"] == case_id].tolist() == pytest.approx(its_own)
+
+    tracker = CsvTracker().run(folder=run / "again", name="n", group="g", job_type="lifelong", config={})
+    with tracker as tracked:  # what a run would report that was killed after its first step
+        live = LiveSequence(tracked=tracked, sample=(), earlier=[row for row in found if row["measured_at"] == 4])
+        live([row for row in found if row["measured_at"] == 8], edits=8, is_checkpoint=True)
+    (point,) = metrics(run / "again").to_dict("records")
+    assert point == {name: value for name, value in shown.iloc[1].to_dict().items() if name in point}
+
+
 def test_rows_say_when(romexp: Command, many: list[str], tmp_path: Path) -> None:
     settings = ["task.edits=10", "task.step=4", "task.checkpoints=[4,8]", "task.batch_size=3", "save_deltas=true"]
-    done = romexp(*many, *settings, "output_dir=run")
+    reported = [each for each in many if each != "tracker=none"]
+    done = romexp(*reported, *settings, "task.tracked_cases=3", "tracker=csv", "output_dir=run")
     assert done.status == 0, done.err
     found = rows(tmp_path / "run")
+    check_points(tmp_path / "run", found)
     times = [(row["edited_at"], row["measured_at"]) for row in found]
     assert times == [(4, 4)] * 4 + [(8, 8)] * 4 + [(4, 8)] * 4 + [(10, 10)] * 2 + [(4, 10)] * 4 + [(8, 10)] * 4
     order = [row["case_id"] for row in found if row["edited_at"] == row["measured_at"]]

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from live_points import metrics
 from test_trace_task import job
 
+from romexp.analysis.localization import flatten_localization
 from romexp.cli.job import Job
 from romexp.data.corpora import TextCorpus
 from romexp.data.counterfact import CounterFact
@@ -22,6 +24,7 @@ from romexp.results.folder import RunFolder
 from romexp.results.localization_rows import localization_row_fault
 from romexp.tasks.localization import LocalizationExperiment
 from romexp.tracing.tracer import Tracer
+from romexp.trackers.csv_files import CsvTracker
 
 pytest.importorskip("statsmodels")
 __all__ = ["job"]  # a fixture
@@ -63,9 +66,14 @@ def rows_of(job: Job) -> list[dict[str, Any]]:
 
 
 def test_rows_summary_and_figures(records: Path, job: Job, minifact_lm: LanguageModel) -> None:
-    outcome = study(records)(job)
+    outcome = study(records)(replace(job, tracker=CsvTracker()))
     rows = rows_of(job)
     assert [row["correct_prediction"] for row in rows] == [True, True, True, False]
+    assert job.output_dir
+    shown = metrics(job.output_dir)
+    assert (shown["n_facts"].tolist(), shown["n_known"].tolist()) == ([2, 4], [2, 3])
+    last = flatten_localization(RunFolder(job.output_dir).read("summary") or {})
+    assert shown.iloc[-1][list(last)].to_dict() == last
     assert not any(map(localization_row_fault, rows))
     first = rows[0]
     assert len(first["fraction"]) == minifact_lm.n_layers
@@ -81,7 +89,6 @@ def test_rows_summary_and_figures(records: Path, job: Job, minifact_lm: Language
     # With a noised subject the true answer is less likely, and the edit brings it back.
     assert by_objective["forcing"][0] < by_objective["erasure"][0] - 0.1
     assert by_objective["forcing"][1] > by_objective["forcing"][0]
-    assert job.output_dir
     summary = RunFolder(job.output_dir).read("summary") or {}
     assert (summary["n_known"], summary["n_facts"]) == (3, 4)
     shares = [s["r2_both"] for s in summary["studies"] if s["outcome"] == "rewrite"]

@@ -18,7 +18,6 @@ from romexp.errors import ConfigError, DataError
 from romexp.lm.model import LanguageModel
 from romexp.minifact import assets
 from romexp.results.identity import digest
-from romexp.tasks.trace import TraceExperiment
 from romexp.tasks.trace_identity import tracer_identity
 from romexp.tracing.tracer import Tracer
 
@@ -93,7 +92,7 @@ def test_a_run_says_its_setting_and_names_facts_without_a_partner(
 def test_resuming_and_shards_equal_one_go(
     more_facts: Path, job: Job, minifact_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TraceExperiment, "_draw", lambda *_: [])  # figures take most of the time
+    monkeypatch.setattr("romexp.tasks.trace.trace_drawings", lambda *_, **__: [])  # figures take most of the time
     some = KnownFacts(path=str(more_facts), limit=6)
     experiment(more_facts, tracer=OTHER, dataset=some)(job)
     whole = {row["case_id"]: row for row in rows_of(job)}

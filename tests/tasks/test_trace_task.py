@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from live_points import metrics
 
 from romexp.analysis.traces import flatten_trace, trace_summary
 from romexp.cli.job import Job
@@ -19,8 +21,10 @@ from romexp.editors.traced_layer import remember_layer, traced_layer, with_trace
 from romexp.errors import ConfigError, DataError
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.minifact import assets
+from romexp.results.folder import RunFolder
 from romexp.tasks.trace import TraceExperiment
 from romexp.tracing.tracer import Tracer
+from romexp.trackers.csv_files import CsvTracker
 from romexp.tracking import NoTracker, WandbTracker
 
 
@@ -65,9 +69,23 @@ def rows_of(job: Job) -> list[dict]:
     return [json.loads(line) for line in (job.output_dir / "cases.jsonl").read_text().splitlines()]
 
 
+def check_points(job: Job) -> None:
+    """What the tracker got of the 7 facts that have rows, 3 at a time."""
+    assert job.output_dir
+    shown, summary = metrics(job.output_dir), RunFolder(job.output_dir).read("summary") or {}
+    assert shown["n_facts"].tolist() == [3, 6, 7]
+    assert (shown["n"].tolist(), shown["n_incorrect"].tolist()) == ([3, 6, 6], [0, 0, 1])
+    assert shown["ate"].tolist()[-1] == summary["ate"]["mean"] != shown["ate"][0]
+    assert shown["peak/mlp"].tolist()[-1] == summary["peaks"]["mlp"]["aie"]
+    pictures = pd.read_csv(job.output_dir / "csv" / "images.csv")
+    assert "average_heatmaps" in set(pictures["name"])
+    assert all(Path(path).is_file() for path in pictures["path"])
+
+
 def test_rows_summary_and_figures(facts: Path, job: Job, minifact_lm: LanguageModel) -> None:
-    outcome = experiment(facts, gradients=4)(job)
+    outcome = experiment(facts, gradients=4)(replace(job, tracker=CsvTracker()))
     rows = rows_of(job)
+    check_points(job)
     assert [row["correct_prediction"] for row in rows] == [True] * 6 + [False]
     assert [row.get("completion_tokens") for row in rows] == [1] * 6 + [None]
     first = rows[0]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from romexp.analysis.summary import case_frame, summarize_frame
+from romexp.analysis.running import running_means
+from romexp.analysis.summary import case_frame, case_record, summarize_frame
 from romexp.results.rows import CaseResult
 from romexp.tasks.edit_results import tracked_table
+from romexp.tasks.tracked_end import report_texts
+from romexp.trackers.csv_files import CsvTracker
 
 REQUEST = {"subject": "Ada", "prompt": "{} lives in", "target_new": "Oslo", "target_true": "Rome"}
 
@@ -56,3 +62,31 @@ def test_what_a_case_lacks_is_empty() -> None:
     shown = lines(case(0, works=True), failed)
     assert shown[1]["post/ES"] is None
     assert shown[1]["post/text"] == ""
+
+
+def test_texts_of_a_sample(tmp_path: Path) -> None:
+    cases = [case(3, works=True), case(1, works=True), case(2, works=True), case(4, works=True, texts=False)]
+    with CsvTracker().run(folder=tmp_path, name="n", group="g", job_type="edit", config={}) as tracked:
+        report_texts(tracked, cases, {1, 3, 4})
+    found = pd.read_csv(tmp_path / "csv" / "texts.csv")
+    assert found["case_id"].tolist() == [1, 1, 3, 3]
+    assert found["pre/text"].tolist() == ["before one", "before two"] * 2
+    assert found["post/text"].tolist() == ["after one", "after two"] * 2
+    assert set(found["target_new"]) == {"Oslo"}
+
+
+def test_no_texts_no_table(tmp_path: Path) -> None:
+    with CsvTracker().run(folder=tmp_path, name="n", group="g", job_type="edit", config={}) as tracked:
+        report_texts(tracked, [case(1, works=True, texts=False)], {1})
+        report_texts(tracked, [case(1, works=True)], set())
+    assert not (tmp_path / "csv" / "texts.csv").exists()
+
+
+def test_a_mean_over_fewer_cases_says_so() -> None:
+    """The second case was not measured on the texts."""
+    both, other = case(1, works=True), case(2, works=False)
+    other = replace(other, after={key: value for key, value in (other.after or {}).items() if key != "ngram_entropy"})
+    count, means = running_means([case_record(both), case_record(other)])
+    assert count == 2
+    assert (means["post/ES"], means["post/GE"], means["post/GE_n"]) == (50.0, pytest.approx(620), 1)
+    assert "post/ES_n" not in means

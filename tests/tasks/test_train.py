@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from live_points import metrics
 from safetensors.torch import load_file
 from tiny_runs import Command, record
 
@@ -52,12 +53,16 @@ def validations(folder: Path) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("kind", ["mend", "ke"])
 def test_a_trained_network_edits(romexp: Command, small: list[str], tiny: list[str], tmp_path: Path, kind: str) -> None:
-    done = romexp(*small, *SMALL[kind], "output_dir=run")
+    reported = [each for each in small if each != "tracker=none"]
+    done = romexp(*reported, *SMALL[kind], "tracker=csv", "output_dir=run")
     assert done.status == 0, done.err
     assert "editor.checkpoint=run/network.safetensors" in done.out
     folder = tmp_path / "run"
     rows = validations(folder)
     assert [row["step"] for row in rows] == [1, 4, 8]
+    shown = metrics(folder).dropna(subset="validation/total_loss")
+    assert shown["step"].tolist() == [1, 4, 8]
+    assert shown["validation/total_loss"].tolist() == [row["validation/total_loss"] for row in rows]
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["first"]["total_loss"] == rows[0]["validation/total_loss"]
     assert summary["best"]["total_loss"] == min(row["validation/total_loss"] for row in rows)

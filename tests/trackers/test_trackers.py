@@ -36,14 +36,17 @@ CONFIG: dict[str, Any] = {
 
 
 def report(tracker: Tracker, folder: Path, *, fail: bool = False) -> str:
-    """Report two steps, a table, a summary and a picture; return where the run is."""
+    """Report two steps, two points over cases, two lines, a table, a summary and a picture; return where the run is."""
     folder.mkdir(exist_ok=True)
     imsave(folder / "curve.png", np.zeros((4, 6, 3)))
     with tracker.run(folder=folder, name="one", group="model data", job_type="edit", config=CONFIG) as run:
         run.log({"loss": 2.0})
         run.log({"loss": 1.0, "val/loss": 4.0})
+        run.log({"post/ES": 40.0}, step=25, axis="n_cases")
+        run.lines("v", {"7": [3.0, 2.0], "9": [5.0]}, axis="optimizer_step")
+        run.log({"post/ES": 50.0}, step=50, axis="n_cases")
         run.table("cases", ["case_id", "text"], [[1, "a|b\nc"], [2, "Zoë"]])
-        run.summary({"post/S": 50.0, "n": 2, "not_tuned": "layer"})
+        run.summary({"post/S": 50.0, "post/ES": 50.0, "n": 2, "not_tuned": "layer"})
         run.images({"curve": folder / "curve.png"})
         if fail:
             raise ValueError("stop")
@@ -53,9 +56,15 @@ def report(tracker: Tracker, folder: Path, *, fail: bool = False) -> str:
 def test_csv_is_what_pandas_reads(tmp_path: Path) -> None:
     location = Path(report(CsvTracker(tags=("draft",)), tmp_path))
     metrics = pd.read_csv(location / "metrics.csv")
-    assert list(metrics) == ["step", "loss", "val/loss"]
-    assert metrics["loss"].tolist() == [2.0, 1.0]
-    assert metrics["val/loss"].isna().tolist() == [True, False]
+    assert list(metrics) == ["step", "loss", "val/loss", "n_cases", "post/ES"]
+    assert metrics["loss"].tolist()[:2] == [2.0, 1.0]
+    assert metrics["val/loss"].isna().tolist() == [True, False, True, True]
+    assert metrics[["n_cases", "post/ES"]].dropna().values.tolist() == [[25, 40], [50, 50]]
+    assert metrics["step"].isna().tolist() == [False, False, True, True]
+    lines = pd.read_csv(location / "v.csv")
+    assert list(lines) == ["line", "optimizer_step", "v"]
+    assert lines.values.tolist() == [[7, 0, 3], [7, 1, 2], [9, 0, 5]]
+    assert pd.read_csv(location / "images.csv").values.tolist() == [["curve", str(tmp_path / "curve.png")]]
     assert pd.read_csv(location / "cases.csv")["text"].tolist() == ["a|b\nc", "Zoë"]
     assert pd.read_csv(location / "summary.csv", index_col="name")["value"]["post/S"] == "50.0"
     about = yaml.safe_load((location / "run.yaml").read_text())
@@ -66,8 +75,9 @@ def test_csv_goes_on_where_the_run_was_stopped(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="stop"):
         report(CsvTracker(), tmp_path, fail=True)
     metrics = pd.read_csv(Path(report(CsvTracker(), tmp_path)) / "metrics.csv")
-    assert metrics["step"].tolist() == [1, 2, 3, 4]
-    assert metrics["loss"].tolist() == [2.0, 1.0, 2.0, 1.0]
+    assert metrics["step"].dropna().tolist() == [1, 2, 3, 4]
+    assert metrics["loss"].dropna().tolist() == [2.0, 1.0, 2.0, 1.0]
+    assert len(pd.read_csv(tmp_path / "csv" / "v.csv")) == 6
 
 
 def test_tensorboard_holds_everything(tmp_path: Path) -> None:
@@ -77,6 +87,9 @@ def test_tensorboard_holds_everything(tmp_path: Path) -> None:
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 2.0), (2, 1.0)]
     assert [e.value for e in events.Scalars("post/S")] == [50.0]
+    assert [(e.step, e.value) for e in events.Scalars("post/ES")] == [(25, 40.0), (50, 50.0)], "no point twice"
+    assert [(e.step, e.value) for e in events.Scalars("v/7")] == [(0, 3.0), (1, 2.0)]
+    assert [(e.step, e.value) for e in events.Scalars("v/9")] == [(0, 5.0)]
     assert (events.Images("curve")[0].width, events.Images("curve")[0].height) == (6, 4)
 
     def text(name: str) -> str:
@@ -112,7 +125,11 @@ def test_mlflow_holds_everything(tmp_path: Path) -> None:
     assert [run.info.status for run in runs] == ["FINISHED", "FAILED"]
     run = runs[0]
     assert location == f"{uri}, run {run.info.run_id}"
-    assert run.data.metrics == {"loss": 1.0, "val/loss": 4.0, "post/S": 50.0, "n": 2.0}
+    last = {"loss": 1.0, "val/loss": 4.0, "post/S": 50.0, "post/ES": 50.0, "n": 2.0}
+    assert run.data.metrics == last | {"v/7": 2.0, "v/9": 5.0}
+    points = {name: client.get_metric_history(run.info.run_id, name) for name in ("post/ES", "v/7")}
+    assert [(m.step, m.value) for m in points["post/ES"]][:2] == [(25, 40.0), (50, 50.0)]
+    assert [(m.step, m.value) for m in points["v/7"]] == [(0, 3.0), (1, 2.0)]
     assert (run.data.params["editor.layer"], run.data.params["editor.bound"]) == ("5", "None")
     tags = {"group": "fig5", "job_type": "edit", "draft": "true", "rome": "true", "not_tuned": "layer"}
     assert tags.items() <= run.data.tags.items()
@@ -145,6 +162,9 @@ def test_trackio_holds_everything(tmp_path: Path) -> None:
     assert said == f"project mine, run {run}"
     assert [entry["loss"] for entry in logs if "loss" in entry] == [2.0, 1.0]
     assert [entry["post/S"] for entry in logs if "post/S" in entry] == [50.0]
+    points = [(entry["step"], entry["post/ES"]) for entry in logs if "post/ES" in entry]
+    assert points == [(25, 40.0), (50, 50.0), (50, 50.0)], "the final number is at the last case too"
+    assert [(entry["step"], entry["v/7"]) for entry in logs if "v/7" in entry] == [(0, 3.0), (1, 2.0)]
     assert next(entry["cases"]["_value"] for entry in logs if "cases" in entry)[1]["text"] == "Zoë"
     assert {"editor.layer": "5", "tags": "draft, edit, rome"}.items() <= config.items()
 
@@ -154,7 +174,7 @@ def test_many_reports_to_each(tmp_path: Path) -> None:
     assert report(two, tmp_path / "two").splitlines() == [str(tmp_path / "two" / "csv")] * 2
     many = ManyTrackers(trackers={"csv": CsvTracker(), "none": NoTracker(), "left_out": None})
     assert report(many, tmp_path) == str(tmp_path / "csv")
-    assert len(pd.read_csv(tmp_path / "csv" / "metrics.csv")) == 2
+    assert len(pd.read_csv(tmp_path / "csv" / "metrics.csv")) == 4
     with pytest.raises(ConfigError, match=r"^tracker\.trackers: there is none"):
         ManyTrackers(trackers={"wandb": None})
 
@@ -210,10 +230,12 @@ def test_many_can_be_given_more_and_less(romexp: Command, tiny: list[str], tmp_p
 def test_every_adapter_is_a_tracked_run() -> None:
     """The protocol's methods; a new one belongs into each adapter."""
     wanted = {name for name in vars(TrackedRun) if not name.startswith("_")}
+    from romexp import tracking
     from romexp.trackers import csv_files, guard, many, mlflow, tensorboard, trackio
+    from romexp.wandb_run import WandbRun
 
     for cls in (
         csv_files._CsvRun, guard.Guarded, many._ManyRuns, mlflow._MlflowRun, tensorboard._TensorBoardRun,
-        trackio._TrackioRun,
+        trackio._TrackioRun, WandbRun, tracking._UntrackedRun,
     ):  # fmt: skip
         assert wanted <= {*vars(cls), *getattr(cls, "__annotations__", {})}, cls

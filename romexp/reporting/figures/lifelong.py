@@ -159,14 +159,19 @@ def _sign(point: Mapping[str, float], sign: str) -> float | None:
 
 
 def _log_axis(axes: Axes, places: Sequence[float], label: str) -> None:
-    """A logarithmic x axis with ticks at 0, 1, 10, 100, … that begins at 0, which a plain one cannot show."""
-    largest = max([1.0, *places])
+    """A logarithmic x axis that begins at 0, which a plain one cannot show. Its ticks are at 0, 1, 10, 100, …; where
+    fewer than three of them are in sight, also at 2, 5, 20, 50, …, or at 2, 3, 4, ….
+    """
+    largest, smallest = max([1.0, *places]), min(places, default=0.0)
     axes.set_xscale("symlog", linthresh=1)
-    ticks = [0.0, *(10.0**power for power in range(len(str(int(largest)))))]
+    powers = [10.0**power for power in range(len(str(int(largest))))]
+    ticks: list[float] = []
+    for factors in ((1,), (1, 2, 5), range(1, 10)):
+        if sum(smallest <= tick <= largest for tick in ticks) < 3:
+            ticks = [0.0, *(factor * power for power in powers for factor in factors)]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.xaxis.set_minor_locator(NullLocator())
-    smallest = min(places, default=0.0)
     axes.set_xlim(smallest * 0.85 if smallest >= 1 else -0.1, largest * 1.15)
     axes.set_xlabel(label, fontsize=8)
 

@@ -66,6 +66,8 @@ def _facts(run: FoundRun) -> list[tuple[str, str]]:
         ("Seed", _text(manifest, "seed")),
         ("romexp", _text(last, "romexp")),
         ("Commit", _text(last, "commit")),
+        ("Commit of the working folder", _text(last, "folder_commit")),
+        ("Host", _text(last, "host")),
         ("Python", _text(last, "python")),
         ("Libraries", libraries),
         ("Platform", _text(last, "platform")),
