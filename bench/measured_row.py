@@ -15,8 +15,11 @@ from rich.table import Table
 from timing import Stopwatch, alternate, count_flops
 from works import Work
 
+from romexp.lm.model import LanguageModel
+from romexp.lm.precision import matmul_precision
+
 PRODUCT = 1024
-"""Rows and columns of the square matrices whose product shows what the machine can do."""
+"""Rows and columns of the square matrices whose product shows what the machine can do; eight times it on a GPU."""
 BEGIN, END = "<!-- overview -->", "<!-- end of overview -->"
 LEFT = ("model", "work", "unit", "")
 COLUMNS = ("model", "work", "unit", "n", "CPU s", "GFLOP", "GFLOP/s", "of peak", "authors", "ratio", "")
@@ -29,10 +32,11 @@ class Row:
     Attributes:
         unit: what `seconds` and `gflop` are for.
         count: units in one run.
-        seconds: processor seconds.
+        seconds: processor seconds; on an accelerator those of a clock.
         gflop: 10⁹ floating-point operations of matrix products.
         peak: GFLOP per processor second of a large product, measured directly before and after.
         authors: processor seconds of the authors' code.
+        memory_gb: the most memory of the accelerator that was in use.
     """
 
     model: str
@@ -43,6 +47,7 @@ class Row:
     gflop: float | None = None
     peak: float | None = None
     authors: float | None = None
+    memory_gb: float | None = None
     note: str = ""
 
     @property
@@ -51,8 +56,16 @@ class Row:
         return self.gflop / self.seconds if self.gflop and self.seconds else None
 
 
-def measured(model: str, name: str, work: Work, *, device: torch.device, repeats: int) -> Row:
+def measured(model: str, name: str, work: Work, *, lm: LanguageModel, repeats: int) -> Row:
     """Count the arithmetic in a first run, and then time the work, with that of the authors in turn."""
+    with matmul_precision(lm.matmul_precision):
+        return _measured(model, name, work, lm=lm, repeats=repeats)
+
+
+def _measured(model: str, name: str, work: Work, *, lm: LanguageModel, repeats: int) -> Row:
+    device = lm.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     flops = count_flops(work.run)
     runs = {"ours": work.run} | ({} if work.authors is None else {"authors": work.authors})
 
@@ -60,10 +73,10 @@ def measured(model: str, name: str, work: Work, *, device: torch.device, repeats
         with watch("run"):
             run()
 
-    before = peak(device)
+    before = peak(device, lm.dtype)
     variants = {who: partial(timed, run) for who, run in runs.items()}
     _, laps = alternate(variants, repeats=repeats, device=device, say=lambda text: None)
-    each = {who: lap["processor"] / work.count for who, lap in laps.items()}
+    each = {who: lap["processor" if device.type == "cpu" else "total"] / work.count for who, lap in laps.items()}
     return Row(
         model=model,
         work=name,
@@ -71,16 +84,18 @@ def measured(model: str, name: str, work: Work, *, device: torch.device, repeats
         count=work.count,
         seconds=each["ours"],
         gflop=flops / work.count / 1e9,
-        peak=(before + peak(device)) / 2,
+        peak=(before + peak(device, lm.dtype)) / 2,
         authors=each.get("authors"),
+        memory_gb=torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None,
         note=work.note,
     )
 
 
 @torch.no_grad()
-def peak(device: torch.device, *, at_least_s: float = 0.3) -> float:
-    """GFLOP per processor second of a float32 product of two large matrices; on an accelerator, per second."""
-    a, b = (torch.full((PRODUCT, PRODUCT), value, device=device) for value in (0.5, 0.25))
+def peak(device: torch.device, dtype: torch.dtype, *, at_least_s: float = 0.3) -> float:
+    """GFLOP per processor second of a product of two large matrices; on an accelerator, per second."""
+    width = PRODUCT if device.type == "cpu" else 8 * PRODUCT
+    a, b = (torch.full((width, width), value, device=device, dtype=dtype) for value in (0.5, 0.25))
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     a @ b
     _finish(device)
@@ -90,7 +105,7 @@ def peak(device: torch.device, *, at_least_s: float = 0.3) -> float:
             a @ b
         _finish(device)
         count += 4
-    return 2 * PRODUCT**3 * count / (clock() - begun) / 1e9
+    return 2 * width**3 * count / (clock() - begun) / 1e9
 
 
 def _finish(device: torch.device) -> None:
@@ -120,7 +135,7 @@ def cells(row: Row, notes: Sequence[str]) -> list[str]:
 def caption(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
     """On what the numbers were measured, and the notes."""
     peaks = sorted(row.peak for row in rows if row.peak)
-    span = f"; a product of {PRODUCT}² matrices: {peaks[0]:.0f} to {peaks[-1]:.0f} GFLOP/s" if peaks else ""
+    span = f"; a product of large square matrices: {peaks[0]:.0f} to {peaks[-1]:.0f} GFLOP/s" if peaks else ""
     where = ", ".join(about["accelerators"]) or f"{about['cpu']}, {about['threads']} threads"
     return (
         f"{str(about['date'])[:10]}, {where}, load {about['load_before']:.1f}, torch {about['torch']}, "

@@ -22,13 +22,12 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
 from measured_row import Row, measured, table, write_section
-from models import MODELS, BenchModel
+from models import MODELS, PRECISIONS, USUAL, BenchModel
 from report import environment
 from report_scale import measure, write_run
 from rich.console import Console
@@ -55,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         for name in options.models:
-            _rows_of(name, options, str(device), Path(folder), keep)
+            for precision in options.precision:
+                _rows_of(name, precision, options, str(device), Path(folder), keep)
         if REPORT in options.work:
             keep(_report(Path(folder)))
     shown = table(rows, about)
@@ -65,21 +65,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _rows_of(name: str, options: argparse.Namespace, device: str, folder: Path, keep: Any) -> None:
+def _rows_of(
+    name: str, precision: str, options: argparse.Namespace, device: str, folder: Path, keep: Callable[[Row], None]
+) -> None:
     """Measure each work on one model. A model or a work that cannot be had makes rows that say so."""
-    chosen = [work for work in options.work if work != REPORT]
+    chosen, shown = [work for work in options.work if work != REPORT], name
+    if precision != "highest":
+        shown = f"{name}, {precision}"
     try:
-        model: BenchModel = MODELS[name](device, folder)
+        model: BenchModel = MODELS[name](device, folder, PRECISIONS[precision])
     except Exception as error:  # Whatever it is, the other models can be measured.
         for work in chosen:
-            keep(Row(model=name, work=work, note=_reason(error)))
+            keep(Row(model=shown, work=work, note=_reason(error)))
         return
     for work in chosen:
         try:
             made = WORKS[work](model, _sizes(options), options.reference)
-            keep(measured(name, work, made, device=model.lm.device, repeats=options.repeats))
+            keep(measured(shown, work, made, lm=model.lm, repeats=options.repeats))
         except Exception as error:
-            keep(Row(model=name, work=work, note=_reason(error)))
+            keep(Row(model=shown, work=work, note=_reason(error)))
 
 
 def _report(folder: Path) -> Row:
@@ -98,7 +102,8 @@ def _sizes(options: argparse.Namespace) -> Sizes:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add, usual = parser.add_argument, Sizes()
-    add("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    add("--models", nargs="+", choices=list(MODELS), default=list(USUAL))
+    add("--precision", nargs="+", choices=list(PRECISIONS), default=["highest"], help="each model in each of these")
     add("--work", nargs="+", choices=[*WORKS, REPORT], default=[*WORKS, REPORT])
     add("--records", type=int, default=usual.records, help="records that are edited in one batch")
     add("--facts", type=int, default=usual.facts, help="facts that are traced")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from bench_process import ROOT
+from transformers import GPT2Config
 
 import romexp
 from romexp.errors import ConfigError
@@ -23,7 +25,9 @@ OTHERS = ("kn", "trace", "report", "report_scale", "naive_trace")
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch, tiny_factory: Callable[..., LanguageModel]) -> Iterator[SimpleNamespace]:
+def bench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_factory: Callable[..., LanguageModel]
+) -> Iterator[SimpleNamespace]:
     """The modules, imported as the script does and forgotten afterwards: their names are common ones.
 
     A tiny model takes minifact's place, and the machine's peak is not measured.
@@ -33,9 +37,9 @@ def bench(monkeypatch: pytest.MonkeyPatch, tiny_factory: Callable[..., LanguageM
     found = SimpleNamespace(**{name: import_module(name) for name in NAMES})
     tiny = tiny_factory("gpt2")
     lm = romexp.load(tiny.model, tiny.tokenizer, name="tiny")
-    model = found.models.BenchModel(lm=lm, path="", data=found.models.MINIFACT)
-    monkeypatch.setitem(found.models.MODELS, "minifact", lambda device, folder: model)
-    monkeypatch.setattr(found.measured_row, "peak", lambda device: 1000.0)
+    model = found.models.BenchModel(lm=lm, data=found.models.MINIFACT, folder=tmp_path)
+    monkeypatch.setitem(found.models.MODELS, "minifact", lambda device, folder, settings: model)
+    monkeypatch.setattr(found.measured_row, "peak", lambda device, dtype: 1000.0)
     yield found
     for name in (*NAMES, *OTHERS):
         sys.modules.pop(name, None)
@@ -53,11 +57,11 @@ WORKS = ("edit", "ft", "trace", "generation", "moments", "kn", "mend", "ke", "zs
 
 @pytest.mark.parametrize("chosen", [("kn", "zsre", "report"), pytest.param(WORKS, marks=pytest.mark.slow)])
 def test_every_work_has_a_row(
-    chosen: tuple[str, ...],
     bench: SimpleNamespace,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    chosen: tuple[str, ...],
 ) -> None:
     found = {"processor_seconds": 2.5}
     monkeypatch.setattr(bench.overview, "measure", lambda study, report: found)
@@ -109,7 +113,7 @@ def about() -> dict[str, Any]:
 
 
 def test_ratios_are_to_the_authors_code_of_the_same_run(
-    bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tiny_factory: Callable[..., LanguageModel]
 ) -> None:
     a, b = torch.ones(64, 64), torch.ones(64, 64)
 
@@ -121,7 +125,7 @@ def test_ratios_are_to_the_authors_code_of_the_same_run(
     work = bench.works.Work(
         unit="record", count=2, run=lambda: products(100), authors=lambda: products(4000), note="a note"
     )
-    row = bench.measured_row.measured("m", "edit", work, device=torch.device("cpu"), repeats=1)
+    row = bench.measured_row.measured("m", "edit", work, lm=tiny_factory("gpt2"), repeats=1)
     assert row.gflop == pytest.approx(100 * 2 * 64**3 / 2 / 1e9)
     assert row.authors > 4 * row.seconds
     assert row.speed < 3 * row.peak
@@ -142,3 +146,27 @@ def test_their_traces_find_the_blocks_of_any_family(bench: SimpleNamespace, tiny
         assert name(tiny_lm, 2, kind).startswith(name(tiny_lm, 2) + ".")
         tiny_lm.module(name(tiny_lm, 2, kind))
     assert tiny_lm.module(name(tiny_lm, None, "embed")) is tiny_lm.model.get_input_embeddings()
+
+
+def test_rows_are_measured_in_their_precision(
+    bench: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = GPT2Config(n_embd=32, n_layer=3, n_head=4)
+    monkeypatch.setitem(bench.models.MODELS, "smollm2", partial(bench.models._shaped, "small", small))
+    seen: list[tuple[str, torch.dtype]] = []
+    original = bench.works.ZsreEvaluator.__call__
+
+    def call(self: Any, lm: LanguageModel, *arguments: Any, **settings: Any) -> Any:
+        seen.append((torch.get_float32_matmul_precision(), lm.dtype))
+        return original(self, lm, *arguments, **settings)
+
+    monkeypatch.setattr(bench.works.ZsreEvaluator, "__call__", call)
+    made = rows(
+        bench, tmp_path, "--models", "smollm2", "--work", "zsre", "--precision", "highest", "medium", "bfloat16"
+    )
+    assert [row["model"] for row in made] == ["smollm2", "smollm2, medium", "smollm2, bfloat16"]
+    assert [row["note"] for row in made] == [""] * 3
+    assert set(seen) == {("highest", torch.float32), ("medium", torch.float32), ("highest", torch.bfloat16)}
+    assert torch.get_float32_matmul_precision() == "highest"
+    path = bench.models.MODELS["smollm2"]("cpu", tmp_path, {}).path
+    assert (Path(path) / "model.safetensors").is_file(), "the authors' code loads it from there"
