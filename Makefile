@@ -30,7 +30,7 @@ format: $(STAMP)
 	$(BIN)/ruff format
 
 bench: $(STAMP)
-	$(BIN)/python bench/edit.py $(ARGS)
+	$(BIN)/python bench/overview.py $(ARGS)
 
 # The documentation site, in build/site, built without network. Links that lead nowhere are errors (not with --quiet).
 docs: $(STAMP)

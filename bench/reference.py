@@ -81,6 +81,8 @@ def authors(folder: Path, work: Workload, *, path: str) -> Variant:
 def own_model(lm: LanguageModel, path: str) -> LanguageModel:
     """The model as transformers loads it from `path`."""
     model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=lm.dtype, trust_remote_code=False)
+    if not hasattr(model.config, "n_embd"):  # Their code knows the width by GPT-2's name of it alone.
+        model.config.n_embd = model.config.hidden_size
     return replace(lm, model=model.to(lm.device).eval().requires_grad_(False))
 
 

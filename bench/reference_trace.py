@@ -33,6 +33,9 @@ def authors_tracer(
     if "trace" not in code:
         raise ConfigError(f"--reference: {folder} lacks experiments/causal_trace.py")
     both = code["trace"].ModelAndTokenizer(model=own_model(lm, path).model, tokenizer=lm.tokenizer)
+    # Their code finds blocks by the names that GPT-2 and GPT-NeoX have. In memory it gets those of this model.
+    both.num_layers = lm.n_layers
+    code["trace"].layername = lambda model, number, kind=None: layer_name(lm, number, kind)  # type: ignore[attr-defined]
 
     def grid(prompt: TracedPrompt, kind: str | None) -> np.ndarray:
         found = code["trace"].calculate_hidden_flow(
@@ -41,3 +44,13 @@ def authors_tracer(
         return np.array(found["scores"], dtype=float)
 
     return lambda prompts: [{kind or "hidden": grid(p, kind) for kind in (None, "mlp", "attn")} for p in prompts]
+
+
+def layer_name(lm: LanguageModel, number: int | None, kind: str | None = None) -> str:
+    """The path of a block, of its MLP or attention, or of the embedding, as their `layername` gives it."""
+    names = lm.architecture
+    if kind == "embed":
+        return names.embedding
+    assert number is not None
+    parts = {None: names.block_name, "mlp": names.mlp_name, "attn": names.attn_name}
+    return parts[kind](number)

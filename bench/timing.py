@@ -6,11 +6,33 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from statistics import median
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 Result = TypeVar("Result")
+
+
+class _EveryModule:
+    """Stands in for torch's tracker of modules, which cannot follow `torch.autograd.grad`."""
+
+    parents: ClassVar[set[str]] = {"Global"}
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+
+def count_flops(run: Callable[[], object]) -> int:
+    """Floating-point operations of the matrix products of one run, counted by torch. The run is slower than usual."""
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _EveryModule()  # type: ignore[assignment]
+    with counter:
+        run()
+    return int(counter.get_total_flops())
 
 
 class Stopwatch:

@@ -26,8 +26,7 @@ import torch
 from reference_trace import Grids, authors_tracer
 from rich.console import Console
 from rich.table import Table
-from timing import Stopwatch, alternate
-from torch.utils.flop_counter import FlopCounterMode
+from timing import Stopwatch, alternate, count_flops
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "tracing"))
@@ -125,9 +124,7 @@ def operations(trace: Callable[[Sequence[TracedPrompt]], Grids], prompts: Sequen
 
     This first run also fills caches and loads kernels, before times are measured.
     """
-    with FlopCounterMode(display=False) as counter:
-        trace(prompts)
-    return counter.get_total_flops()
+    return count_flops(lambda: trace(prompts))
 
 
 def ours(lm: LanguageModel, prompts: Sequence[TracedPrompt], tracer: Tracer, scale: float) -> Grids:

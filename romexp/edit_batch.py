@@ -154,7 +154,7 @@ def unedited_cache(
         cache_dir: folder of the cache.
     """
     context = {
-        "model": lm.digest,
+        "model": lm.cache_key,
         "evaluator": fingerprint(evaluator),
         "references": dict(references),
         "words": tokenizer_in_use() if evaluator.needs_references else None,

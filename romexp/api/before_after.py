@@ -13,6 +13,7 @@ from romexp.api.generation import continue_texts, next_token_probabilities
 from romexp.errors import raise_first_error
 from romexp.lm.model import LanguageModel
 from romexp.lm.packing import Query
+from romexp.lm.precision import in_own_precision
 from romexp.lm.scoring import score
 from romexp.lm.weight_delta import WeightDelta
 
@@ -74,6 +75,7 @@ class KeptText:
         return abs(self.p_after - self.p_before)
 
 
+@in_own_precision
 def answers(lm: LanguageModel, delta: WeightDelta, prompt: str, *, target: str, n: int = 5) -> Answers:
     """Compare what follows a prompt before and after an edit.
 
@@ -112,6 +114,7 @@ def own_answer(lm: LanguageModel, prompt: str, *, delta: WeightDelta | None = No
     return found[1] if found else ""
 
 
+@in_own_precision
 def says(lm: LanguageModel, prompt: str, target: str) -> bool:
     """Whether the unedited model writes the target after the prompt, taking the most likely token each time."""
     (scored,) = raise_first_error(score(lm, [Query(prompt=prompt, targets=(target,))], deltas=[None]))
@@ -133,6 +136,7 @@ def continuations(lm: LanguageModel, delta: WeightDelta, prompts: Sequence[str],
     ]
 
 
+@in_own_precision
 @torch.no_grad()
 def kept_texts(lm: LanguageModel, delta: WeightDelta, prompts: Sequence[str]) -> list[KeptText]:
     """How far the edit moved what follows each text.

@@ -27,6 +27,7 @@ from romexp.facts import EditRequest, answer_text
 from romexp.lm.apply_delta import applied
 from romexp.lm.model import LanguageModel
 from romexp.lm.packing import Query
+from romexp.lm.precision import in_own_precision
 from romexp.lm.saved_edit import ModelOrigin, SavedEdit, check_made_for
 from romexp.lm.scoring import TargetScore, score
 from romexp.lm.weight_delta import WeightDelta
@@ -84,6 +85,7 @@ class FactEdit:
             for token, probability in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 
+    @in_own_precision
     def _scored(self, prompts: Sequence[str], delta: WeightDelta | None) -> list[TargetScore]:
         queries = [Query(prompt=prompt, targets=(self.request.target_new,)) for prompt in prompts]
         return [s for (s,) in raise_first_error(score(self.lm, queries, deltas=[delta] * len(queries)))]
@@ -169,6 +171,7 @@ def edit(
 ) -> FactEdits: ...
 
 
+@in_own_precision
 def edit(
     lm: LanguageModel,
     prompt: str | Sequence[Fact],

@@ -20,6 +20,7 @@ from romexp.editors.base import Editor, Resources
 from romexp.errors import ConfigError, DataError, RecordError
 from romexp.files import cache_folder
 from romexp.lm.model import LanguageModel
+from romexp.lm.precision import in_own_precision
 from romexp.reporting.tables.model import NOT_TUNED, NOT_TUNED_MARK
 from romexp.reporting.tables.run import cell, columns_of, table_rows
 from romexp.results.rows import CaseResult
@@ -78,6 +79,7 @@ class Evaluation:
         return f"<p>{html.escape(self._title)}</p>{self.table._repr_html_()}"  # type: ignore[operator]
 
 
+@in_own_precision
 def evaluate(
     lm: LanguageModel,
     cases: CaseSet,

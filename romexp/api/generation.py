@@ -12,12 +12,14 @@ from romexp.errors import ConfigError, RecordError, raise_first_error
 from romexp.lm.apply_delta import overlay
 from romexp.lm.forward import Row, check_known, check_length, context_length, logits, make_inputs, run_blocks
 from romexp.lm.model import LanguageModel
+from romexp.lm.precision import in_own_precision
 from romexp.lm.sampling import Sampler, generate
 from romexp.lm.tokens import encode
 from romexp.lm.weight_delta import WeightDelta
 from romexp.seeds import derive_seed
 
 
+@in_own_precision
 def continue_texts(
     lm: LanguageModel,
     prompt: str | Sequence[str],
@@ -70,6 +72,7 @@ def next_tokens(lm: LanguageModel, prompt: str, n: int, *, delta: WeightDelta | 
     return pd.DataFrame({"token": tokens, "probability": top.values.tolist()})
 
 
+@in_own_precision
 @torch.no_grad()
 def next_token_probabilities(
     lm: LanguageModel, prompts: Sequence[str], deltas: Sequence[WeightDelta | None]

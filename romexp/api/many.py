@@ -22,6 +22,7 @@ from romexp.facts import EditRequest
 from romexp.lm.apply_delta import applied
 from romexp.lm.model import LanguageModel
 from romexp.lm.packing import Query
+from romexp.lm.precision import in_own_precision
 from romexp.lm.scoring import score
 from romexp.lm.weight_delta import WeightDelta
 
@@ -59,6 +60,7 @@ class FactEdits:
         """The n most likely next tokens of the edited model: `token` and `probability`."""
         return next_tokens(self.lm, prompt, n, delta=self.delta)
 
+    @in_own_precision
     def compare(self) -> pd.DataFrame:
         """A table by fact: P of its new target before and after the edit (exp(-NLL), as in all metrics)."""
         queries = [Query(prompt=request.text, targets=(request.target_new,)) for request in self.requests]
@@ -92,6 +94,7 @@ class FactEdits:
         return f"<{self.method} edit of {self.lm.name}: {len(self.requests)} facts, |Δ| {self.delta.norm():.3g}>"
 
 
+@in_own_precision
 def edit_many(
     lm: LanguageModel,
     facts: Sequence[Fact],

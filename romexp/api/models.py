@@ -17,7 +17,8 @@ from romexp.errors import ConfigError
 from romexp.files import cache_folder
 from romexp.lm.architecture import architecture_for
 from romexp.lm.kept_digest import load_with_digest
-from romexp.lm.model import LanguageModel, PretrainedModel, prepare
+from romexp.lm.model import LanguageModel, PretrainedModel, prepare, with_precision
+from romexp.lm.precision import MatmulPrecision, check_precision
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -66,6 +67,7 @@ def load(
     *,
     name: str = "",
     dtype: str = "float32",
+    matmul_precision: MatmulPrecision = "highest",
     device: str = "auto",
 ) -> LoadedModel:
     """Load a model, or take one that is loaded.
@@ -77,13 +79,17 @@ def load(
         tokenizer: of a model object; a fast one.
         name: short name for tables; by default the option's, or the last part of the path.
         dtype: type of the weights, as `bfloat16`. Not for a model object.
+        matmul_precision: how exactly matrix products of float32 weights are computed: `highest`, `high` (TF32) or
+            `medium` (bfloat16), where the machine has it; else a warning says that it has no effect. It holds inside
+            the functions of this package and not for what you run with the model yourself.
         device: `auto` takes an accelerator if there is one. Not for a model object.
 
     Raises:
         ConfigError: there is no such model, or it cannot be used; the message says what was expected.
     """
     if isinstance(model, PreTrainedModel):
-        return _taken(model, tokenizer, name)
+        check_precision(matmul_precision)
+        return _taken(model, tokenizer, name, matmul_precision)
     if not isinstance(model, str | Path):
         raise ConfigError(f"model: expected a name, a folder or a Hugging Face model, got {type(model).__name__}")
     if tokenizer is not None:
@@ -94,18 +100,22 @@ def load(
         settings: PretrainedModel = instantiate(compose_config([f"model={path}"]).model)
     else:
         settings = PretrainedModel(path=path)
-    chosen = replace(settings, name=name or settings.name, dtype=dtype, device=device)
+    chosen = replace(
+        settings, name=name or settings.name, dtype=dtype, matmul_precision=matmul_precision, device=device
+    )
     lm = load_with_digest(chosen, cache_folder(None) / "digests")
     return _as_loaded(lm, option=path if path in known else "", source=path)
 
 
-def _taken(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str) -> LoadedModel:
+def _taken(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str, precision: MatmulPrecision
+) -> LoadedModel:
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise ConfigError("tokenizer: a model object needs its tokenizer: romexp.load(model, tokenizer)")
     config = model.config
     called = name or Path(str(config.name_or_path)).name or config.model_type
     lm = prepare(model, tokenizer, architecture=architecture_for(config.model_type), name=called)
-    return _as_loaded(lm, option="", source="")
+    return _as_loaded(with_precision(lm, precision), option="", source="")
 
 
 def _as_loaded(lm: LanguageModel, *, option: str, source: str) -> LoadedModel:
@@ -118,4 +128,5 @@ def _as_loaded(lm: LanguageModel, *, option: str, source: str) -> LoadedModel:
         option=option,
         source=source,
         known_digest=lm.known_digest,
+        matmul_precision=lm.matmul_precision,
     )

@@ -21,6 +21,7 @@ from romexp.compose import compose_config
 from romexp.errors import ConfigError, raise_first_error
 from romexp.facts import KnownFact
 from romexp.lm.model import LanguageModel
+from romexp.lm.precision import in_own_precision
 from romexp.reporting.figures.traces import prompt_heatmap
 from romexp.tracing.noise import Noise, make_noise
 from romexp.tracing.partners import sentence_partner
@@ -109,6 +110,7 @@ class PromptTrace:
         return f'<p>{said}</p><img alt="{said}" style="max-width: 100%" src="data:image/png;base64,{data}">'
 
 
+@in_own_precision
 def trace(
     lm: LanguageModel,
     prompt: str,

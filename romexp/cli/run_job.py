@@ -26,6 +26,7 @@ from romexp.cli.kept_between_jobs import KeptReferences, LoadedModels
 from romexp.cli.objective import Value, job_objective
 from romexp.cli.run_log import RunLog
 from romexp.cli.sweep_progress import SweepProgress
+from romexp.cli.torch_settings import cpu_threads, precision_of
 from romexp.cli.workers import Process, exit_when_parent_dies
 from romexp.compose import SWEEPS
 from romexp.errors import ConfigError, FileError
@@ -152,7 +153,7 @@ class JobFunction:
 
         config = validate_config(values)
         task = build(config["task"], where="task")
-        with RunLog.collecting() as run_log, cpu_threads(config["threads"]):
+        with RunLog.collecting() as run_log, cpu_threads(config["threads"]), precision_of(task):
             job = Job(
                 config=_recorded(config),
                 choices=choices,
@@ -247,28 +248,6 @@ class JobFunction:
         """Whether this is a worker's process and all workers run on this machine."""
         launcher: str = HydraConfig.get().launcher._target_
         return self.command is not None and Process.this() != self.command and launcher.endswith(ONE_MACHINE)
-
-
-@contextmanager
-def cpu_threads(number: int | None) -> Iterator[None]:
-    """Inside the context torch uses this number of CPU threads; None leaves it as it is.
-
-    Raises:
-        ConfigError: the number is not positive.
-    """
-    if number is None:
-        yield
-        return
-    if number < 1:
-        raise ConfigError(f"threads: expected a number of at least 1, not {number}")
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _show(outcome: Outcome) -> None:

@@ -116,7 +116,12 @@ def _kept(
     """Sampled templates, which are read from the cache folder if they are there."""
     if cache_dir is None:
         return _sampled(lm, length_counts, openings, seed)
-    depends_on = (lm.digest, [list(pair) for pair in length_counts], seed, *([] if openings == ("",) else [openings]))
+    depends_on = (
+        lm.cache_key,
+        [list(pair) for pair in length_counts],
+        seed,
+        *([] if openings == ("",) else [openings]),
+    )
     key = hashlib.sha256(repr(depends_on).encode()).hexdigest()[:24]
     path = cache_dir / "context_templates" / f"{key}.json"
     count = 1 + sum(number for _, number in length_counts)

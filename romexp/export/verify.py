@@ -16,6 +16,7 @@ from romexp.lm.apply_delta import applied
 from romexp.lm.forward import check_length
 from romexp.lm.model import LanguageModel
 from romexp.lm.packing import target_start
+from romexp.lm.precision import matmul_precision
 from romexp.lm.tokens import encode
 from romexp.lm.weight_delta import WeightDelta
 
@@ -81,8 +82,9 @@ def in_fresh_process(request: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def nlls_in_memory(lm: LanguageModel, delta: WeightDelta, request: Mapping[str, Any]) -> list[float]:
-    """What the loaded export should give: NLLs of the model with the edits in its weights."""
-    with applied(lm, delta):
+    """What the loaded export should give: NLLs of the model with the edits in its weights. The other process computes
+    with torch's usual precision, so this one does too."""
+    with matmul_precision("highest"), applied(lm, delta):
         return check_reload.target_nlls(lm.model, request["texts"])
 
 

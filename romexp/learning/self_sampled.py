@@ -83,7 +83,7 @@ class SelfSampledEdits:
     def _completions_file(self, lm: LanguageModel, seed: int, cache_dir: Path) -> Path:
         """The path of the file for this model, corpus, settings and seed. It is made if it does not exist."""
         assert self.corpus is not None
-        parts = (lm.digest, dict(self.corpus.provenance), self.count, self.n_tokens, tuple(self.context_tokens))
+        parts = (lm.cache_key, dict(self.corpus.provenance), self.count, self.n_tokens, tuple(self.context_tokens))
         name = f"{derive_seed(*parts, self.top_k, self.temperature, seed):016x}.json"
         file = cache_dir / "self_sampled" / name
         write_once(file, lambda: json.dumps(self.make(lm, seed), ensure_ascii=False), usable=self._is_usable)

@@ -14,16 +14,20 @@ import tokenizers
 import transformers
 from huggingface_hub import try_to_load_from_cache
 
+from romexp.errors import ConfigError
 from romexp.files import Stamp, file_sha256, stamp, write_text
 from romexp.lm import model as model_module
+from romexp.lm.adapter import adapter_base, is_adapter
 from romexp.lm.model import LanguageModel, PretrainedModel
+from romexp.lm.model_source import local_path
 
 
 def load_with_digest(model: PretrainedModel, folder: Path) -> LanguageModel:
     """Load a model. If its digest was computed before from the same files, it is taken from there.
 
     "The same files" means equal names, sizes and times of change; with equal dtype, and versions of the libraries that
-    read them. A digest that cannot be kept is computed again by the next process.
+    read them. They are those of the folder, the GGUF file, the adapter and its base model, or the snapshot of the hub.
+    A digest that cannot be kept is computed again by the next process.
 
     Args:
         folder: where digests are kept, one small file for each.
@@ -31,10 +35,13 @@ def load_with_digest(model: PretrainedModel, folder: Path) -> LanguageModel:
     Raises:
         ConfigError: see `PretrainedModel.load`.
     """
-    before = _stamps(_local_folder(model))
+    before = _sources(model.path)
     lm = model.load()
-    files = before or _stamps(_snapshot(model, lm))
-    if not files or (before and _stamps(_local_folder(model)) != before):
+    if _sources(model.path) != before:
+        return lm
+    places, last = before
+    # What is not on this machine under its own name is in the cache of the hub, whose snapshots do not change.
+    if not (files := places if last is None else _with_snapshot(places, last, lm)):
         return lm
     file = folder / f"{_key(model, files)}.json"
     if (known := _read(file)) is not None:
@@ -51,23 +58,37 @@ def _key(model: PretrainedModel, files: list[tuple[str, Stamp]]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
-def _local_folder(model: PretrainedModel) -> Path:
-    return Path(model.path).expanduser()
+def _sources(path: str | Path) -> tuple[list[tuple[str, Stamp]], str | None]:
+    """The local files that a model is read from: of an adapter those of its base model too.
+
+    Returns:
+        Path and stamp of each file, and the id of the model on the hub that is read besides them, if there is one.
+    """
+    files: list[tuple[str, Stamp]] = []
+    with suppress(ConfigError):  # What is wrong is said when the model is loaded.
+        source = Path(local_path(path)).expanduser()
+        while is_adapter(source):
+            files += _stamps(source)
+            path = adapter_base(source)[0]
+            source = Path(path).expanduser()
+        if source.is_file():
+            return [*files, (str(source.resolve()), stamp(source))], None
+        if source.is_dir():
+            return files + _stamps(source), None
+    return files, str(path)
 
 
-def _snapshot(model: PretrainedModel, lm: LanguageModel) -> Path | None:
-    """The folder in the Hugging Face cache from which a model of the hub was loaded; None if it is not known."""
+def _with_snapshot(files: list[tuple[str, Stamp]], name: str, lm: LanguageModel) -> list[tuple[str, Stamp]]:
+    """The files, and those from which a model of the hub was loaded; empty if these are not known."""
     commit: Any = getattr(lm.model.config, "_commit_hash", None)
     if not commit:
-        return None
-    found = try_to_load_from_cache(str(model.path), "config.json", revision=commit)
-    return Path(found).parent if isinstance(found, str) else None
-
-
-def _stamps(folder: Path | None) -> list[tuple[str, Stamp]]:
-    """Path and stamp of each file of a folder; empty if there is no such folder."""
-    if folder is None or not folder.is_dir():
         return []
+    found = try_to_load_from_cache(name, "config.json", revision=commit)
+    return files + _stamps(Path(found).parent) if isinstance(found, str) else []
+
+
+def _stamps(folder: Path) -> list[tuple[str, Stamp]]:
+    """Path and stamp of each file of a folder."""
     return [(str(file.resolve()), stamp(file)) for file in sorted(folder.iterdir()) if file.is_file()]
 
 

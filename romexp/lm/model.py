@@ -25,6 +25,7 @@ from romexp.lm.architecture import Architecture, check
 from romexp.lm.head import has_plain_head
 from romexp.lm.loading import loading, refuse_quantized
 from romexp.lm.model_source import find_source
+from romexp.lm.precision import MatmulPrecision, check_precision, has_effect, matmul_precision
 from romexp.lm.read_pretrained import ModelParts, read_pretrained
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ class LanguageModel:
         name: short name for folders and tables.
         known_digest: the digest, if it was computed before (`romexp.lm.kept_digest`).
         provenance: what the weights were converted from (`romexp.lm.gguf`), JSON-ready; empty if they were not.
+        matmul_precision: how exactly matrix products are computed (`romexp.lm.precision`). Tasks and the functions of
+            `import romexp` set it around their work; who calls `model` himself has torch's own setting.
     """
 
     model: PreTrainedModel
@@ -50,6 +53,7 @@ class LanguageModel:
     name: str
     known_digest: str | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    matmul_precision: MatmulPrecision = "highest"
 
     @property
     def device(self) -> torch.device:
@@ -109,8 +113,9 @@ class LanguageModel:
     def digest(self) -> str:
         """SHA-256 (16 hexadecimal digits) over all weights, the model's configuration and the tokenizer.
 
-        Caches use it as a key. It does not depend on the folder that the model was loaded from. It is computed once and
-        stays valid, because `romexp.lm.apply_delta.applied` restores the weights bit for bit.
+        It does not depend on the folder that the model was loaded from. It is computed once and stays valid, because
+        `romexp.lm.apply_delta.applied` restores the weights bit for bit. For a cache of what the model computes it is
+        not enough: see `cache_key`.
         """
         if self.known_digest is not None:
             return self.known_digest
@@ -127,6 +132,17 @@ class LanguageModel:
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
 
+    @property
+    def cache_key(self) -> str:
+        """The key of caches of what the model computes: its digest, and the precision where numbers depend on it."""
+        return self.digest if self.matmul_precision == "highest" else f"{self.digest} {self.matmul_precision}"
+
+    @cached_property
+    def precision_has_effect(self) -> bool:
+        """Whether `matmul_precision` changes any number on this machine, with these weights. Never for `highest`."""
+        chosen = self.matmul_precision
+        return chosen != "highest" and has_effect(chosen, device=self.device, dtype=self.dtype)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedModel:
@@ -139,6 +155,7 @@ class PretrainedModel:
         setup: the command that installs the package of a `pkg://` path, for the error message where it is missing.
         revision: branch, tag or commit on the hub.
         dtype: type of the weights. It is always set, because `from_pretrained` would take that of the checkpoint.
+        matmul_precision: how exactly matrix products of float32 weights are computed (`romexp.lm.precision`).
         device: `auto` (CUDA, then MPS, then CPU) or the name of a torch device.
         device_map: passed to `from_pretrained`, which spreads one model over several devices; it overrides `device`.
         attn_implementation: `sdpa`, `eager`, or `auto`, which takes `sdpa` where the family supports it (GPT-J does
@@ -152,6 +169,7 @@ class PretrainedModel:
     setup: str = ""
     revision: str | None = None
     dtype: str = "float32"
+    matmul_precision: MatmulPrecision = "highest"
     device: str = "auto"
     device_map: Any = None
     attn_implementation: str = "auto"
@@ -162,12 +180,14 @@ class PretrainedModel:
         """Load weights and tokenizer.
 
         Raises:
-            ConfigError: `path` holds no complete model, or the dtype, the device or the architecture is unknown.
+            ConfigError: `path` holds no complete model, or the dtype, the precision, the device or the architecture is
+                unknown.
             DataError: a GGUF file must be converted, and the cache cannot be written.
         """
         dtype = getattr(torch, self.dtype, None)
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise ConfigError(f"model.dtype: {self.dtype!r} is not a torch float type (float32, bfloat16, float16)")
+        check_precision(self.matmul_precision)
         device = resolve_device(self.device) if self.device_map is None else None
         if self.attn_implementation not in ("auto", "sdpa", "eager"):
             raise ConfigError(f"model.attn_implementation: {self.attn_implementation!r} is not auto, sdpa or eager")
@@ -179,7 +199,8 @@ class PretrainedModel:
             with loading(source.path):
                 model.to(device=device)  # type: ignore[call-arg]
         lm = prepare(model, tokenizer, architecture=architecture, name=self.name or source.name)
-        return replace(lm, provenance=source.provenance)
+        lm = replace(lm, provenance=source.provenance)
+        return with_precision(lm, self.matmul_precision)
 
     def _read(self, path: str, dtype: torch.dtype) -> ModelParts:
         if is_adapter(path):
@@ -224,7 +245,17 @@ def prepare(
         _log.warning("%s: no end-of-text token; texts without a prompt are sampled from %r", name, start)
     from romexp.lm.check_architecture import check_numbers  # It needs the class that is defined here.
 
-    check_numbers(lm)
+    with matmul_precision("highest"):  # It compares sums, which must agree to the last digits.
+        check_numbers(lm)
+    return lm
+
+
+def with_precision(lm: LanguageModel, precision: MatmulPrecision) -> LanguageModel:
+    """The model with this precision of matrix products. A setting that changes nothing here is kept, with a warning."""
+    lm = replace(lm, matmul_precision=precision)
+    if precision != "highest" and not lm.precision_has_effect:
+        how = f"{lm.name}, {str(lm.dtype).removeprefix('torch.')} on {lm.device}"
+        _log.warning("model.matmul_precision=%s has no effect here (%s): products are those of highest", precision, how)
     return lm
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,9 @@ class Covariance:
     def _from_shipped(self, lm: LanguageModel, layers: Sequence[int]) -> dict[int, SecondMoment]:
         if self.shipped is None or self.corpus is None or not Path(self.shipped).is_file():
             return {}
-        return load_measured(Path(self.shipped), {layer: key_of(self.ingredients(lm, layer)) for layer in layers})
+        usual = replace(lm, matmul_precision="highest")  # with which they were measured
+        keys = {layer: key_of(self.ingredients(usual, layer)) for layer in layers}
+        return load_measured(Path(self.shipped), keys)
 
     def _from_cache(
         self, lm: LanguageModel, layers: Sequence[int], also: Sequence[int], progress: Progress | None
@@ -251,7 +253,9 @@ class Covariance:
             "sample_seed": self.sample_seed,
             "max_tokens": self._text_limit(lm),
             "dtype": self.dtype,
-        } | ({} if total is None else {"total_tokens": total})
+            **({} if total is None else {"total_tokens": total}),
+            **({} if lm.matmul_precision == "highest" else {"matmul_precision": lm.matmul_precision}),
+        }
 
     def _corpus(self, lm: LanguageModel, progress: Progress | None = None) -> Corpus:
         if self.corpus is None:

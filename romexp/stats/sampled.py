@@ -98,7 +98,7 @@ class ModelTexts:
     def _texts(self) -> Sequence[str]:
         if self.folder is None:
             return list(self._draw())
-        key = key_of({"model_digest": self.lm.digest, **self.provenance})
+        key = key_of({"model_digest": self.lm.cache_key, **self.provenance})
         path = self.folder / f"sampled_texts_{key}.json"
         try:
             write_once(path, lambda: json.dumps(list(self._draw())) + "\n")

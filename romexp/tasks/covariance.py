@@ -16,7 +16,7 @@ from romexp.results.identity import of_covariance
 from romexp.stats.covariance import Covariance
 from romexp.stats.second_moment import SecondMoment, load_moments, save_moments
 from romexp.stats.token_counts import measured_on
-from romexp.tasks.run import Run, describe_model, open_run
+from romexp.tasks.run import Run, describe_model, model_identity, open_run
 
 FILE = "second_moments.safetensors"
 
@@ -57,7 +57,7 @@ class FitCovariance:
             raise ConfigError("task.layers: expected at least one layer, or null for all of them")
         identity = {
             "task": "covariance",
-            "model": {"digest": lm.digest, "dtype": self.model.dtype},
+            "model": model_identity(lm, self.model),
             "covariance": of_covariance(self.covariance),
             "layers": layers,
             "export": self.export,

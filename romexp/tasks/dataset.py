@@ -90,7 +90,7 @@ class BuildDataset:
         lm = job.load(self.model) if self._needs_model else None
         identity = {"task": "dataset", "seed": job.seed, "settings": self.settings()}
         identity |= {"inputs": {name: file_sha256(path) for name, path in inputs.items()}}
-        identity |= {"model": lm.digest if lm else None}
+        identity |= {"model": lm.cache_key if lm else None}
         with open_run(
             replace(job, tracker=NoTracker()),
             names={"task": "dataset", "dataset": self.name},

@@ -62,7 +62,10 @@ class Demo:
 
     def _loaders(self, own: str, option: str) -> dict[str, Callable[[], LoadedModel]]:
         def loader(source: str) -> Callable[[], LoadedModel]:
-            return lambda: romexp.load(source, dtype=self.model.dtype, device=self.model.device)
+            own = self.model
+            return lambda: romexp.load(
+                source, dtype=own.dtype, matmul_precision=own.matmul_precision, device=own.device
+            )
 
         loaders = {own: loader(option if option != "hf" else str(self.model.path))}
         for name in (first_model(), "minifact"):

@@ -37,7 +37,7 @@ from romexp.tasks.kept_results import lost_rows
 from romexp.tasks.live import LiveCases, sample_of
 from romexp.tasks.moments import second_moments
 from romexp.tasks.planned import moments_at_hand, planned
-from romexp.tasks.run import Run, describe_inputs, folder_path, open_run
+from romexp.tasks.run import Run, describe_inputs, folder_path, model_identity, open_run, title_of
 from romexp.tasks.tracked_end import report_boxes, report_texts
 from romexp.tracking import TrackedRun
 
@@ -192,7 +192,7 @@ class EditExperiment:
     def _identity(self, job: Job, lm: LanguageModel, loaded: Loaded[Case], texts: Mapping[str, Any]) -> Identity:
         return {
             "task": self._task,
-            "model": {"digest": lm.digest, "dtype": self.model.dtype},
+            "model": model_identity(lm, self.model),
             "dataset": {"sha256": loaded.sha256} | fingerprint(self.dataset, without=("path", "remote")),
             "editor": fingerprint(self.editor),
             "covariance": of_covariance(self.covariance),
@@ -284,7 +284,7 @@ class EditExperiment:
     def _outcome(self, run: Run, loaded: Loaded[Case], summary: Summary) -> Outcome:
         count = summary.get("n_cases", 0)
         cases = f"{count} {'case' if count == 1 else 'cases'}"
-        title = f"{run.manifest['model']['name']}, {loaded.name}, {cases} (95 % interval)"
+        title = f"{title_of(run.manifest['model'])}, {loaded.name}, {cases} (95 % interval)"
         without = sum(not case.request.target_true for case in loaded.items)
         notes = coverage_notes(summary, without_old_answer=without)
         return Outcome(

@@ -91,6 +91,7 @@ class ExportEdits:
         return replace(
             base,
             dtype=own.dtype if "model.dtype" in _keys(job.overrides) else origin.dtype or base.dtype,
+            matmul_precision=own.matmul_precision,
             device=own.device,
             device_map=own.device_map,
             attn_implementation=own.attn_implementation,

@@ -31,7 +31,7 @@ from romexp.tasks.lifelong_results import LifelongResults
 from romexp.tasks.lifelong_steps import StepsOfRun
 from romexp.tasks.lifelong_watch import WatchOfRun, watch_lines
 from romexp.tasks.live import LiveSequence
-from romexp.tasks.run import Run
+from romexp.tasks.run import Run, title_of
 from romexp.tasks.tracked_end import report_sequence, report_texts
 from romexp.tracking import TrackedRun
 
@@ -178,7 +178,7 @@ class LifelongExperiment(EditExperiment):
 
     def _outcome(self, run: Run, loaded: Loaded[Case], summary: Summary) -> Outcome:
         done = f"{summary.get('n_edits', 0)} edits by {self.editor.name}, {self.step} at a time"
-        title = f"{run.manifest['model']['name']}, {loaded.name}, {done} (95 % half-width)"
+        title = f"{title_of(run.manifest['model'])}, {loaded.name}, {done} (95 % half-width)"
         rows = [TableRow(label=UNEDITED, metrics=summary.get("pre", {}), edited=False)]
         parts = {"immediate": "right after", "final": "at the end"}
         rows += [TableRow(label=said, metrics=summary[part]) for part, said in parts.items() if part in summary]

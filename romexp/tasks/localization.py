@@ -34,7 +34,7 @@ from romexp.tasks.edit import CaseSource
 from romexp.tasks.kept_results import lost_rows
 from romexp.tasks.live import LiveLocalization
 from romexp.tasks.moments import second_moments
-from romexp.tasks.run import Run, describe_inputs, open_run
+from romexp.tasks.run import Run, describe_inputs, model_identity, open_run, title_of
 from romexp.tasks.trace_identity import tracer_identity
 from romexp.tracing.noise import Noise, make_noise, reads_corpus
 from romexp.tracing.tracer import Tracer
@@ -175,7 +175,7 @@ class LocalizationExperiment:
         methods = self._methods()
         return {
             "task": "localization",
-            "model": {"digest": lm.digest, "dtype": self.model.dtype},
+            "model": model_identity(lm, self.model),
             "dataset": {"sha256": loaded.sha256} | fingerprint(self.dataset, without=("path", "remote")),
             "tracer": tracer_identity(self._own_tracer),
             "editors": fingerprint(methods.editors),
@@ -194,7 +194,7 @@ class LocalizationExperiment:
         noise = make_noise(lm, self.tracer.noise, subjects=self._subjects(), corpus=())
         run.manifest["noise"] = noise.describe()
         runs = self._runs(job)
-        model = {"model": {"digest": lm.digest, "dtype": self.model.dtype}}
+        model = {"model": {"matmul_precision": None} | model_identity(lm, self.model)}
         traces = self._earlier_traces(runs, model, noise)
         same = model | {"covariance": of_covariance(self.covariance), "seed": job.seed}
         earlier = earlier_edits(runs, given, same=same)
@@ -261,6 +261,6 @@ class LocalizationExperiment:
         return summary, paths
 
     def _outcome(self, run: Run, loaded: Loaded[Case], summary: Summary) -> Outcome:
-        title = f"{run.manifest['model']['name']}, {loaded.name}: does tracing say where to edit?"
+        title = f"{title_of(run.manifest['model'])}, {loaded.name}: does tracing say where to edit?"
         table = localization_table(summary, title=title, outcome=self.outcome)
         return Outcome(tables=(table,), lines=run.closing_lines(), folder=run.folder.path, inputs=(Path(loaded.path),))

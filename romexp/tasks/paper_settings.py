@@ -62,6 +62,8 @@ class PaperSettings:
         dtype = entry.identity.get("model", {}).get("dtype")
         if dtype != paper["dtype"]:
             differences.append(f"dtype={dtype}, the paper's {paper['dtype']}")
+        if precision := entry.identity.get("model", {}).get("matmul_precision"):
+            differences.append(f"matmul_precision={precision}, the paper's highest")
         if entry.editor in READS_SECOND_MOMENTS and entry.identity.get("covariance") not in paper["covariances"]:
             differences.append("other second moments")
         more = [f"and {len(differences) - SHOWN} more"] if len(differences) > SHOWN else []

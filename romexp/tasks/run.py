@@ -20,7 +20,7 @@ from romexp.cli.progress import Report
 from romexp.data.dataset import Loaded
 from romexp.errors import RecordError, without_errors
 from romexp.files import write_text
-from romexp.lm.model import LanguageModel
+from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.os_errors import describe as describe_os_error
 from romexp.redact import command_without_secrets
 from romexp.results.environment import describe, now
@@ -245,9 +245,31 @@ def describe_inputs(job: Job, lm: LanguageModel, loaded: Loaded[Any]) -> dict[st
     }
 
 
+def model_identity(lm: LanguageModel, settings: PretrainedModel) -> dict[str, Any]:
+    """What of the model affects the results. `matmul_precision` is there only where it is not `highest`."""
+    chosen = {} if lm.matmul_precision == "highest" else {"matmul_precision": lm.matmul_precision}
+    return {"digest": lm.digest, "dtype": settings.dtype} | chosen
+
+
+def title_of(described: Mapping[str, Any]) -> str:
+    """The model's name for titles of tables, from its entry in the manifest; with what is not as in the paper.
+
+    >>> title_of({"name": "gpt2", "dtype": "torch.bfloat16", "matmul_precision": "highest"})
+    'gpt2 in bfloat16'
+    """
+    dtype = str(described.get("dtype", "")).removeprefix("torch.")
+    precision = described.get("matmul_precision", "highest")
+    unusual = [*([dtype] if dtype not in ("", "float32") else [])]
+    unusual += [f"{precision} precision"] if precision != "highest" else []
+    return f"{described['name']}{' in ' if unusual else ''}{' and '.join(unusual)}"
+
+
 def describe_model(lm: LanguageModel) -> dict[str, Any]:
     """The entry of the manifest that describes a model. `converted_from` is there only for a GGUF file."""
-    described = {"name": lm.name, "digest": lm.digest, "dtype": str(lm.dtype), "device": str(lm.device)}
+    described: dict[str, Any] = {"name": lm.name, "digest": lm.digest, "dtype": str(lm.dtype), "device": str(lm.device)}
+    described |= {"matmul_precision": lm.matmul_precision}
+    if lm.matmul_precision != "highest":
+        described |= {"matmul_precision_has_effect": lm.precision_has_effect}
     return described | ({"converted_from": dict(lm.provenance)} if lm.provenance else {})
 
 

@@ -28,7 +28,7 @@ from romexp.results.trace_rows import trace_row_fault
 from romexp.tasks.kept_results import lost_rows
 from romexp.tasks.live import LiveFacts
 from romexp.tasks.planned import planned
-from romexp.tasks.run import Run, describe_inputs, folder_path, open_run
+from romexp.tasks.run import Run, describe_inputs, folder_path, model_identity, open_run, title_of
 from romexp.tasks.trace_identity import tracer_identity
 from romexp.tasks.trace_nodes import trace_nodes
 from romexp.tasks.trace_results import kept_summary, trace_drawings
@@ -225,7 +225,7 @@ class TraceExperiment:
         """Everything that affects the result (docs/method.md §11.4)."""
         return {
             "task": "trace" if self.tracer.nodes == "states" else "trace_nodes",
-            "model": {"digest": lm.digest, "dtype": self.model.dtype},
+            "model": model_identity(lm, self.model),
             "dataset": {"sha256": loaded.sha256} | fingerprint(self.dataset, without=("path", "remote")),
             "prompt": [self.prompt, self.subject],
             "tracer": tracer_identity(self.tracer),
@@ -291,7 +291,7 @@ class TraceExperiment:
     def _outcome(self, run: Run, loaded: Loaded[KnownFact]) -> Outcome:
         summary = run.folder.read("summary") or {}
         rows = run.folder.good_rows(self.row_fault)
-        title = f"{run.manifest['model']['name']}, {loaded.name}"
+        title = f"{title_of(run.manifest['model'])}, {loaded.name}"
         tables = (trace_table(summary, rows, title=title),)
         inputs = (Path(loaded.path),) if self.prompt is None else ()
         return Outcome(tables=tables, lines=run.closing_lines(), folder=run.folder.path, inputs=inputs)

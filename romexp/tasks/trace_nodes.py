@@ -18,7 +18,7 @@ from romexp.reporting.figures.traces import save
 from romexp.reporting.tables.trace_nodes import node_table
 from romexp.results.node_rows import node_row_fault
 from romexp.tasks.kept_results import lost_rows
-from romexp.tasks.run import Run, describe_inputs, open_run
+from romexp.tasks.run import Run, describe_inputs, open_run, title_of
 
 if TYPE_CHECKING:
     from romexp.tasks.trace import TraceExperiment
@@ -81,7 +81,7 @@ def _write(
 
 
 def _outcome(run: Run, loaded: Loaded[KnownFact], summary: Mapping[str, Any]) -> Outcome:
-    title = f"{run.manifest['model']['name']}, {loaded.name}: {summary['nodes']}"
+    title = f"{title_of(run.manifest['model'])}, {loaded.name}: {summary['nodes']}"
     tables = (node_table(summary, run.folder.good_rows(node_row_fault), title=title),)
     inputs = (Path(loaded.path),) if loaded.sha256 else ()
     return Outcome(tables=tables, lines=run.closing_lines(), folder=run.folder.path, inputs=inputs)

@@ -27,7 +27,7 @@ from romexp.results.folder import RunFolder
 from romexp.results.identity import Identity, by_fields, fingerprint
 from romexp.results.rows import Curves
 from romexp.seeds import derive_seed
-from romexp.tasks.run import Run, describe_model, open_run
+from romexp.tasks.run import Run, describe_model, model_identity, open_run, title_of
 from romexp.tasks.train_reports import NetworkFile, TrainingReports
 from romexp.tracking import TrackedRun
 
@@ -112,7 +112,7 @@ class TrainEditor:
     def _identity(self, job: Job, lm: LanguageModel, pool: EditPool) -> Identity:
         return {
             "task": "train",
-            "model": {"digest": lm.digest, "dtype": self.model.dtype},
+            "model": model_identity(lm, self.model),
             "editor": by_fields(self.editor, without=NOT_TRAINED),
             "edits": fingerprint(self.edits, without=("path", "remote")) | {"sources": sources(pool)},
             "locality": fingerprint(self.locality),
@@ -157,7 +157,7 @@ class TrainEditor:
         summary = run.folder.read("summary") or {}
         counts = run.manifest["edits"]
         title = (
-            f"{self.editor.name} for {run.manifest['model']['name']}, "
+            f"{self.editor.name} for {title_of(run.manifest['model'])}, "
             f"{counts['training']} edits, judged on {counts['validation']} others"
         )
         file = run.folder.path / NETWORK

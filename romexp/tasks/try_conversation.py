@@ -20,6 +20,7 @@ from romexp.export.export import export_edits
 from romexp.export.gather import FoundEdit
 from romexp.lm.apply_delta import applied
 from romexp.lm.model import LanguageModel
+from romexp.lm.precision import matmul_precision
 from romexp.lm.weight_delta import WeightDelta, total
 from romexp.reporting.figures.traces import prompt_heatmap, save
 from romexp.reporting.terminal_heatmap import terminal_heatmap
@@ -81,6 +82,10 @@ class TryConversation:
         Raises:
             RomexpError: the text or the command cannot be used.
         """
+        with matmul_precision(self.lm.matmul_precision):
+            yield from self._answer(line)
+
+    def _answer(self, line: str) -> Iterator[RenderableType]:
         if not line.startswith(":"):
             self.last = line
             yield from self._continue([line])

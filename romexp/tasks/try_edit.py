@@ -18,7 +18,7 @@ from romexp.facts import EditRequest, fill
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.results.identity import Identity, fingerprint, of_covariance
 from romexp.stats.covariance import Covariance
-from romexp.tasks.run import Run, describe_model, open_run
+from romexp.tasks.run import Run, describe_model, model_identity, open_run
 from romexp.tasks.trace import Corpus
 from romexp.tasks.try_conversation import TryConversation
 from romexp.tasks.try_fact import FIRST_EDIT, Example, make_edit
@@ -160,7 +160,7 @@ class TryEdit:
     def _identity(self, job: Job, lm: LanguageModel, editor: Editor, request: EditRequest) -> Identity:
         return {
             "task": "try",
-            "model": {"digest": lm.digest, "dtype": self.model.dtype},
+            "model": model_identity(lm, self.model),
             "editor": fingerprint(editor),
             "covariance": of_covariance(self.covariance),
             "request": [request.subject, request.prompt, request.target_new],

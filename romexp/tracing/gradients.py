@@ -69,4 +69,4 @@ def _gradient_products(lm: LanguageModel, prompts: Sequence[TracedPrompt], alpha
         answers = torch.tensor([p.answer for p in prompts], device=final.device)
         probability = logits(lm, states).softmax(dim=-1).gather(1, answers[:, None]).sum()
         (gradient,) = torch.autograd.grad(probability, kept[1])
-    return (kept[0] * gradient).sum(dim=-1)
+    return (kept[0].float() * gradient.float()).sum(dim=-1)

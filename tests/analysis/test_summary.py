@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import hmean
 
-from romexp.analysis.summary import case_frame, flatten, harmonic_mean, statistics, summarize, summarize_side
+from romexp.analysis.summary import case_frame, flatten, harmonic_mean, scores_of, statistics, summarize, summarize_side
 from romexp.results.rows import CaseResult
 
 LN2, LN4, LN10 = math.log(2), math.log(4), math.log(10)
@@ -98,6 +99,12 @@ def test_a_zero_part_makes_the_score_zero() -> None:
     summary = summarize(results({"case_id": 0, "pre": side(NO, [NO], [NO]), "post": side(YES, [YES], [YES])}))
     assert summary["pre"]["S"]["mean"] == 0.0 == summary["post"]["S"]["mean"]
     assert summary["pre"]["S"]["interval"] == [None, None]  # one case says nothing of others
+
+
+def test_scores_are_those_of_scipy() -> None:
+    means = np.random.default_rng(0).random((3, 10_000))
+    assert np.array_equal(scores_of(means), 100 * hmean(means, axis=0))
+    assert harmonic_mean(means[:, 0]) == hmean(means[:, 0])
 
 
 def test_a_harmonic_mean_needs_non_negative_numbers() -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import make_tiny
 
 import romexp
@@ -18,9 +19,9 @@ def folder(tiny_dir: Path, tmp_path: Path) -> Path:
     return shutil.copytree(tiny_dir, tmp_path / "model")
 
 
-def refusal(*arguments: object) -> str:
+def refusal(*arguments: object, **settings: object) -> str:
     with pytest.raises(ConfigError) as refused:
-        romexp.load(*arguments, device="cpu")  # type: ignore[call-overload]
+        romexp.load(*arguments, device="cpu", **settings)  # type: ignore[call-overload]
     assert "\n" not in str(refused.value)
     return str(refused.value)
 
@@ -53,3 +54,18 @@ def test_a_token_that_the_model_does_not_have() -> None:
     loaded = romexp.load(lm.model, lm.tokenizer)
     with pytest.raises(romexp.errors.RecordError, match=r"token '\[PAD\]'"):
         loaded.next_tokens("Paris [PAD]")
+
+
+def test_each_model_computes_with_its_own_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = make_tiny("gpt2")
+    medium = romexp.load(lm.model, lm.tokenizer, matmul_precision="medium")
+    usual = romexp.load(lm.model, lm.tokenizer)
+    seen: list[str] = []
+    lm.model.base_model.register_forward_pre_hook(lambda *_: seen.append(torch.get_float32_matmul_precision()))
+    for model in (medium, usual, medium):
+        model.next_tokens("Paris")
+        model.generate("Paris", 1)
+    assert [seen[0], seen[-1]] == ["medium", "medium"]
+    assert set(seen[len(seen) // 3 : 2 * len(seen) // 3]) == {"highest"}
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert "matmul_precision: 'low' is none of" in refusal(lm.model, lm.tokenizer, matmul_precision="low")

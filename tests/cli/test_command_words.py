@@ -11,7 +11,7 @@ import yaml
 from tiny_runs import Command, rows
 
 from romexp.cli.command_line import read_dotenv, ready_for_hydra
-from romexp.cli.run_job import cpu_threads
+from romexp.cli.torch_settings import cpu_threads
 from romexp.errors import ConfigError, FileError
 
 

@@ -135,7 +135,7 @@ def _attribute(lm: LanguageModel, texts: Sequence[Text], steps: int, budget: int
     for first in range(0, lm.n_layers, n_layers):
         layers = range(first, min(first + n_layers, lm.n_layers))
         for layer, gradient in zip(layers, _summed_gradients(lm, base, layers, steps), strict=True):
-            scores.append((gradient.float() * base.layers[layer].activations.float() / steps).cpu())
+            scores.append((gradient * base.layers[layer].activations.float() / steps).cpu())
     by_text = torch.stack(scores, dim=1)
     with torch.no_grad():
         next_token = logits(lm, base.final).softmax(dim=-1)
@@ -200,7 +200,7 @@ def _summed_gradients(lm: LanguageModel, base: _UnchangedPass, layers: range, st
             hidden = run_blocks(lm, block_inputs, start=layer + 1, stop=stop, hidden=hidden, cache=cache)
     assert hidden is not None
     gradients = torch.autograd.grad(hidden, scaled, _probability_gradient(lm, hidden, base.texts))
-    return [gradient.sum(dim=1) for gradient in gradients]
+    return [gradient.float().sum(dim=1) for gradient in gradients]
 
 
 def _mlp(lm: LanguageModel, layer: int, inputs: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:

@@ -104,7 +104,7 @@ class ValueFinder:
 
     def _key(self, lm: LanguageModel, texts: Sequence[Sequence[EditText]]) -> str:
         depends_on: Mapping[str, Any] = {
-            "model": lm.digest,
+            "model": lm.cache_key,
             "edited_by": self.edited_by,
             "layer": self.layer,
             "place": self.place,

@@ -59,6 +59,7 @@ def _facts(run: FoundRun) -> list[tuple[str, str]]:
         ("Status", run.status),
         ("Error", str(manifest.get("error", ""))),
         ("Model", ", ".join(filter(None, [_text(model, "name"), _text(model, "dtype").removeprefix("torch.")]))),
+        ("Matrix products", _precision(model)),
         ("Model digest", _text(model, "digest")),
         ("Device", ", ".join(filter(None, [_text(model, "device"), _hardware(last)]))),
         ("Data", ", ".join(filter(None, [_text(dataset, "name"), _text(dataset, "path")]))),
@@ -96,6 +97,13 @@ def _aside(records: Sequence[Mapping[str, Any]], what: str) -> list[str]:
         place = f"{key.removesuffix('_id')} {record[key]}" if key else "record"
         lines.append(f"{place}, {what}: {record.get('field', '')} {record.get('reason', '')}".strip())
     return lines
+
+
+def _precision(model: Mapping[str, Any]) -> str:
+    """The precision of matrix products, where it was not the usual one; and if it changed nothing, that too."""
+    found = _text(model, "matmul_precision")
+    without = " (no effect on this machine)" if model.get("matmul_precision_has_effect") is False else ""
+    return "" if found == "highest" else found + without
 
 
 def _text(mapping: Mapping[str, Any], key: str) -> str:
