@@ -11,13 +11,10 @@ import pandas as pd
 from romexp.analysis.metrics import SCORED
 from romexp.analysis.summary import Statistics, score_difference
 
-LAYER_RULE = (
-    "The layer of the largest S is taken; of layers with the same S that of the largest paraphrase magnitude (PM), then "
-    "the first one."
-)
+LAYER_RULE = "Taken: the largest S; of equal ones the largest paraphrase magnitude (PM), then the first layer."
 RATE_RULE = (
-    "The editor's own learning rate is kept, unless another one's S is higher and the 95 % interval of the paired "
-    "difference excludes 0; then the one of the largest S is taken."
+    "Taken: the editor's own rate, unless the largest S is another's and higher by more than chance (the paired 95 % "
+    "interval of the difference excludes 0)."
 )
 
 

@@ -16,7 +16,7 @@ from romexp.data.dataset import Loaded
 from romexp.editors.base import Editor
 from romexp.errors import ConfigError, DataError
 from romexp.evaluation.base import Evaluator
-from romexp.facts import Case, check_cases
+from romexp.facts import NO_TRUE_TARGET, Case, check_cases
 from romexp.lm.check_architecture import Finding, findings, refused
 from romexp.lm.check_edits import edit_findings, tokenizer_facts
 from romexp.lm.model import LanguageModel, PretrainedModel
@@ -84,8 +84,8 @@ class OnboardModel:
             raise ConfigError(f"task.records: expected at least 2, to have an interval, not {self.records}")
         if not hasattr(self.editor, "layer") or self._rate_field is None:
             raise ConfigError(
-                f"task=onboard scans the layer and the learning rate of an editor, and {self.editor.name} has not both: "
-                "choose editor=rome, ft, ft_l or ft_attn"
+                f"task=onboard scans an editor's layer and learning rate, and {self.editor.name} has not both: choose "
+                "editor=rome, ft, ft_l or ft_attn"
             )
         for name in ("layer_fractions", "rate_factors", "learning_rates", "layers"):
             given = getattr(self, name)
@@ -265,10 +265,10 @@ def _queries(cases: Sequence[Case]) -> list[Query]:
     Raises:
         DataError: no record has an answer.
     """
-    found = [
-        Query(prompt=case.request.text, targets=tuple(filter(None, (case.request.target_new, case.request.target_true))))
-        for case in cases[:CHECKED_TEXTS]
-    ]
+    found = []
+    for request in (case.request for case in cases[:CHECKED_TEXTS]):
+        answers = [request.target_new, request.target_true]
+        found.append(Query(prompt=request.text, targets=tuple(a for a in answers if a and a != NO_TRUE_TARGET)))
     if not any(query.targets for query in found):
         raise DataError("dataset: no record has an answer")
     return found

@@ -117,8 +117,8 @@ def file_texts(done: Onboarded, *, model: Mapping[str, Any]) -> dict[str, Any]:
         "model": model,
         "covariance": done.job.choices["covariance"],
         "settings": editor_settings(done.job.config["editor"], option, done.chosen),
-        "about_model": f"{lm.name}: {lm.n_layers} layers, {size / 1e6:,.1f} M parameters, family "
-        f"{lm.architecture.family}. All {len(done.checks)} checks passed on {day} (romexp {__version__}, task=onboard). "
+        "about_model": f"{lm.name}: {lm.n_layers} layers, {size / 1e6:,.1f} M parameters, "
+        f"{lm.architecture.family}. It passed all {len(done.checks)} checks on {day} (romexp {__version__}). "
         "Only editors with a file in editor_model have settings that were measured on it.",
         "about_settings": [
             f"Measured on {day} with romexp {__version__}, covariance={done.job.choices['covariance']}.",
@@ -215,4 +215,4 @@ def _alike(runs: Sequence[ScannedRun], choice: Choice) -> str:
     others = [f"{runs[i].scanned.value:g}" for i in choice.alike]
     if not others:
         return ""
-    return f" The records do not tell {', '.join(others)} apart from it (paired 95 % interval of the difference in S)."
+    return f" Within chance of it (paired 95 % interval of the difference in S): {', '.join(others)}."

@@ -15,6 +15,7 @@ from romexp.analysis.intervals import interval_of
 from romexp.analysis.setting_choice import Scanned
 from romexp.cli.job import Job
 from romexp.errors import ConfigError
+from romexp.model_settings import bound_settings
 from romexp.results.folder import RunFolder
 from romexp.tasks.edit import EditExperiment
 
@@ -106,6 +107,14 @@ class Scan:
         more = [f"dataset.limit={limit}"] if limit is not None else []
         if getattr(self.experiment.evaluator, "generation", None) == "off":
             more.append("evaluator.generation=off")
+        option, editor = self.job.choices["editor"], self.experiment.editor
+        # Named one by one, so that no run warns of them: what is written for the model says that they were not tried.
+        usual = {name: getattr(editor, name, None) for name in bound_settings(option) if name not in changes}
+        more += [
+            f"editor.{name}={value}"
+            for name, value in usual.items()
+            if isinstance(value, int | float) and not _names(f"editor.{name}", kept)
+        ]
         where = [] if str(self.outputs) == "outputs" else [f"outputs={self.outputs}"]
         return [*own, *kept, *more, *(f"editor.{name}={value}" for name, value in changes.items()), *where]
 
@@ -129,6 +138,10 @@ class Scan:
             output_dir=None,
             overrides=tuple(arguments),
         )
+
+
+def _names(setting: str, arguments: Sequence[str]) -> bool:
+    return any(argument.lstrip("+").partition("=")[0] == setting for argument in arguments)
 
 
 def _said_otherwise(argument: str, names: set[str]) -> bool:
