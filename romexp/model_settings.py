@@ -79,7 +79,11 @@ def not_tuned_message(found: Mapping[str, Any], *, option: str, model: str, name
     """
     values = " ".join(f"editor.{setting}={shown_value(value)}" for setting, value in found.items())
     known = next((other for other in _options_named(name) if other != model and _is_tuned(option, other)), None)
-    advice = f"for those of {known}: model={known} model.path=…" if known else "choose your own on the command line"
+    advice = (
+        f"for those of {known}: model={known} model.path=…"
+        if known
+        else "choose your own, or measure them: task=onboard"
+    )
     return (
         f"settings not tuned for this model: editor={option} has none for {name} and takes those of {BASE_MODEL} "
         f"({values}); {advice}"

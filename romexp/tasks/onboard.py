@@ -11,7 +11,7 @@ from typing import Any
 from romexp.analysis.setting_choice import choose_layer, choose_rate
 from romexp.bounds import check_bounds
 from romexp.cli.job import Job, Outcome
-from romexp.cli.progress import bars
+from romexp.cli.progress import bars, duration
 from romexp.data.dataset import Loaded
 from romexp.editors.base import Editor
 from romexp.errors import ConfigError, DataError
@@ -137,6 +137,21 @@ class OnboardModel:
                 tracked.summary(write_results(run, done))
             return outcome_of(run, files)
 
+    def plan(self, job: Job) -> Outcome:
+        """What `dry_run` says: the first setting's plan, and how often it is to be multiplied.
+
+        Raises:
+            RomexpError: the input is invalid.
+        """
+        self._cases()
+        layers = self._layers(job.load(self.model))
+        planned = self._scans(job).plan({"layer": layers[0]})
+        runs = len(layers) + len(self._rates()) - 1
+        seconds = None if planned.remaining is None else planned.remaining.seconds
+        whole = "" if seconds is None else f", at most about {duration(seconds * runs)} if none was measured before"
+        lines = [*planned.lines, f"settings: {len(layers)} layers and {len(self._rates())} learning rates{whole}"]
+        return replace(planned, lines=lines)
+
     @property
     def _rate_field(self) -> str | None:
         return next((name for name in RATES if hasattr(self.editor, name)), None)
@@ -232,8 +247,8 @@ class OnboardModel:
         log.info("checks: all %d passed", len(done))
         return done
 
-    def _scan(self, run: Run, lm: LanguageModel, layers: Sequence[int]) -> Scans:
-        job, field = run.job, self._rate_field or ""
+    def _scans(self, job: Job) -> Scan:
+        """The runs of this model and editor, with any settings."""
         experiment = EditExperiment(
             model=self.model,
             dataset=self._limited,
@@ -244,7 +259,10 @@ class OnboardModel:
             batch_size=self.batch_size,
         )
         outputs = job.outputs if job.output_dir is None else job.output_dir / "runs"
-        scan = Scan(experiment=experiment, job=job, outputs=outputs)
+        return Scan(experiment=experiment, job=job, outputs=outputs)
+
+    def _scan(self, run: Run, lm: LanguageModel, layers: Sequence[int]) -> Scans:
+        job, field, scan = run.job, self._rate_field or "", self._scans(run.job)
         if getattr(self.editor, "mom2_adjustment", False):
             with bars(job.sweep) as bar:  # one pass over the texts for all layers, as far as memory allows
                 self.covariance.moments(lm, layers[:1], also=layers[1:], progress=bar("second moments"))

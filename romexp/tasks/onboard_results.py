@@ -89,7 +89,7 @@ class Onboarded:
         )
 
     def sentences(self) -> list[str]:
-        """What was measured and chosen, in words."""
+        """What was measured and chosen, in words: in all, by layer, by learning rate, and what else must be said."""
         scans, field = self.scans, self.rate_field
         best = scans.by_rate[scans.rate.best].scanned
         said = [

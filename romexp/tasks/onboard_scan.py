@@ -13,7 +13,7 @@ import pandas as pd
 
 from romexp.analysis.intervals import interval_of
 from romexp.analysis.setting_choice import Scanned
-from romexp.cli.job import Job
+from romexp.cli.job import Job, Outcome
 from romexp.errors import ConfigError
 from romexp.model_settings import bound_settings
 from romexp.results.folder import RunFolder
@@ -77,12 +77,22 @@ class Scan:
             for i, value in enumerate(values, start=1)
         ]
 
+    def plan(self, changes: Mapping[str, Any]) -> Outcome:
+        """What `dry_run` says of the run with these settings.
+
+        Raises:
+            RomexpError: see `EditExperiment`.
+        """
+        return self._with(changes).plan(self._job(changes, self.arguments(changes)))
+
+    def _with(self, changes: Mapping[str, Any]) -> EditExperiment:
+        return replace(self.experiment, editor=replace(self.experiment.editor, **changes))  # type: ignore[type-var]
+
     def _run(self, setting: str, value: float, fixed: Mapping[str, Any], place: str) -> ScannedRun:
         changes = {**fixed, setting: value}
         log.info("%s %s (%s)", setting, value, place)
-        experiment = replace(self.experiment, editor=replace(self.experiment.editor, **changes))  # type: ignore[type-var]
         arguments = self.arguments(changes)
-        outcome = experiment(self._job(changes, arguments))
+        outcome = self._with(changes)(self._job(changes, arguments))
         assert outcome.folder is not None  # every run of task=edit has one
         folder = RunFolder(outcome.folder)
         summary = folder.read("summary") or {}

@@ -35,7 +35,10 @@ def scan_rows(folder: Path) -> dict[str, int]:
 def test_it_writes_settings_that_an_edit_uses(
     romexp: Command, overrides: list[str], tiny_dir: Path, tmp_path: Path
 ) -> None:
-    done = romexp(*overrides, *ONBOARD, "task.name=my.tiny-1", "output_dir=found")
+    named = (*overrides, *ONBOARD, "task.name=my.tiny-1", "output_dir=found")
+    assert "settings: 2 layers and 2 learning rates, at most about" in romexp(*named, "dry_run=true").out
+    assert not (tmp_path / "found").exists()
+    done = romexp(*named)
     assert done.status == 0, done.err
     assert "not tuned" not in done.err
     summary = summary_of(tmp_path / "found")

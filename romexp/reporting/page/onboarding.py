@@ -10,7 +10,6 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from romexp.analysis.intervals import interval_of
-from romexp.analysis.setting_choice import LAYER_RULE, RATE_RULE
 from romexp.analysis.sweeps import sweep_axis
 from romexp.reporting.figures.style import TITLES, editor_color, mean_of
 from romexp.reporting.figures.sweeps import sweep_figure
@@ -35,14 +34,15 @@ def onboarding_page(summary: Mapping[str, Any], *, model: str, editor: tuple[str
         editor: the editor's option and its label.
         files: the files of settings.
     """
+    said = summary["sentences"]
     scans = [
-        _scan(summary, "layers", "layer", title="Layers", rule=LAYER_RULE, editor=editor),
-        _scan(summary, "rates", summary["rate_field"], title="Learning rate", rule=RATE_RULE, editor=editor),
+        _scan(summary, "layers", "layer", title="Layers", sentence=said[1], editor=editor),
+        _scan(summary, "rates", summary["rate_field"], title="Learning rate", sentence=said[2], editor=editor),
     ]
     low, high = interval_of(summary["S"])
     return render(
         TEMPLATE,
-        (),
+        ("page_cut.js", "onboarding.js"),
         styles=("page.css", "page_figures.css"),
         title=f"{model}: settings for {editor[1]}",
         data=None,
@@ -54,7 +54,7 @@ def onboarding_page(summary: Mapping[str, Any], *, model: str, editor: tuple[str
         chosen=[(name, f"{value:g}") for name, value in summary["chosen"].items()],
         records=summary["records"],
         measured=str(summary["measured"])[:16].replace("T", " "),
-        sentences=summary["sentences"],
+        sentences=[said[0], *said[3:]],
         command=summary["command"],
         files=files,
         scans=scans,
@@ -64,14 +64,14 @@ def onboarding_page(summary: Mapping[str, Any], *, model: str, editor: tuple[str
 
 
 def _scan(
-    summary: Mapping[str, Any], key: str, field: str, *, title: str, rule: str, editor: tuple[str, str]
+    summary: Mapping[str, Any], key: str, field: str, *, title: str, sentence: str, editor: tuple[str, str]
 ) -> dict[str, Any]:
     entries = summary[key]
     metrics = [name for name in SHOWN if any(name in entry["post"] for entry in entries)]
     return {
         "title": title,
         "field": field,
-        "rule": rule,
+        "sentence": sentence,
         "panels": _panels(entries, summary["pre"], f"editor.{field}", editor) if len(entries) > 1 else [],
         "caption": f"{editor[1]} by {field}, {summary['records']}. Bands are 95 % intervals; the vertical line is the "
         "choice, the dashed one the unedited model.",
@@ -80,8 +80,7 @@ def _scan(
             {
                 "value": f"{entry['value']:g}",
                 "chosen": entry["behind"] is None,
-                "cells": [_cell(entry["post"].get(name)) for name in metrics],
-                "behind": "" if entry["behind"] is None else _difference(entry["behind"]),
+                "cells": _cells(entry, metrics),
                 "command": entry["command"],
             }
             for entry in entries
@@ -108,6 +107,12 @@ def _panels(
     return panels
 
 
+def _cells(entry: Mapping[str, Any], metrics: Sequence[str]) -> list[dict[str, str]]:
+    """The first metric, by how much it is behind that of the choice, and the other metrics."""
+    first, *others = (_cell(entry["post"].get(name)) for name in metrics)
+    return [first, {"text": "", "interval": ""} if entry["behind"] is None else _cell(entry["behind"]), *others]
+
+
 def _cell(entry: Mapping[str, Any] | None) -> dict[str, str]:
     if entry is None or entry["mean"] is None:
         return {"text": "–", "interval": ""}
@@ -116,12 +121,6 @@ def _cell(entry: Mapping[str, Any] | None) -> dict[str, str]:
         "text": fixed(entry["mean"]),
         "interval": "" if low is None or high is None else f"{fixed(low)} to {fixed(high)}",
     }
-
-
-def _difference(behind: Mapping[str, Any]) -> str:
-    low, high = behind["interval"]
-    reach = "" if low is None else f" ({fixed(low)} to {fixed(high)})"
-    return f"{fixed(behind['mean'])}{reach}"
 
 
 def _check(check: Mapping[str, Any]) -> dict[str, str]:
