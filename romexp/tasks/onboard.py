@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,17 @@ from romexp.cli.job import Job, Outcome
 from romexp.cli.progress import bars, duration
 from romexp.data.dataset import Loaded
 from romexp.editors.base import Editor
-from romexp.errors import ConfigError, DataError
+from romexp.errors import ConfigError
 from romexp.evaluation.base import Evaluator
-from romexp.facts import NO_TRUE_TARGET, Case, check_cases
-from romexp.lm.check_architecture import Finding, findings, refused
-from romexp.lm.check_edits import edit_findings, tokenizer_facts
+from romexp.facts import Case, check_cases
+from romexp.lm.check_edits import tokenizer_facts
 from romexp.lm.model import LanguageModel, PretrainedModel
-from romexp.lm.packing import Query
 from romexp.references import ReferenceSource
 from romexp.results.folder import RunFolder
 from romexp.results.identity import Identity, fingerprint, of_covariance
 from romexp.stats.covariance import Covariance
 from romexp.tasks.edit import CaseSource, EditExperiment
+from romexp.tasks.onboard_checks import checked_texts, passed_checks
 from romexp.tasks.onboard_files import SettingsFiles, option_name
 from romexp.tasks.onboard_results import PAGE, Onboarded, Scans, file_texts, outcome_of, write_results
 from romexp.tasks.onboard_scan import Scan
@@ -35,9 +34,6 @@ log = logging.getLogger(__name__)
 
 RATES = ("v_lr", "lr")
 """Fields of editors that hold a learning rate."""
-
-CHECKED_TEXTS = 5
-"""Number of records whose answers are scored in two ways."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +113,7 @@ class OnboardModel:
             if run.was_done:
                 return outcome_of(run, files)
             files.check_free(self._model_config(job, lm), job.choices["covariance"])
-            checks = self._checks(lm, loaded.items, layers)
+            checks = passed_checks(lm, loaded.items, layers)
             scans = self._scan(run, lm, layers)
             done = Onboarded(
                 lm=lm,
@@ -126,7 +122,7 @@ class OnboardModel:
                 editor=self.editor,
                 rate_field=self._rate_field or "",
                 checks=checks,
-                tokenizer=tokenizer_facts(lm, _queries(loaded.items)),
+                tokenizer=tokenizer_facts(lm, checked_texts(loaded.items)),
                 scans=scans,
                 files=files,
             )
@@ -164,6 +160,11 @@ class OnboardModel:
                 f"task.records: {self.records} records are asked for, and {loaded.path} gives {there}, of which "
                 f"{len(loaded.items)} are valid; choose another data set or selection, or task.records={there}"
             )
+        for field in ("paraphrase_prompts", "neighborhood_prompts"):
+            if not any(getattr(case, field) for case in loaded.items):
+                raise ConfigError(
+                    f"{loaded.path}: no record has {field}; task=onboard compares settings by S, which needs them"
+                )
         return loaded
 
     @property
@@ -226,27 +227,6 @@ class OnboardModel:
         # What is cached for the model, such as second moments, is kept under its name.
         return {**job.config["model"], "name": lm.name}
 
-    def _checks(self, lm: LanguageModel, cases: Sequence[Case], layers: Sequence[int]) -> list[Finding]:
-        """All checks, which are passed.
-
-        Raises:
-            ConfigError: one is not.
-        """
-        done: list[Finding] = []
-        groups: list[Callable[[], Any]] = [
-            lambda: findings(lm),
-            lambda: edit_findings(lm, _queries(cases), layers),
-        ]
-        for group in groups:
-            for finding in group():
-                done.append(finding)
-                numbers = f"{finding.measured:.2g} (at most {finding.limit:.2g})"
-                log.debug("check: %s: %s %s", finding.name, numbers, finding.unit)
-                if not finding.passed:
-                    raise refused(lm, f"{finding.reason} (check {finding.name!r})")
-        log.info("checks: all %d passed", len(done))
-        return done
-
     def _scans(self, job: Job) -> Scan:
         """The runs of this model and editor, with any settings."""
         experiment = EditExperiment(
@@ -275,18 +255,3 @@ class OnboardModel:
         place = self._rates().index(own)
         rate = choose_rate([each.scanned for each in by_rate], own=place, seed=job.seed)
         return Scans(by_layer=by_layer, layer=layer, by_rate=by_rate, rate=rate)
-
-
-def _queries(cases: Sequence[Case]) -> list[Query]:
-    """Texts with answers, for the checks.
-
-    Raises:
-        DataError: no record has an answer.
-    """
-    found = []
-    for request in (case.request for case in cases[:CHECKED_TEXTS]):
-        answers = [request.target_new, request.target_true]
-        found.append(Query(prompt=request.text, targets=tuple(a for a in answers if a and a != NO_TRUE_TARGET)))
-    if not any(query.targets for query in found):
-        raise DataError("dataset: no record has an answer")
-    return found

@@ -76,6 +76,7 @@ class Onboarded:
         """A command that edits with the new settings."""
         kept = [text for text in self.job.overrides if text.startswith(("dataset.", "covariance."))]
         choices = self.job.choices
+        texts = ["evaluator.generation=off"] if "generation" in self.job.config["evaluator"] else []
         return "romexp " + shlex.join(
             [
                 "--config-dir",
@@ -84,7 +85,7 @@ class Onboarded:
                 f"editor={choices['editor']}",
                 f"dataset={choices['dataset']}",
                 *(text for text in kept if not text.startswith("dataset.limit")),
-                "evaluator.generation=off",
+                *texts,
             ]
         )
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from tiny_runs import Command
 
+from romexp.lm import check_edits
 from romexp.tasks.onboard_scan import Scan
 
 ONBOARD = ("task=onboard", "task.records=3", "task.layers=[0,1]", "task.rate_factors=[1,4]")
@@ -140,6 +141,27 @@ def test_bad_input_is_one_line(
     assert said in errors[0]
     assert "Traceback" not in done.err
     assert not list(tmp_path.glob("outputs/edit/**/cases.jsonl"))
+
+
+def test_a_failed_check_ends_it(
+    romexp: Command, overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_edits, "_share", lambda *_: 0.5)
+    done = romexp(*overrides, *ONBOARD, "output_dir=found")
+    assert done.status == 2
+    (line,) = [line for line in done.err.splitlines() if "error:" in line]
+    assert "cannot be used" in line
+    assert "check 'k·W of layer 0 = the recorded output'" in line
+    assert not list((tmp_path / "found").glob("*.html"))
+
+
+def test_records_that_have_no_score(romexp: Command, overrides: list[str], tmp_path: Path) -> None:
+    facts = [{"subject": name, "prompt": "{} plays the", "target_new": "violin"} for name in ("Bob", "Paris")]
+    (tmp_path / "facts.json").write_text(json.dumps(facts))
+    general = [each for each in overrides if not each.startswith("dataset")]
+    done = romexp(*general, *ONBOARD, "task.records=2", "dataset=facts", "dataset.path=facts.json")
+    assert done.status == 2
+    assert "facts.json: no record has paraphrase_prompts" in done.err
 
 
 def test_an_editor_without_a_layer(romexp: Command, overrides: list[str]) -> None:
