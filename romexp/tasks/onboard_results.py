@@ -124,7 +124,7 @@ def file_texts(done: Onboarded, *, model: Mapping[str, Any]) -> dict[str, Any]:
         "about_settings": [
             f"Measured on {day} with romexp {__version__}, covariance={done.job.choices['covariance']}.",
             *done.sentences(),
-            "Nothing else was tried: all other settings are the editor's usual ones, or stand below as they were given.",
+            "Nothing else was tried: other settings are the editor's usual ones, or stand below as they were given.",
         ],
     }
 
