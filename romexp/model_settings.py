@@ -25,7 +25,13 @@ SAME_CHOICE = {"layer": ("layer", "layer_fraction")}
 
 
 def settings_not_tuned(
-    editor: object, *, option: str, model: str, lm: LanguageModel, overrides: Sequence[str] = ()
+    editor: object,
+    *,
+    option: str,
+    model: str,
+    lm: LanguageModel,
+    overrides: Sequence[str] = (),
+    folders: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """The editor's settings that nobody chose for this model, with their values; empty if there are none.
 
@@ -38,8 +44,10 @@ def settings_not_tuned(
         option: its option in the config group `editor`.
         model: the model's option in the config group `model`.
         overrides: the overrides of the command line.
+        folders: the user's own folders of configurations, which may hold the model's file too.
     """
-    if model == BASE_MODEL or _file(option, model).is_file() or hasattr(editor, "checkpoint"):
+    files = [_file(option, model, folder=folder) for folder in (CONF, *folders)]
+    if model == BASE_MODEL or any(file.is_file() for file in files) or hasattr(editor, "checkpoint"):
         return {}
     if option not in options("editor") or not (bound := bound_settings(option)):
         return {}
@@ -71,7 +79,11 @@ def not_tuned_message(found: Mapping[str, Any], *, option: str, model: str, name
     """
     values = " ".join(f"editor.{setting}={shown_value(value)}" for setting, value in found.items())
     known = next((other for other in _options_named(name) if other != model and _is_tuned(option, other)), None)
-    advice = f"for those of {known}: model={known} model.path=…" if known else "choose your own on the command line"
+    advice = (
+        f"for those of {known}: model={known} model.path=…"
+        if known
+        else "choose your own, or measure them: task=onboard"
+    )
     return (
         f"settings not tuned for this model: editor={option} has none for {name} and takes those of {BASE_MODEL} "
         f"({values}); {advice}"
@@ -101,8 +113,8 @@ def _is_tuned(option: str, model: str) -> bool:
     return model == BASE_MODEL or _file(option, model).is_file()
 
 
-def _file(option: str, model: str) -> Path:
-    return CONF / "editor_model" / f"{option}_{model}.yaml"
+def _file(option: str, model: str, *, folder: Path = CONF) -> Path:
+    return folder / "editor_model" / f"{option}_{model}.yaml"
 
 
 def _files_of(option: str) -> Iterator[Path]:

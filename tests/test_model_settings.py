@@ -51,6 +51,21 @@ def test_every_pair_with_settings_is_tuned() -> None:
     assert bound_settings("ft") == ["layer"], "files of ft_l and ft_attn are not those of ft"
 
 
+def test_a_file_in_a_folder_of_the_users(tmp_path: Path) -> None:
+    config = compose_config(["model=hf", "model.path=x", "editor=rome"])
+    lm: Any = SimpleNamespace(name="mine", n_layers=48)
+    chosen: Any = instantiate(config.editor)
+
+    def left(*folders: Path) -> dict[str, Any]:
+        return settings_not_tuned(chosen, option="rome", model="mine", lm=lm, folders=folders)
+
+    assert "layer" in left(tmp_path), "the control"
+    (tmp_path / "editor_model").mkdir()
+    (tmp_path / "editor_model" / "rome_mine.yaml").write_text("layer: 3\n")
+    assert left(tmp_path) == {}
+    assert "layer" in left()
+
+
 def test_what_the_user_chose_is_chosen() -> None:
     assert found("ft_l", "editor.norm_constraint=1e-3") == {}
     assert found("ft_l", "editor.norm_constraint=5e-4") == {}, "even the same value"

@@ -182,6 +182,27 @@ def _harmonic(positive: np.ndarray) -> np.ndarray:
     return 1.0 / np.mean(1.0 / positive, axis=0)  # type: ignore[no-any-return]
 
 
+def score_difference(one: np.ndarray, two: np.ndarray, *, seed: int) -> Statistics:
+    """The difference of S with the percentile interval of a paired bootstrap.
+
+    Args:
+        one: the three parts of S (cases × 3) of the first editor.
+        two: likewise of the second editor, on the same cases.
+    """
+    both = np.concatenate([one, two], axis=1)
+    return {
+        "mean": float(_score_gap(both.mean(axis=0))),
+        "half_width": None,
+        "interval": bootstrap(both, _score_gap, seed=seed),
+        "n": len(one),
+    }
+
+
+def _score_gap(means: np.ndarray) -> np.ndarray:
+    """The difference of S, from the three means of each of two editors (6 × …)."""
+    return scores_of(means[:3]) - scores_of(means[3:])
+
+
 def bootstrap(values: np.ndarray, score: Callable[[np.ndarray], np.ndarray], *, seed: int) -> list[float | None]:
     """The 95 % percentile bootstrap interval of a score of means. Cases are resampled `RESAMPLES` times.
 

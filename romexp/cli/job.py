@@ -38,6 +38,7 @@ class Job:
         log: collects what is logged, and writes it into the folder of the run.
         sweep: how far the sweep is that this is a job of; None for a single run. A job of a sweep waits for another
             process that does the same run, instead of failing.
+        config_folders: the user's own folders of configurations (`--config-dir`, `hydra.searchpath`).
     """
 
     config: Mapping[str, Any]
@@ -53,6 +54,7 @@ class Job:
     references: KeptReferences = field(default_factory=KeptReferences)
     log: RunLog = field(default_factory=RunLog)
     sweep: SweepProgress | None = None
+    config_folders: Sequence[Path] = ()
 
     def __post_init__(self) -> None:
         check_bounds(self, "", from_0=("seed",))

@@ -28,7 +28,7 @@ from romexp.cli.run_log import RunLog
 from romexp.cli.sweep_progress import SweepProgress
 from romexp.cli.torch_settings import cpu_threads, precision_of
 from romexp.cli.workers import Process, exit_when_parent_dies
-from romexp.compose import SWEEPS
+from romexp.compose import CONF, SWEEPS
 from romexp.errors import ConfigError, FileError
 from romexp.files import cache_folder
 from romexp.os_errors import describe
@@ -63,6 +63,13 @@ def _overrides_for_this_job() -> tuple[str, ...]:
     if not chosen and hydra.runtime.choices.get("hparams_search"):  # its file makes a sweep of the command
         chosen = ("hydra.mode=RUN",)
     return (*folder, *chosen, *map(without_secrets, hydra.overrides.task))
+
+
+def _own_config_folders() -> tuple[Path, ...]:
+    """The user's folders of configurations; the shipped ones are left out."""
+    sources = HydraConfig.get().runtime.config_sources
+    folders = [Path(source.path) for source in sources if source.schema == "file"]
+    return tuple(folder for folder in folders if folder not in (CONF, SWEEPS))
 
 
 @dataclass(kw_only=True)
@@ -168,6 +175,7 @@ class JobFunction:
                 references=self.references,
                 log=run_log,
                 sweep=self.sweep,
+                config_folders=_own_config_folders(),
             )
             try:
                 outcome: Outcome = plan_of(task, job) if config["dry_run"] else task(job)

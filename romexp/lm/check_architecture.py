@@ -47,9 +47,44 @@ class _OwnPass:
     outputs: dict[str, torch.Tensor]
 
 
-@torch.no_grad()
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one check measured.
+
+    Attributes:
+        name: what was compared, in a few words.
+        measured: how far the two are from each other, in `unit`.
+        limit: the most that is allowed.
+        reason: what is wrong if it is more.
+        unit: of both numbers; a share unless it is named.
+    """
+
+    name: str
+    measured: float
+    limit: float
+    reason: str
+    unit: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """False also for a number that is not finite."""
+        return self.measured <= self.limit
+
+
 def check_numbers(lm: LanguageModel) -> None:
-    """Check on one short text that these three hold. Of the blocks, only the first, middle and last ones are checked.
+    """Check by `findings` that a model computes what all code here takes for granted.
+
+    Raises:
+        ConfigError: one check fails. The message says which one, and what it means.
+    """
+    for finding in findings(lm):
+        if finding.measured > finding.limit:
+            raise refused(lm, finding.reason)
+
+
+@torch.no_grad()
+def findings(lm: LanguageModel) -> Iterator[Finding]:
+    """Measure on one short text whether these three hold. Of the blocks, only the first, middle and last are looked at.
 
     - Running the blocks and the head as `romexp.lm.forward` does gives the logits of the model's own forward pass.
     - A block's output is its input plus the outputs of its attention and its MLP, and the MLP's output is that of its
@@ -57,27 +92,28 @@ def check_numbers(lm: LanguageModel) -> None:
     - Continuing in the middle, over cached keys and values, gives the states of the model's own forward pass.
 
     Raises:
-        ConfigError: one of them does not hold. The message says which one, and what it means.
+        ConfigError: the model raises an error, or gives tensors of another shape. The message says where.
     """
     middle = max(1, lm.n_layers // 2)
     layers = sorted({0, min(middle, lm.n_layers - 1), lm.n_layers - 1})
-    with _named(lm, "its own forward pass"):
+    with named_step(lm, "its own forward pass"):
         ids = _token_ids(lm)
         own = _run_own(lm, ids, layers, resumed=(middle, middle + 1))
-    with _named(lm, "running its blocks with explicit positions and masks", hint=f"; {ALIBI}"):
-        _check_logits(lm, ids, own)
+    with named_step(lm, "running its blocks with explicit positions and masks", hint=f"; {ALIBI}"):
+        yield from _logits(lm, ids, own)
     for layer in layers:
-        _check_sum(lm, layer, own)
-    with _named(lm, f"continuing at block {middle}"):
-        _check_resumed(lm, ids, own, start=middle)
+        yield from _sums(lm, layer, own)
+    with named_step(lm, f"continuing at block {middle}"):
+        yield from _resumed(lm, ids, own, start=middle)
 
 
-def _refused(lm: LanguageModel, reason: str) -> ConfigError:
+def refused(lm: LanguageModel, reason: str) -> ConfigError:
+    """The error for a model that cannot be used."""
     return ConfigError(f"model {lm.name!r} (model_type {lm.model.config.model_type!r}) cannot be used: {reason}")
 
 
 @contextmanager
-def _named(lm: LanguageModel, doing: str, *, hint: str = "") -> Iterator[None]:
+def named_step(lm: LanguageModel, doing: str, *, hint: str = "") -> Iterator[None]:
     """Turn whatever a model raises into one line that says what was tried."""
     try:
         yield
@@ -85,7 +121,7 @@ def _named(lm: LanguageModel, doing: str, *, hint: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         lines = str(error).splitlines() or [""]
-        raise _refused(lm, f"{doing} ends with {type(error).__name__} ({lines[0]}){hint}") from error
+        raise refused(lm, f"{doing} ends with {type(error).__name__} ({lines[0]}){hint}") from error
 
 
 def _token_ids(lm: LanguageModel) -> list[int]:
@@ -109,7 +145,7 @@ def _run_own(lm: LanguageModel, ids: Sequence[int], layers: Sequence[int], *, re
         scores = lm.model(input_ids=torch.tensor([list(ids)], device=lm.device), use_cache=False).logits
     for path, tensor in outputs.tensors.items():
         if tensor.shape != (1, len(ids), lm.hidden_size):
-            raise _refused(
+            raise refused(
                 lm,
                 f"{path} gives a tensor of the shape {tuple(tensor.shape)} for a text of {len(ids)} tokens; it must be "
                 f"(texts, tokens, hidden size), here (1, {len(ids)}, {lm.hidden_size}), to edit or trace single tokens",
@@ -123,15 +159,16 @@ def _run_own(lm: LanguageModel, ids: Sequence[int], layers: Sequence[int], *, re
     )
 
 
-def _check_logits(lm: LanguageModel, ids: Sequence[int], own: _OwnPass) -> None:
+def _logits(lm: LanguageModel, ids: Sequence[int], own: _OwnPass) -> Iterator[Finding]:
     """The logits of the text's states, then those of the text as an alternative in a packed row and in a padded one."""
     off = _difference(logits(lm, own.final[None])[0], own.logits)
-    if off > _tolerance(lm) / 10:
-        raise _refused(
-            lm,
-            f"of its final states, the output head makes other logits than its own forward pass (they differ by "
-            f"{off:.2g} of the distance between tokens), so every probability would be wrong",
-        )
+    yield Finding(
+        name="logits of its final states",
+        measured=off,
+        limit=tolerance(lm) / 10,
+        reason=f"of its final states, the output head makes other logits than its own forward pass (they differ by "
+        f"{off:.2g} of the distance between tokens), so every probability would be wrong",
+    )
     cut, n = len(ids) // 2, len(ids) - len(ids) // 2
     packed = Row(
         ids=(*ids[:cut], *reversed(ids[cut:]), *ids[cut:]),
@@ -140,40 +177,46 @@ def _check_logits(lm: LanguageModel, ids: Sequence[int], own: _OwnPass) -> None:
     )
     final = run_blocks(lm, make_inputs(lm, [packed, Row.text(ids[:cut])]))
     columns = [*range(cut), *range(cut + n, cut + 2 * n)]
-    for ours, theirs in ((final[0, columns], own.logits), (final[1, :cut], own.logits[:cut])):
+    for name, ours, theirs in (
+        ("logits of a packed row", final[0, columns], own.logits),
+        ("logits of a padded row", final[1, :cut], own.logits[:cut]),
+    ):
         off = _difference(logits(lm, ours[None])[0], theirs)
-        if off > _tolerance(lm):
-            raise _refused(
-                lm,
-                "its blocks, run with explicit positions and masks, give other logits than its own forward pass (they "
-                f"differ by {off:.2g} of the distance between tokens), so every probability would be wrong; {ALIBI}",
-            )
+        yield Finding(
+            name=name,
+            measured=off,
+            limit=tolerance(lm),
+            reason="its blocks, run with explicit positions and masks, give other logits than its own forward pass "
+            f"(they differ by {off:.2g} of the distance between tokens), so every probability would be wrong; {ALIBI}",
+        )
 
 
-def _check_sum(lm: LanguageModel, layer: int, own: _OwnPass) -> None:
+def _sums(lm: LanguageModel, layer: int, own: _OwnPass) -> Iterator[Finding]:
     row = lm.architecture
     block, attn, mlp, mlp_out = (
         own.outputs[path(layer)] for path in (row.block_name, row.attn_name, row.mlp_name, row.mlp_out_name)
     )
     off = _unexplained(block, [own.entering[layer], attn, mlp])
-    if off > 0:
-        raise _refused(
-            lm,
-            f"the output of {row.block_name(layer)} is not its input + {row.attn} + {row.mlp} (it differs by {off:.2g} "
-            "of what they add): something scales or normalizes their outputs before they are added, or they hold more "
-            "than what is added, so an edit would do something else than it was made for",
-        )
+    yield Finding(
+        name=f"block {layer} = its input + {row.attn} + {row.mlp}",
+        measured=off,
+        limit=0.0,
+        reason=f"the output of {row.block_name(layer)} is not its input + {row.attn} + {row.mlp} (it differs by "
+        f"{off:.2g} of what they add): something scales or normalizes their outputs before they are added, or they "
+        "hold more than what is added, so an edit would do something else than it was made for",
+    )
     off = _unexplained(mlp, [mlp_out])
-    if off > 0:
-        raise _refused(
-            lm,
-            f"the output of {row.mlp_name(layer)} is not that of {row.mlp_out} (it differs by {off:.2g}): something "
-            "stands between the edited matrix and the residual stream, so an edit would do something else than it was "
-            "made for",
-        )
+    yield Finding(
+        name=f"{row.mlp} of block {layer} = {row.mlp_out}",
+        measured=off,
+        limit=0.0,
+        reason=f"the output of {row.mlp_name(layer)} is not that of {row.mlp_out} (it differs by {off:.2g}): something "
+        "stands between the edited matrix and the residual stream, so an edit would do something else than it was "
+        "made for",
+    )
 
 
-def _check_resumed(lm: LanguageModel, ids: Sequence[int], own: _OwnPass, *, start: int) -> None:
+def _resumed(lm: LanguageModel, ids: Sequence[int], own: _OwnPass, *, start: int) -> Iterator[Finding]:
     """Run the text's first half from block `start` on, and over its keys and values the other half from the next block
     on: with two starts, also a kind of block that returns every second or third time is taken for another."""
     if len(ids) < 2:
@@ -190,18 +233,23 @@ def _check_resumed(lm: LanguageModel, ids: Sequence[int], own: _OwnPass, *, star
         hidden=own.entering[next_block][None, cut:],
         cache=KeysAndValues(prefix=recorder.stored),
     )
-    for at, ours, theirs in ((start, first, own.final[:cut]), (next_block, second, own.final[cut:])):
+    for name, at, ours, theirs in (
+        (f"continuing at block {start}", start, first, own.final[:cut]),
+        (f"continuing at block {next_block} over a cached prefix", next_block, second, own.final[cut:]),
+    ):
         off = _difference(ours[0], theirs)
-        if off > _tolerance(lm):
-            raise _refused(
-                lm,
-                f"continuing at block {at} gives other states than its own forward pass (they differ by {off:.2g} of "
-                "the distance between tokens): its blocks depend on their place in the list, or take no cached keys "
-                "and values, so edits, traces and scores of edited models would be wrong",
-            )
+        yield Finding(
+            name=name,
+            measured=off,
+            limit=tolerance(lm),
+            reason=f"continuing at block {at} gives other states than its own forward pass (they differ by {off:.2g} "
+            "of the distance between tokens): its blocks depend on their place in the list, or take no cached keys "
+            "and values, so edits, traces and scores of edited models would be wrong",
+        )
 
 
-def _tolerance(lm: LanguageModel) -> float:
+def tolerance(lm: LanguageModel) -> float:
+    """The largest difference between two passes, as a share (see `TOLERANCE`)."""
     # A program may let float32 products round to TF32, which has the digits of float16.
     rough = lm.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
     return TOLERANCE.get(torch.float16 if rough else lm.dtype, max(TOLERANCE.values()))

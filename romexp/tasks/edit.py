@@ -146,7 +146,12 @@ class EditExperiment:
         texts = self._texts(job, loaded)
         dataset, editor = job.choices["dataset"], job.choices["editor"]
         not_tuned = settings_not_tuned(
-            self.editor, option=editor, model=job.choices["model"], lm=lm, overrides=job.overrides
+            self.editor,
+            option=editor,
+            model=job.choices["model"],
+            lm=lm,
+            overrides=job.overrides,
+            folders=job.config_folders,
         )
         identity = self._identity(job, lm, loaded, texts)
         with open_run(

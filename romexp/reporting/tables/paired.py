@@ -6,13 +6,12 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
 
 from romexp.analysis.intervals import interval_of
 from romexp.analysis.metrics import SCORED
 from romexp.analysis.studies import Entry, Study
-from romexp.analysis.summary import Statistics, bootstrap, metric_statistics, scores_of
+from romexp.analysis.summary import Statistics, metric_statistics, score_difference
 from romexp.reporting.tables.model import Block, Cell, Column, Line, ReportTable, metric_columns, statistic_cell
 from romexp.reporting.tables.remarks import mark, not_tuned_notes
 
@@ -60,7 +59,7 @@ def paired(first: Entry, second: Entry, *, seed: int = 0) -> Paired:
             whole = a[list(parts)].notna().all(axis=1) & b[list(parts)].notna().all(axis=1)
             values = [frame.loc[whole, list(parts)].to_numpy(dtype=float) for frame in (a, b)]
             if whole.any():
-                differences["S"] = _score_difference(*values, seed=seed)
+                differences["S"] = score_difference(*values, seed=seed)
     values_by_case = {name: (a[name] - b[name]).to_numpy(dtype=float) for name in names}
     differences |= metric_statistics(values_by_case, least_rate=-1.0)
     return Paired(first=first, second=second, n=len(common), differences=differences)
@@ -112,27 +111,6 @@ def _after(entry: Entry) -> pd.DataFrame:
     frame = entry.frame[entry.frame["complete"].astype(bool)].set_index("case_id")
     after = [name for name in frame.columns if name.startswith("post/")]
     return frame[after].rename(columns=lambda name: name.removeprefix("post/"))
-
-
-def _score_difference(one: np.ndarray, two: np.ndarray, *, seed: int) -> Statistics:
-    """The difference of S with the percentile interval of a paired bootstrap.
-
-    Args:
-        one: the three parts of S (cases × 3) of the first editor.
-        two: likewise of the second editor, on the same cases.
-    """
-    both = np.concatenate([one, two], axis=1)
-    return {
-        "mean": float(_difference(both.mean(axis=0))),
-        "half_width": None,
-        "interval": bootstrap(both, _difference, seed=seed),
-        "n": len(one),
-    }
-
-
-def _difference(means: np.ndarray) -> np.ndarray:
-    """The difference of S, from the three means of each of two editors (6 × …)."""
-    return scores_of(means[:3]) - scores_of(means[3:])
 
 
 def _line(study: Study, pair: Paired, names: Sequence[str]) -> Line:

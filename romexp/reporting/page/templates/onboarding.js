@@ -1,0 +1,2 @@
+// Starts what the page of task=onboard does by itself.
+watchCut();
