@@ -177,17 +177,14 @@ class EditExperiment:
                 summary = self._summarize(run, loaded, tracked)
             return self._outcome(run, loaded, summary)
 
-    def _word_tokenizer(self) -> str:
-        """How generated texts are cut into words; empty if there are none, since looking for NLTK's data takes time."""
-        return tokenizer_in_use() if self.evaluator.needs_references else ""
-
     def _results(self, folder: RunFolder, seed: int, not_tuned: Collection[str] = ()) -> EditResults:
         return EditResults(folder=folder, with_deltas=self.save_deltas, seed=seed, not_tuned=tuple(not_tuned))
 
     def _facts(self, job: Job, lm: LanguageModel, loaded: Loaded[Case]) -> dict[str, Any]:
         """Entries of the manifest that describe the run's inputs."""
-        described = describe_inputs(job, lm, loaded)
-        return described | {"word_tokenizer": self._word_tokenizer(), "editor_label": self.editor.name}
+        # Looking for NLTK's data takes time, and without generated texts no words are cut.
+        words = tokenizer_in_use() if self.evaluator.needs_references else ""
+        return describe_inputs(job, lm, loaded) | {"word_tokenizer": words, "editor_label": self.editor.name}
 
     def _cases(self, job: Job) -> Loaded[Case]:
         loaded = self.dataset.load()

@@ -29,7 +29,6 @@ from report_runs import write_run
 from romexp.analysis.shared_cases import on_shared_cases
 from romexp.reporting.page.cases import MOST_TEXTS, case_data, different_prompts
 from romexp.reporting.page.render import TEMPLATE, write_page
-from romexp.reporting.page.runs import MOST_ASIDE, describe_run, run_ids
 from romexp.results.find import find_runs
 
 
@@ -280,30 +279,3 @@ class TestCases:
         assert different_prompts(texts, ["He", "He"]) == different_prompts(texts, []) == [0, 1, 2]
         assert different_prompts(["He is a poet and", "He is a poet in", "She"], []) == [0, 2]
         assert different_prompts([], []) == []
-
-
-class TestRuns:
-    def test_commands_are_quoted_for_a_shell(self, tmp_path: Path) -> None:
-        write_run(tmp_path / "r", range(1), manifest={"overrides": ["prompt=a b", "editor=rome"]})
-        described = describe_run(find_runs([tmp_path]).runs[0], identifier="run-r", label="ROME", group="g")
-        assert dict(described["facts"])["Command"] == "romexp 'prompt=a b' editor=rome"
-
-    def test_runs_of_one_hash_have_their_own_place(self, tmp_path: Path) -> None:
-        for name in ("a/x", "b/x"):
-            write_run(tmp_path / name, range(1))
-        assert list(run_ids(find_runs([tmp_path]).runs).values()) == ["run-x", "run-x-2"]
-
-    def test_many_records_set_aside_are_counted(self, tmp_path: Path) -> None:
-        many = [{"index": i, "field": "prompt", "reason": "empty"} for i in range(MOST_ASIDE + 3)]
-        write_run(tmp_path / "r", range(1), manifest={"rejected": many})
-        described = describe_run(find_runs([tmp_path]).runs[0], identifier="run-r", label="ROME", group="g")
-        assert described["aside"][0] == "index 0, not loaded: prompt empty"
-        assert len(described["aside"]) == MOST_ASIDE
-        assert described["more_aside"] == 3
-
-    def test_a_bare_manifest_is_enough(self, tmp_path: Path) -> None:
-        (tmp_path / "r").mkdir()
-        (tmp_path / "r" / "manifest.json").write_text('{"identity": {"task": "trace"}}')
-        (tmp_path / "r" / "cases.jsonl").write_text('{"case_id": 0}\n')
-        text = write_page([], [], [], tmp_path / "p.html", others=find_runs([tmp_path]).runs).read_text()
-        assert '<details id="run-r"' in text
