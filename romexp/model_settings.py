@@ -1,6 +1,6 @@
 """Tells which of an editor's settings were chosen for another model than the one at hand.
 
-The values in `conf/editor/` are those of GPT-2 XL. What another model needs instead stands in
+The values in `conf/editor/` are those of GPT-2 XL, but for `OTHER_BASES`. What another model needs instead stands in
 `conf/editor_model/<editor>_<model>.yaml`; the settings that some such file of an editor names are bound to a model.
 """
 
@@ -19,6 +19,9 @@ from romexp.results.settings import shown_value
 
 BASE_MODEL = "gpt2-xl"
 """Option of the model whose settings `conf/editor/` holds."""
+
+OTHER_BASES = {"ultraedit": "Mistral 7B"}
+"""Editors whose settings there are those of another model."""
 
 SAME_CHOICE = {"layer": ("layer", "layer_fraction")}
 """Fields by which one setting can be given."""
@@ -47,7 +50,7 @@ def settings_not_tuned(
         folders: the user's own folders of configurations, which may hold the model's file too.
     """
     files = [_file(option, model, folder=folder) for folder in (CONF, *folders)]
-    if model == BASE_MODEL or any(file.is_file() for file in files) or hasattr(editor, "checkpoint"):
+    if model == _base(option) or any(file.is_file() for file in files) or hasattr(editor, "checkpoint"):
         return {}
     if option not in options("editor") or not (bound := bound_settings(option)):
         return {}
@@ -85,7 +88,7 @@ def not_tuned_message(found: Mapping[str, Any], *, option: str, model: str, name
         else "choose your own, or measure them: task=onboard"
     )
     return (
-        f"settings not tuned for this model: editor={option} has none for {name} and takes those of {BASE_MODEL} "
+        f"settings not tuned for this model: editor={option} has none for {name} and takes those of {_base(option)} "
         f"({values}); {advice}"
     )
 
@@ -110,7 +113,12 @@ def _options_named(name: str) -> Iterator[str]:
 
 
 def _is_tuned(option: str, model: str) -> bool:
-    return model == BASE_MODEL or _file(option, model).is_file()
+    return model == _base(option) or _file(option, model).is_file()
+
+
+def _base(option: str) -> str:
+    """The model whose settings an editor has in `conf/editor/`."""
+    return OTHER_BASES.get(option, BASE_MODEL)
 
 
 def _file(option: str, model: str, *, folder: Path = CONF) -> Path:

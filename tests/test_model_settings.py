@@ -51,6 +51,13 @@ def test_every_pair_with_settings_is_tuned() -> None:
     assert bound_settings("ft") == ["layer"], "files of ft_l and ft_attn are not those of ft"
 
 
+def test_an_editor_whose_settings_are_those_of_another_model() -> None:
+    settings = found("ultraedit", model=BASE_MODEL, name=BASE_MODEL)
+    assert settings["lr"] == 1e-6
+    said = not_tuned_message(settings, option="ultraedit", model=BASE_MODEL, name=BASE_MODEL)
+    assert "takes those of Mistral 7B" in said
+
+
 def test_a_file_in_a_folder_of_the_users(tmp_path: Path) -> None:
     config = compose_config(["model=hf", "model.path=x", "editor=rome"])
     lm: Any = SimpleNamespace(name="mine", n_layers=48)
