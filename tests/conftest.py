@@ -29,6 +29,8 @@ from romexp.lm.model import LanguageModel, PretrainedModel, prepare
 pytest_plugins = ["tiny_runs", "face_cases"]
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = {"layers": 4, "width": 32, "heads": 4, "positions": 128, "mlp": 64}
+FIRST = ("test_readme", "test_tutorial", "test_demo_page")
+"""Files with the longest tests. They begin first, so that no process waits for another at the end."""
 _LLAMA_LIKE = {
     "hidden_size": SIZE["width"],
     "num_hidden_layers": SIZE["layers"],
@@ -139,6 +141,10 @@ def _guarded(lm: LanguageModel) -> Iterator[LanguageModel]:
     before = weights_of(lm)
     yield lm
     assert_weights(lm, before)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in FIRST)
 
 
 @pytest.fixture(scope="session", params=list(FAMILIES))
