@@ -132,8 +132,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, minifact_lm: LanguageModel
     own_files(folder)
     todo = commands()
     (folder / "commands.json").write_text(json.dumps(todo))
-    own = {"ROMEXP_CACHE": str(folder / "cache"), "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
-    environment = {**os.environ, **own, "OMP_NUM_THREADS": "1"}  # Other tests run beside it.
+    environment = {**os.environ, "ROMEXP_CACHE": str(folder / "cache"), "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", DRIVER], cwd=folder, env=environment, capture_output=True, text=True, timeout=900
     )
