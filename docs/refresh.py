@@ -1,4 +1,4 @@
-"""Writes what the README shows: the first minute's screen and picture, the default run's output, table and chart of all
+"""Writes what README and docs/ show: the first minute's screen and picture, the default run's output, table and chart of all
 editors, the average causal trace; and what comes out of the tutorial notebook.
 
     python docs/refresh.py
