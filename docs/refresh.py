@@ -1,5 +1,5 @@
-"""Writes what README and docs/ show: the first minute's screen and picture, the default run's output, table and chart of all
-editors, the average causal trace; and what comes out of the tutorial notebook.
+"""Writes what README.md and docs/ show: the first minute's screen and picture, the default run's output, table and
+chart of all editors, the average causal trace; and what comes out of the tutorial notebook.
 
     python docs/refresh.py
 

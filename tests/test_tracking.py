@@ -32,6 +32,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 CONFIG: dict[str, Any] = {"seed": 3, "editor": {"layer": 5}}
+NAMES: dict[str, Any] = {"name": "n", "group": "g", "job_type": "edit", "config": {}}
 
 
 def report(tracker: Tracker, folder: Path, *, fail: bool = False, config: Mapping[str, Any] = CONFIG) -> str:
@@ -254,8 +255,7 @@ def test_variables_mean_what_they_mean_to_wandb(alone: pytest.MonkeyPatch, tmp_p
 def test_a_run_that_is_written_elsewhere_is_not_sent_yet(alone: pytest.MonkeyPatch, tmp_path: Path) -> None:
     alone.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
     (tmp_path / "x").mkdir()
-    opened = WandbTracker(mode="offline").run(folder=tmp_path / "x", name="n", group="g", job_type="edit", config={})
-    with opened as run:
+    with WandbTracker(mode="offline").run(folder=tmp_path / "x", **NAMES) as run:
         assert is_busy(Path(run.location))
     assert not is_busy(Path(run.location))
 
@@ -282,8 +282,7 @@ def test_a_folder_that_wandb_cannot_write_is_named(
     monkeypatch.setenv("WANDB_DIR", str(tmp_path / "file" / "wandb"))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    names = {"name": "n", "group": "g", "job_type": "edit", "config": {}}
-    with WandbTracker(mode="offline").run(folder=tmp_path / "run", **names) as run:
+    with WandbTracker(mode="offline").run(folder=tmp_path / "run", **NAMES) as run:
         run.log({"a": 1.0})
     assert f"W&B cannot write into {tmp_path / 'file' / 'wandb'}: its run is in" in caplog.text
 
@@ -294,8 +293,7 @@ def test_what_wandb_loses_ends_no_run(
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    names = {"name": "n", "group": "g", "job_type": "edit", "config": {}}
-    with WandbTracker(mode="offline").run(folder=tmp_path / "run", **names) as run:
+    with WandbTracker(mode="offline").run(folder=tmp_path / "run", **NAMES) as run:
         monkeypatch.setattr(type(run.run), "log", full)
         run.log({"a": 1.0})
         run.table("cases", ["a"], [[1]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 
@@ -16,13 +16,13 @@ from romexp.editors.learned.factors import edit_factors
 from romexp.editors.many.layers import check_layers, pick_layers
 from romexp.editors.many.normal_equation import NormalEquation, adjoints
 from romexp.editors.many.spread import low_rank
-from romexp.editors.sequence import BatchEdit, SequenceState
+from romexp.editors.sequence import BatchEdit, Outcome, SequenceState
 from romexp.editors.targets import EditText, edit_text
 from romexp.errors import ConfigError, RecordError, result_or_error, with_errors_in_place, without_errors
 from romexp.facts import EditRequest
 from romexp.lm.apply_delta import applied, weight_in_out
 from romexp.lm.model import LanguageModel
-from romexp.lm.weight_delta import WeightDelta
+from romexp.lm.weight_delta import LowRank, WeightDelta
 from romexp.stats.running_moments import RunningMoments
 
 
@@ -66,7 +66,7 @@ class UltraEdit:
     def __call__(
         self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources
     ) -> list[Edit | RecordError]:
-        """An edit of each request by itself, which this method has not.
+        """An edit of each request by itself, which this method does not have.
 
         Raises:
             ConfigError: always. One answer does not tell how gradients vary.
@@ -83,25 +83,25 @@ class UltraEdit:
             return BatchEdit(delta=WeightDelta(), outcomes=tuple(with_errors_in_place(texts, [])))
         with applied(lm, state.delta):
             rows, losses, counts = self._rows(lm, good, names)
-        moments = _updated(lm, rows, state.statistics)
-        if any(found.count < 2 for found in moments.values()):
+        if not state.statistics and sum(counts) < 2:
             self._refuse_single()
-        terms = {}
-        for name, (keys, gradients) in rows.items():
-            both = moments[_shape_name(lm, name)].standardized(torch.cat([keys, gradients], dim=1))
-            k, g = both.split([keys.shape[1], gradients.shape[1]], dim=1)
-            values = -self.lr * k.square().sum(dim=1, keepdim=True) * g
-            equation = NormalEquation(apply=lambda x: x, ridge=self.ridge)
-            (adjoint,) = adjoints(equation, keys, [list(range(len(keys)))])
-            terms[name] = low_rank(adjoint, values.to(keys))
-        delta = WeightDelta(terms=terms)
-        about: list[dict[str, Any]] = [
-            {"nll": loss, "answer_tokens": count} for loss, count in zip(losses, counts, strict=True)
-        ]
+        moments = _updated(lm, rows, state.statistics)
+        terms = {name: self._term(*pair, moments[_shape_name(lm, name)]) for name, pair in rows.items()}
+        about = [{"nll": loss, "answer_tokens": count} for loss, count in zip(losses, counts, strict=True)]
         statistics = {
             f"{name}.{part}": value for name, found in moments.items() for part, value in found.tensors().items()
         }
-        return BatchEdit(delta=delta, outcomes=tuple(with_errors_in_place(texts, about)), statistics=statistics)
+        outcomes: tuple[Outcome, ...] = tuple(with_errors_in_place(texts, about))
+        return BatchEdit(delta=WeightDelta(terms=terms), outcomes=outcomes, statistics=statistics)
+
+    def _term(self, keys: torch.Tensor, gradients: torch.Tensor, moments: RunningMoments) -> LowRank:
+        """ΔW of one weight, from its keys (rows × D) and gradients (rows × d)."""
+        both = moments.standardized(torch.cat([keys, gradients], dim=1))
+        k, g = both.split([keys.shape[1], gradients.shape[1]], dim=1)
+        values = -self.lr * k.square().sum(dim=1, keepdim=True) * g
+        equation = NormalEquation(apply=lambda x: x, ridge=self.ridge)
+        (adjoint,) = adjoints(equation, keys, [list(range(len(keys)))])
+        return low_rank(adjoint, values.to(keys))
 
     def keys_to_keep(
         self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources, state: SequenceState
@@ -111,7 +111,7 @@ class UltraEdit:
 
     def _refuse_single(self) -> NoReturn:
         raise ConfigError(
-            f"editor={self.name.lower()}: it writes several facts together (task=lifelong with task.step of 2 or more; "
+            "editor=ultraedit: it writes several facts together (task=lifelong with task.step of 2 or more; "
             "in Python romexp.edit with a list), since one answer does not tell how gradients vary"
         )
 

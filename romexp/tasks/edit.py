@@ -279,7 +279,7 @@ class EditExperiment:
         tracked.table("cases", *tracked_table(results, frame))
         tracked.summary(flatten(summary))
         report_texts(tracked, results, self._sample(loaded.items, run.job))
-        title = f"{run.manifest['model']['name']}, {loaded.name}, {len(results)} cases"
+        title = f"{title_of(run.manifest['model'])}, {loaded.name}, {len(results)} cases"
         report_boxes(tracked, frame, editor=run.job.choices["editor"], label=self.editor.name, title=title)
         return summary
 

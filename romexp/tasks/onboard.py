@@ -28,7 +28,7 @@ from romexp.tasks.onboard_checks import checked_texts, passed_checks
 from romexp.tasks.onboard_files import SettingsFiles, option_name
 from romexp.tasks.onboard_results import PAGE, Onboarded, Scans, file_texts, outcome_of, write_results
 from romexp.tasks.onboard_scan import Scan
-from romexp.tasks.run import Run, describe_inputs, open_run
+from romexp.tasks.run import Run, describe_inputs, model_identity, open_run
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class OnboardModel:
         check_bounds(self, "task", from_1=("batch_size",))
         if self.records < 2:
             raise ConfigError(f"task.records: expected at least 2, to have an interval, not {self.records}")
-        if not hasattr(self.editor, "layer") or self._rate_field is None:
+        if not hasattr(self.editor, "layer") or not self._rate_field:
             raise ConfigError(
                 f"task=onboard scans an editor's layer and learning rate, and {self.editor.name} has not both: choose "
                 "editor=rome, ft, ft_l or ft_attn"
@@ -120,7 +120,7 @@ class OnboardModel:
                 job=job,
                 loaded=loaded,
                 editor=self.editor,
-                rate_field=self._rate_field or "",
+                rate_field=self._rate_field,
                 checks=checks,
                 tokenizer=tokenizer_facts(lm, checked_texts(loaded.items)),
                 scans=scans,
@@ -149,8 +149,9 @@ class OnboardModel:
         return replace(planned, lines=lines)
 
     @property
-    def _rate_field(self) -> str | None:
-        return next((name for name in RATES if hasattr(self.editor, name)), None)
+    def _rate_field(self) -> str:
+        """The editor's field that holds the learning rate; empty if it has none, which is refused at once."""
+        return next((name for name in RATES if hasattr(self.editor, name)), "")
 
     def _cases(self) -> Loaded[Case]:
         loaded = self._limited.load()
@@ -183,14 +184,14 @@ class OnboardModel:
 
     def _rates(self) -> list[float]:
         """The learning rates that are scanned, ascending; the editor's own one is among them."""
-        own = float(getattr(self.editor, self._rate_field or ""))
+        own = float(getattr(self.editor, self._rate_field))
         given = self.learning_rates or [float(f"{own * factor:.6g}") for factor in self.rate_factors]
         return sorted({own, *map(float, given)})
 
     def _identity(self, job: Job, lm: LanguageModel, loaded: Loaded[Case], layers: Sequence[int]) -> Identity:
         return {
             "task": "onboard",
-            "model": {"digest": lm.digest, "dtype": self.model.dtype},
+            "model": model_identity(lm, self.model),
             "dataset": {"sha256": loaded.sha256} | fingerprint(self._limited, without=("path", "remote")),
             "editor": fingerprint(self.editor),
             "covariance": of_covariance(self.covariance),
@@ -242,7 +243,7 @@ class OnboardModel:
         return Scan(experiment=experiment, job=job, outputs=outputs)
 
     def _scan(self, run: Run, lm: LanguageModel, layers: Sequence[int]) -> Scans:
-        job, field, scan = run.job, self._rate_field or "", self._scans(run.job)
+        job, field, scan = run.job, self._rate_field, self._scans(run.job)
         if getattr(self.editor, "mom2_adjustment", False):
             with bars(job.sweep) as bar:  # one pass over the texts for all layers, as far as memory allows
                 self.covariance.moments(lm, layers[:1], also=layers[1:], progress=bar("second moments"))

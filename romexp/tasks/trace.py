@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -117,15 +118,7 @@ class TraceExperiment:
         self.check_sentence(lm, loaded)
         if self.tracer.severed and not self.tracer.traces_severed:
             log.info("severed paths are left out: they are traced with direction=denoise and method=exact")
-        identity = self.identity(job, lm, loaded)
-        ids = [fact.known_id for fact in loaded.items]
-        with open_run(
-            job,
-            names=names,
-            identity=identity,
-            facts=describe_inputs(job, lm, loaded),
-            lacking=lambda folder, manifest: lost_rows(folder, manifest, ids, self.row_fault),
-        ) as run:
+        with self.open(job, lm, loaded) as run:
             if run.was_done:
                 self._keep_results(run, lm)
                 return self._outcome(run, loaded)
@@ -142,6 +135,21 @@ class TraceExperiment:
                 tracked.summary(flatten_trace(summary))
                 tracked.images({path.stem: path for path in figures if path.suffix == ".png"})
             return self._outcome(run, loaded)
+
+    def open(self, job: Job, lm: LanguageModel, loaded: Loaded[KnownFact]) -> AbstractContextManager[Run]:
+        """The run in its folder; a finished one is taken up again where rows are lost.
+
+        Raises:
+            RomexpError: another process is writing into the folder, or it holds another run.
+        """
+        ids = [fact.known_id for fact in loaded.items]
+        return open_run(
+            job,
+            names=self.names(job, lm),
+            identity=self.identity(job, lm, loaded),
+            facts=describe_inputs(job, lm, loaded),
+            lacking=lambda folder, manifest: lost_rows(folder, manifest, ids, self.row_fault),
+        )
 
     def plan(self, job: Job) -> Outcome:
         """What `dry_run` says (`romexp.tasks.planned`).

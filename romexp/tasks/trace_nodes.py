@@ -17,8 +17,7 @@ from romexp.reporting.figures.trace_nodes import average_figure, node_figure
 from romexp.reporting.figures.traces import save
 from romexp.reporting.tables.trace_nodes import node_table
 from romexp.results.node_rows import node_row_fault
-from romexp.tasks.kept_results import lost_rows
-from romexp.tasks.run import Run, describe_inputs, open_run, title_of
+from romexp.tasks.run import Run, title_of
 
 if TYPE_CHECKING:
     from romexp.tasks.trace import TraceExperiment
@@ -36,15 +35,7 @@ def trace_nodes(experiment: TraceExperiment, job: Job) -> Outcome:
     lm = job.load(experiment.model)
     names = experiment.names(job, lm)
     experiment.check_sentence(lm, loaded)
-    identity = experiment.identity(job, lm, loaded)
-    ids = [fact.known_id for fact in loaded.items]
-    with open_run(
-        job,
-        names=names,
-        identity=identity,
-        facts=describe_inputs(job, lm, loaded),
-        lacking=lambda folder, manifest: lost_rows(folder, manifest, ids, experiment.row_fault),
-    ) as run:
+    with experiment.open(job, lm, loaded) as run:
         if run.was_done and (kept := run.folder.read("summary")) is not None:
             return _outcome(run, loaded, kept)
         nodes = experiment.tracer.nodes

@@ -14,7 +14,7 @@ from romexp.data.facts_file import FactsFile
 from romexp.editors.base import Editor, Resources
 from romexp.editors.traced_layer import with_traced_layer
 from romexp.errors import ConfigError, DataError
-from romexp.facts import EditRequest, fill
+from romexp.facts import EditRequest
 from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.results.identity import Identity, fingerprint, of_covariance
 from romexp.stats.covariance import Covariance
@@ -23,7 +23,7 @@ from romexp.tasks.trace import Corpus
 from romexp.tasks.try_conversation import TryConversation
 from romexp.tasks.try_fact import FIRST_EDIT, Example, make_edit
 from romexp.tasks.try_screen import screen
-from romexp.tasks.try_texts import RecordTexts, texts_from_records
+from romexp.tasks.try_texts import texts_to_show
 from romexp.tasks.try_trace import PromptTracer
 from romexp.tracing.tracer import Tracer
 
@@ -89,8 +89,9 @@ class TryEdit:
             raise DataError(
                 f"target: {lm.name} says {request.target_new!r} already after {request.text!r}; give another target"
             )
-        record = self._record(request)
-        keep = self._keep(request, record)
+        texts = texts_to_show(
+            request, example=self.example, cases=lambda: self.facts.load().items, about=self.ask, others=self.keep
+        )
         editor = with_traced_layer(self.editor, job.cache_dir, lm.digest)
         names = {"task": "try", "model": lm.name, "editor": job.choices["editor"]}
         identity = self._identity(job, lm, editor, request)
@@ -107,13 +108,13 @@ class TryEdit:
                 resources=resources,
                 source=str(self.model.path),
                 tracer=PromptTracer(tracer=self.tracer, facts=self.facts, corpus=self.corpus),
-                keep=keep,
+                keep=texts.others,
                 tokens=self.tokens,
                 folder=run.folder.path,
             )
-            ask = self._ask(request, record)
-            shown = screen(edit, delta=edit.delta, ask=ask, keep=keep, tokens=self.tokens)
-            lines = [*self._source_of_texts(record), f"edit: {run.folder.path / FIRST_EDIT}"]
+            shown = screen(edit, delta=edit.delta, ask=texts.about, keep=texts.others, tokens=self.tokens)
+            said = [f"{texts.source} of {self.facts.name}"] if texts.source else []
+            lines = [*said, f"edit: {run.folder.path / FIRST_EDIT}"]
             return Outcome(tables=shown, lines=lines, folder=run.folder.path, conversation=conversation)
 
     def _request(self) -> EditRequest:
@@ -126,36 +127,6 @@ class TryEdit:
             example = self.example
             return EditRequest(subject=example.subject, prompt=example.prompt, target_new=example.target)
         return make_request(self.prompt, self.subject, self.target)
-
-    def _record(self, request: EditRequest) -> RecordTexts | None:
-        """The texts of the subject's record, unless the example or the user has texts."""
-        if request.subject == self.example.subject or (self.ask is not None and self.keep is not None):
-            return None
-        return texts_from_records(self.facts.load().items, request)
-
-    def _source_of_texts(self, record: RecordTexts | None) -> list[str]:
-        """A line that names the record whose texts are shown."""
-        texts = [name for name, given in (("about it", self.ask), ("about others", self.keep)) if given is None]
-        if record is None:
-            return []
-        return [f"texts {' and '.join(texts)}: record {record.case_id} of {self.facts.name}"]
-
-    def _ask(self, request: EditRequest, record: RecordTexts | None) -> list[str]:
-        """Texts about the subject."""
-        if self.ask is None and record is not None:
-            return list(record.about)
-        texts = self.ask
-        if texts is None:
-            texts = self.example.ask if request.subject == self.example.subject else self.example.about
-        return [fill(text, request.subject) for text in texts]
-
-    def _keep(self, request: EditRequest, record: RecordTexts | None) -> Sequence[str]:
-        """Texts about others: the user's, or those of the record or example that do not name the subject."""
-        if self.keep is not None:
-            return self.keep
-        if record is not None and record.others:
-            return record.others
-        return [text for text in self.example.keep if request.subject not in text]
 
     def _identity(self, job: Job, lm: LanguageModel, editor: Editor, request: EditRequest) -> Identity:
         return {

@@ -27,31 +27,24 @@ FIRST, SECOND = REQUESTS[:2], REQUESTS[2:]
 
 
 def rows(lm: LanguageModel, request: EditRequest, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys and gradients at the answer's tokens, by a backward pass to the weight of one token at a time."""
+    """Keys and gradients at the answer's tokens, from one text alone through the whole model."""
     prompt = naive.tokens(lm, request.text)
     target = naive.tokens(lm, f" {request.target_new}", special=False)
-    ids = torch.tensor([prompt + target])
-    keys: list[torch.Tensor] = []
-    gradients: list[torch.Tensor] = []
-    module = lm.module(lm.architecture.mlp_out_name(layer))
     recorded: dict[str, torch.Tensor] = {}
 
     def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        recorded["k"] = inputs[0].detach()
-        recorded["y"] = output.detach().requires_grad_(True)
+        recorded["k"], recorded["y"] = inputs[0].detach(), output.detach().requires_grad_(True)
         return recorded["y"]
 
-    handle = module.register_forward_hook(hook)
+    handle = lm.module(lm.architecture.mlp_out_name(layer)).register_forward_hook(hook)
     try:
-        log_p = lm.model(ids).logits[0].log_softmax(-1)
-        nll = -sum(log_p[len(prompt) - 1 + i, token] for i, token in enumerate(target))
-        (gradient,) = torch.autograd.grad(nll, recorded["y"])
+        log_p = lm.model(torch.tensor([prompt + target])).logits[0].log_softmax(-1)
     finally:
         handle.remove()
+    nll = -sum(log_p[len(prompt) - 1 + i, token] for i, token in enumerate(target))
+    (gradient,) = torch.autograd.grad(nll, recorded["y"])
     at = slice(len(prompt) - 1, len(prompt) - 1 + len(target))
-    keys.append(recorded["k"][0, at])
-    gradients.append(gradient[0, at])
-    return torch.cat(keys).double(), torch.cat(gradients).double()
+    return recorded["k"][0, at].double(), gradient[0, at].double()
 
 
 def plain_step(lm: LanguageModel, layers: Sequence[int], found: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
@@ -147,6 +140,8 @@ def test_single_answers_and_bad_settings_are_refused(tiny_gpt2: LanguageModel) -
     (one_token,) = (request for request in REQUESTS if request.target_new == "Paris")
     with pytest.raises(ConfigError, match="several facts together"):
         edit_together(replace(EDITOR, layers=(1,)), tiny_gpt2, [one_token], resources=resources())
+    with pytest.raises(ConfigError, match="several facts together"):
+        edit_together(EDITOR, tiny_gpt2, [one_token], resources=resources())  # two layers are not two answers
     for settings in ({"lr": 0.0}, {"modules": []}, {"modules": ["a"], "layers": [1]}, {"layers": [2, 1]}):
         with pytest.raises(ConfigError, match=r"editor\."):
             UltraEdit(**settings)  # type: ignore[arg-type]

@@ -73,6 +73,10 @@ def test_it_writes_settings_that_an_edit_uses(
         name: value for name, value in settings.items() if name != "context_templates"
     }
 
+    other = romexp(*named, "model.matmul_precision=medium")
+    assert other.status == 2, "another precision is another run"
+    assert "model.matmul_precision is None there" in other.err
+
     row = summary["rates"][1]  # a row of the scan is the run of its command
     again = romexp(*shlex.split(row["command"])[1:])
     assert "finished before" in again.err
