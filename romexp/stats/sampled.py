@@ -109,7 +109,7 @@ class ModelTexts:
 
     def _draw(self) -> Iterator[str]:
         """Draw texts until they have enough tokens. Text i depends on the seed and on i only."""
-        _log.info("%s writes texts of %s tokens to measure second moments on", self.lm.name, f"{self.tokens:,}")
+        _log.info("%s writes %s tokens of text, then reads them for second moments", self.lm.name, f"{self.tokens:,}")
         sampler = Sampler(max_length=self._length, top_k=self.settings.top_k)
         done = drawn = 0
         while done < self.tokens:
