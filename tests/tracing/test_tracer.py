@@ -128,7 +128,7 @@ def test_cells_of_all_layers_share_passes(tiny_gpt2: LanguageModel) -> None:
 
 
 def test_out_of_memory_halves_and_goes_on(tiny_gpt2: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    prompts, noise = prepared(tiny_gpt2), Gaussian(scale=SCALE)
+    prompts, noise = prepared(tiny_gpt2)[:2], Gaussian(scale=SCALE)
     hidden = tracer(severed=False, kinds=["hidden"])
     expected = hidden(tiny_gpt2, prompts, noise=noise)
     whole, refused = Resumption._batch, []
