@@ -6,9 +6,9 @@
 
 Every variant traces the same facts, taken evenly from the file, with windows of one layer and the same noise. For each
 kind of state the cells of all facts are pooled, without those that no method computes. The table shows Spearman's
-correlation of the effects with the exact ones; how much of the exact top 1 % and 5 % (by size of effect) is found; and
-the processor time as a share of the exact trace's. An estimate has found a cell that is in its own top share; screening
-has found a cell that it computed exactly.
+correlation of the effects with the exact ones; how much of the exact top 1 % and 5 % (by size of effect) is found; how
+much of the top 1 % of each fact's own cells, on average; and the processor time as a share of the exact trace's. An
+estimate has found a cell that is in its own top share; screening has found a cell that it computed exactly.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ VARIANTS: dict[str, dict[str, object]] = {
     "screen, 1 point": {"method": "screen", "points": 1},
     "screen, 3 points": {"method": "screen", "points": 3},
     "screen, GradDrop": {"method": "screen", "grad_drop": True},
+    "screen by size, 1 point": {"method": "screen", "points": 1, "at_least": 0.0},
+    "screen by size, 3 points": {"method": "screen", "points": 3, "at_least": 0.0},
 }
 
 
@@ -55,7 +57,9 @@ def main() -> int:
     exact, exact_time = timed(lm, Tracer(window=1, severed=False, **usual), prompts, noise)
     rows = []
     for variant, settings in VARIANTS.items():
-        found, seconds = timed(lm, Tracer(window=1, severed=False, **usual, **settings), prompts, noise)
+        if "at_least" in settings:
+            settings = settings | {"at_least": options.at_least}
+        found, seconds = timed(lm, Tracer(window=1, severed=False, **(usual | settings)), prompts, noise)
         rows += [
             compared(
                 variant,
@@ -79,6 +83,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--facts", type=int, default=8)
     parser.add_argument("--samples", type=int, default=10)
     parser.add_argument("--share", type=float, default=0.05)
+    parser.add_argument("--at-least", type=float, default=0.02, help="the size from which screening by size computes")
     parser.add_argument("--corruption", choices=CORRUPTIONS, default="noise")
     parser.add_argument("--metric", choices=METRICS, default="probability")
     parser.add_argument("--direction", choices=["denoise", "noise"], default="denoise")
@@ -96,6 +101,7 @@ class Compared:
     Attributes:
         spearman: rank correlation of effects.
         top_1, top_5: the share of the exact top 1 % and 5 % that is found.
+        own_top_1: that of the top 1 % of each fact's own cells, averaged over facts.
         cost: processor time as a share of the exact trace's.
         seconds: processor seconds per fact.
     """
@@ -105,6 +111,7 @@ class Compared:
     spearman: float
     top_1: float
     top_5: float
+    own_top_1: float
     cost: float
     seconds: float
 
@@ -137,26 +144,43 @@ def timed(
 def compared(
     variant: str, kind: str, exact: list[Trace], found: list[Trace], *, restores: bool, cost: float, seconds: float
 ) -> Compared:
-    wanted, effects = (pooled(traces, kind, restores=restores) for traces in (exact, found))
-    seen = computed(found, kind) if variant.startswith("screen") else None
-
-    def recall(share: float) -> float:
-        count = math.ceil(share * len(wanted))
-        top = np.argsort(-np.abs(wanted), kind="stable")[:count]
-        if seen is not None:
-            return float(seen[top].mean())
-        return len({*top.tolist()} & {*np.argsort(-np.abs(effects), kind="stable")[:count].tolist()}) / count
-
-    correlation = float(spearmanr(wanted, effects).statistic)
+    traces = list(zip(exact, found, strict=True))
+    wanted, effects, seen = zip(*(cells_of_one(a, b, kind, variant, restores=restores) for a, b in traces), strict=True)
+    everywhere = [np.concatenate(parts) for parts in (wanted, effects, seen)]
+    own = [recall(*parts, share=0.01) for parts in zip(wanted, effects, seen, strict=True)]
     return Compared(
         variant=variant,
         kind=kind,
-        spearman=correlation,
-        top_1=recall(0.01),
-        top_5=recall(0.05),
+        spearman=float(spearmanr(*everywhere[:2]).statistic),
+        top_1=recall(*everywhere, share=0.01),
+        top_5=recall(*everywhere, share=0.05),
+        own_top_1=float(np.mean(own)),
         cost=cost,
         seconds=seconds,
     )
+
+
+def recall(wanted: np.ndarray, effects: np.ndarray, seen: np.ndarray, *, share: float) -> float:
+    """How much of the exact top share was computed; or, where nothing was, is in the top share of the estimates."""
+    count = math.ceil(share * len(wanted))
+    top = np.argsort(-np.abs(wanted), kind="stable")[:count]
+    if not np.isnan(seen).any():
+        return float(seen[top].mean())
+    return len({*top.tolist()} & {*np.argsort(-np.abs(effects), kind="stable")[:count].tolist()}) / count
+
+
+def cells_of_one(
+    exact: Trace, found: Trace, kind: str, variant: str, *, restores: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of a fact's cells the exact effects, those that were found, and whether they were computed (NaN: none is)."""
+    effects = [
+        cells_of(trace, np.array(trace.grids[kind], dtype=float)) - base_score(trace, restores)
+        for trace in (exact, found)
+    ]
+    marks = np.full(np.shape(found.grids[kind]), 0.0 if variant.startswith("screen") else np.nan)
+    for token, layer in found.exact_cells.get(kind, []):
+        marks[token, layer] = 1.0
+    return effects[0], effects[1], cells_of(found, marks)
 
 
 def cells_of(trace: Trace, grid: np.ndarray) -> np.ndarray:
@@ -165,25 +189,8 @@ def cells_of(trace: Trace, grid: np.ndarray) -> np.ndarray:
     return np.concatenate([grid[begin:, :-1].ravel(), grid[-1:, -1]])
 
 
-def pooled(traces: Sequence[Trace], kind: str, *, restores: bool) -> np.ndarray:
-    """The cells' scores less the score with nothing replaced."""
-    grids = [(trace, np.array(trace.grids[kind], dtype=float)) for trace in traces]
-    return np.concatenate([cells_of(trace, grid) - base_score(trace, restores) for trace, grid in grids])
-
-
 def base_score(trace: Trace, restores: bool) -> float:
     return trace.low_score if restores else trace.high_score
-
-
-def computed(traces: Sequence[Trace], kind: str) -> np.ndarray:
-    """Whether screening computed each cell."""
-    out = []
-    for trace in traces:
-        marks = np.zeros(np.shape(trace.grids[kind]), dtype=bool)
-        for token, layer in trace.exact_cells[kind]:
-            marks[token, layer] = True
-        out.append(cells_of(trace, marks))
-    return np.concatenate(out)
 
 
 def show(
@@ -194,10 +201,10 @@ def show(
         title=f"Attribution patching against exact traces of {lm.name}: {how}",
         caption=f"{facts} facts; an exact trace takes {seconds:.2f} s of processor time per fact",
     )
-    for column in ("variant", "kind", "Spearman", "top 1 %", "top 5 %", "CPU s", "of exact"):
+    for column in ("variant", "kind", "Spearman", "top 1 %", "top 5 %", "own 1 %", "CPU s", "of exact"):
         table.add_column(column, justify="left" if column in ("variant", "kind") else "right")
     for row in rows:
-        recalls = [f"{row.spearman:.2f}", f"{row.top_1:.0%}", f"{row.top_5:.0%}"]
+        recalls = [f"{row.spearman:.2f}", *(f"{found:.0%}" for found in (row.top_1, row.top_5, row.own_top_1))]
         table.add_row(row.variant, row.kind, *recalls, f"{row.seconds:.3f}", f"{row.cost:.0%}")
     Console(width=100).print(table)
 

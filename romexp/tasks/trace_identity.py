@@ -7,7 +7,7 @@ from typing import Any
 from romexp.results.identity import fingerprint
 from romexp.tracing.tracer import PAPER, Tracer
 
-SCREEN_ONLY = ("share", "grad_drop")
+SCREEN_ONLY = ("share", "at_least", "grad_drop")
 NOISE_ONLY = ("noise", "samples")
 STATES_ONLY = ("kinds", "severed", "severed_second_draw", "window", "window_convention", "token_range", "points")
 
@@ -23,6 +23,7 @@ def tracer_identity(tracer: Tracer) -> dict[str, Any]:
     left_out = [name for name, usual in PAPER.items() if identity[name] == usual]
     left_out += ["points"] if tracer.method == "exact" else []
     left_out += SCREEN_ONLY if tracer.method != "screen" else ()
+    left_out += ("at_least",) if tracer.at_least is None else ("share",)
     left_out += NOISE_ONLY if tracer.corruption != "noise" else ()
     left_out += ("nodes",) if tracer.nodes == "states" else STATES_ONLY
     left_out += ("top",) if tracer.nodes != "neurons" else ()

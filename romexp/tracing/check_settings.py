@@ -40,6 +40,8 @@ def check_settings(tracer: Tracer, *, kinds: tuple[str, ...]) -> None:
         raise ConfigError("tracer.points must be at least 1, and goes with tracer.method=attribution or screen")
     if not 0 < tracer.share <= 1:
         raise ConfigError(f"tracer.share: expected a share above 0 and at most 1, got {tracer.share!r}")
+    if tracer.at_least is not None and (tracer.at_least <= 0 or tracer.method != "screen"):
+        raise ConfigError("tracer.at_least must be above 0, and goes with tracer.method=screen")
     if unknown := [kind for kind in tracer.kinds if kind not in kinds]:
         raise ConfigError(f"tracer.kinds: {unknown[0]!r} is none of {', '.join(kinds)}")
     for name, allowed in CHOICES.items():

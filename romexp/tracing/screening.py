@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from romexp.tracing.base_runs import CleanRun, Copies, Kind
-from romexp.tracing.cells import Cell, Resumption
+from romexp.tracing.cells import Cell, Replacement, Resumption
 from romexp.tracing.grids import Grid, TokenRange, changed_cells, fill, replacement
 
 
@@ -21,8 +21,11 @@ class Place:
     layer: int
 
 
-def largest(resume: Resumption, sizes: torch.Tensor, *, share: float, token_range: TokenRange) -> list[Place]:
-    """For each prompt the cells with the largest sizes: ⌈share · n⌉ of its n cells whose effect is not 0 anyway.
+def largest(
+    resume: Resumption, sizes: torch.Tensor, *, share: float, at_least: float | None, token_range: TokenRange
+) -> list[Place]:
+    """For each prompt the cells with the largest sizes: ⌈share · n⌉ of its n cells whose effect is not 0 anyway; or, if
+    `at_least` is given, those whose size is at least that.
 
     Args:
         sizes: (prompts × tokens × layers).
@@ -37,16 +40,28 @@ def largest(resume: Resumption, sizes: torch.Tensor, *, share: float, token_rang
     chosen = []
     for places in by_prompt.values():
         ranked = sorted(places, key=lambda each: -each[0])
-        chosen += [place for _, place in ranked[: math.ceil(share * len(places))]]
+        count = math.ceil(share * len(places))
+        if at_least is not None:
+            count = sum(size >= at_least for size, _ in places)
+        chosen += [place for _, place in ranked[:count]]
     return chosen
 
 
 def compute_exactly(
-    resume: Resumption, source: CleanRun | Copies, kind: Kind, grids: Sequence[Grid], places: Sequence[Place]
+    resume: Resumption,
+    source: CleanRun | Copies,
+    grids: Mapping[Kind, Sequence[Grid]],
+    places: Mapping[Kind, Sequence[Place]],
 ) -> None:
-    """Replace the estimates of these cells in the grids by what they are."""
-    layers = sorted({place.layer for place in places})
-    cells = [[place.cell for place in places if place.layer == layer] for layer in layers]
-    scores = resume([replacement(resume, source, mine, kind, (at,)) for at, mine in zip(layers, cells, strict=True)])
-    for layer, mine, found in zip(layers, cells, scores, strict=True):
-        fill(grids, mine, layer, found)
+    """Replace the estimates of these cells in the grids of each kind by what they are. The cells of all kinds share
+    passes.
+    """
+    by_layer: dict[tuple[Kind, int], list[Cell]] = {}
+    for kind, chosen in places.items():
+        for place in sorted(chosen, key=lambda each: each.layer):
+            by_layer.setdefault((kind, place.layer), []).append(place.cell)
+    wanted: list[Replacement] = [
+        replacement(resume, source, cells, kind, (layer,)) for (kind, layer), cells in by_layer.items()
+    ]
+    for ((kind, layer), cells), found in zip(by_layer.items(), resume(wanted), strict=True):
+        fill(grids[kind], cells, layer, found)

@@ -141,8 +141,11 @@ class _Batch:
             grids[kind] = estimated_grids(self.prompts, scores, effects, token_range=tracer.token_range)
             if resume is not None:
                 sizes = grad_drop_sizes(found, base, source, kind) if tracer.grad_drop else effects.abs()
-                exact[kind] = largest(resume, sizes, share=tracer.share, token_range=tracer.token_range)
-                compute_exactly(resume, source, kind, grids[kind], exact[kind])
+                exact[kind] = largest(
+                    resume, sizes, share=tracer.share, at_least=tracer.at_least, token_range=tracer.token_range
+                )
+        if resume is not None:
+            compute_exactly(resume, source, grids, exact)
         return self._traces(self._low(draws, low), grids, exact=exact)
 
     def _slopes(self, draws: Sequence[torch.Tensor]) -> Slopes:

@@ -64,6 +64,8 @@ class Tracer:
         points: number of points between the two runs at which the gradients of an estimate are taken (integrated
             gradients); None: 1, which is plain attribution patching, but 3 for `screen` of token replacement.
         share: the share of a prompt's cells of a kind that `screen` computes.
+        at_least: if set, `screen` computes, in place of a share, all cells whose estimated effect is at least this, in
+            units of the metric: many where a fact has large effects, few where it has small ones.
         grad_drop: `screen` ranks cells by GradDrop of AtP*, at the cost of one more backward pass for each layer.
         noise: the code of the noise (docs/method.md §2.3). `s3`: Gaussian with 3 times the standard deviation of the
             subjects' embeddings; a number: Gaussian with this standard deviation; `u0.4`: uniform in [-0.4, 0.4]; `m`:
@@ -98,6 +100,7 @@ class Tracer:
     method: Method = "exact"
     points: int | None = None
     share: float = 0.05
+    at_least: float | None = None
     grad_drop: bool = False
     noise: str | float = "s3"
     samples: int = 10

@@ -102,6 +102,26 @@ def test_screening_computes_its_share_exactly(tiny_gpt2: LanguageModel, settings
     assert estimated > 1e-4  # the control: the other cells are estimates
 
 
+def test_screening_by_size_computes_what_is_large_enough(tiny_gpt2: LanguageModel) -> None:
+    prompts, noise = prepared(tiny_gpt2), Gaussian(scale=0.3)
+    guess = Tracer(samples=3, method="attribution")(tiny_gpt2, prompts, noise=noise)
+    effects = [np.abs(np.array(g.grids[kind], float) - g.low_score) for g in guess for kind in KINDS]
+    at_least = float(np.median(np.concatenate([e[e > 0] for e in effects])))
+    found = Tracer(samples=3, method="screen", at_least=at_least)(tiny_gpt2, prompts, noise=noise)
+    exact = Tracer(samples=3, severed=False, window=1)(tiny_gpt2, prompts, noise=noise)
+    counts = []
+    for g, some, every in zip(guess, found, exact, strict=True):
+        for kind in KINDS:
+            sizes = np.abs(np.array(g.grids[kind], float) - g.low_score)
+            close = {(int(token), int(layer)) for token, layer in np.argwhere(np.abs(sizes - at_least) < 1e-6)}
+            large = {(int(token), int(layer)) for token, layer in np.argwhere(sizes >= at_least)}
+            assert {*some.exact_cells[kind]} - close == large - close
+            got, want = (np.array(each.grids[kind], float) for each in (some, every))
+            assert all(got[place] == pytest.approx(want[place], abs=1e-5) for place in some.exact_cells[kind])
+            counts.append(len(large))
+    assert len(set(counts)) > 1  # the control: a share would compute as many of each kind
+
+
 def test_the_last_subject_token_alone(tiny_gpt2: LanguageModel) -> None:
     prompts, noise = prepared(tiny_gpt2), Gaussian(scale=0.3)
     whole = Tracer(samples=3, method="screen")(tiny_gpt2, prompts, noise=noise)
