@@ -2,9 +2,11 @@
 
     python bench/lifelong.py --records 64                           # facts of minifact
     python bench/lifelong.py --model smollm2 --data counterfact.json --records 50
+    python bench/lifelong.py --reference /somewhere/memit
 
 Three things are measured. *Values*: the optimization of target values, with `--batches` facts at a time; the values
-must agree with those found one by one within 1e-3, or the exit status is 1. *Insertion*: keys, normal equations and the
+must agree with those found one by one within 1e-3, or the exit status is 1; with `--reference`, a checkout of the
+authors' MEMIT, their code finds the same values in turn. *Insertion*: keys, normal equations and the
 low-rank edit for `--insert` facts at once, with the values at hand; they are those of a short optimization, since the
 time of an insertion does not depend on them. *Sequence*: everything, in steps of `--step` facts, and
 what the state of the sequence holds after each step.
@@ -18,13 +20,14 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from reference_memit import Values, authors_values
 from rich.console import Console
 from rich.table import Table
 from timing import Stopwatch, alternate
@@ -37,7 +40,7 @@ from romexp.editors.contexts import context_groups
 from romexp.editors.many.base import SpreadEditor
 from romexp.editors.many.layers import pick_layers
 from romexp.editors.sequence import SequenceState, edit_together
-from romexp.editors.values.targets import TargetValues, ValueFinder
+from romexp.editors.values.targets import ValueFinder
 from romexp.editors.values.texts import EditText, edit_texts
 from romexp.errors import without_errors
 from romexp.facts import EditRequest
@@ -45,6 +48,7 @@ from romexp.lm.model import LanguageModel
 from romexp.minifact import assets
 
 AGREE = 1e-3
+AUTHORS = "authors, 1"
 SHORT = 2
 """Passes of the optimization before an insertion is timed."""
 
@@ -86,7 +90,7 @@ def _values(
     requests: Sequence[EditRequest],
     templates: Sequence[Sequence[str]],
     options: argparse.Namespace,
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """Facts per second of the optimization by number of facts at a time; one by one only for the first facts."""
     flat = [template for group in templates for template in group]
     texts = without_errors(edit_texts(lm, requests, flat, fact_token=editor.fact_token))
@@ -99,26 +103,33 @@ def _values(
         cache_dir=None,
     )
 
-    def run(size: int, own: Sequence[Sequence[EditText]], watch: Stopwatch) -> TargetValues:
+    def run(size: int, own: Sequence[Sequence[EditText]], watch: Stopwatch) -> torch.Tensor:
         with watch("values"):
-            return replace(finder, batch_size=size)(lm, own)
+            return replace(finder, batch_size=size)(lm, own).values
 
     sizes = sorted({1, *options.batches})
-    variants = {str(size): partial(run, size, few if size == 1 else texts) for size in sizes}
+    variants: dict[str, Callable[[Stopwatch], torch.Tensor]] = {
+        str(size): partial(run, size, few if size == 1 else texts) for size in sizes
+    }
+    if options.reference:
+        theirs = authors_values(
+            options.reference, lm, editor, path=options.path or str(assets.model_dir()), layer=finder.layer,
+            templates=templates,
+        )  # fmt: skip
+        variants[AUTHORS] = partial(_timed, theirs, requests[: options.single_records])
     for variant in variants.values():  # what is done only once is not timed
         variant(Stopwatch(lm.device))
         break
     results, laps = alternate(variants, repeats=options.repeats, device=lm.device, say=_say)
-    single = results["1"].values
-    rows = []
-    for size in sizes:
-        count = len(few) if size == 1 else len(texts)
-        values = results[str(size)].values[: len(single)]
-        off = (values - single).flatten(1).norm(dim=1) / single.flatten(1).norm(dim=1)
-        seconds, processor = laps[str(size)]["total"], laps[str(size)]["processor"]
+    single = results["1"].flatten(1)
+    rows: list[dict[str, Any]] = []
+    for size, values in results.items():
+        count = len(values)
+        off = (values.flatten(1)[: len(single)] - single).norm(dim=1) / single.norm(dim=1)
+        seconds, processor = laps[size]["total"], laps[size]["processor"]
         rows.append(
             {
-                "batch": size,
+                "batch": size if size == AUTHORS else int(size),
                 "facts": count,
                 "per_second": count / seconds,
                 "per_processor_second": count / processor,
@@ -126,6 +137,11 @@ def _values(
             }
         )
     return rows
+
+
+def _timed(values: Values, requests: Sequence[EditRequest], watch: Stopwatch) -> torch.Tensor:
+    with watch("values"):
+        return values(requests)
 
 
 def _insertion(
@@ -168,14 +184,14 @@ def _show(found: Mapping[str, Any]) -> None:
     table = Table(
         "facts at a time", "facts", "facts/s", "facts per CPU s", "times one by one", "difference", title="Values"
     )
-    alone = found["values"][0]["per_second"]
+    alone = found["values"][0]["per_processor_second"]
     for row in found["values"]:
         table.add_row(
             str(row["batch"]),
             str(row["facts"]),
             f"{row['per_second']:.2f}",
             f"{row['per_processor_second']:.2f}",
-            f"{row['per_second'] / alone:.2f}",
+            f"{row['per_processor_second'] / alone:.2f}",
             f"{row['difference']:.1e}",
         )
     console.print(table)
@@ -202,6 +218,8 @@ def _arguments() -> argparse.Namespace:
     add("--step", type=int, default=16, help="facts of a step of the sequence")
     add("--repeats", type=int, default=3, help="how often each batch size is timed; medians are shown")
     add("--threads", type=int, default=1)
+    add("--reference", type=Path, help="a checkout of the authors' MEMIT")
+    add("--path", help="the model's folder, which their code loads; minifact's by default")
     add("--output", type=Path, help="write the numbers as JSON")
     return parser.parse_args()
 

@@ -14,13 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import importlib
 import io
-import os
-import re
-import shutil
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +23,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from reference_copy import import_copy
 from timing import Stopwatch
 from transformers import AutoModelForCausalLM
 from workload import Edited, Variant, Workload
@@ -41,11 +36,6 @@ from romexp.lm.apply_delta import applied, stored_transposed
 from romexp.lm.model import LanguageModel
 from romexp.lm.weight_delta import Dense, LowRank, WeightDelta
 
-PACKAGES = ("rome", "util", "dsets", "experiments", "baselines")
-EMPTIED = {
-    "rome/layer_stats.py": "layer_stats = None\n",
-    "dsets/__init__.py": "AttributeSnippets = KnownsDataset = object\n",
-}
 NEEDED = ("rome/rome_main.py", "util/generate.py", "experiments/py/eval_utils_counterfact.py", "globals.yml")
 
 
@@ -97,8 +87,6 @@ def load(folder: Path, device: torch.device) -> dict[str, ModuleType]:
     """
     if missing := [name for name in NEEDED if not (folder / name).is_file()]:
         raise ConfigError(f"--reference: {folder} is no checkout of kmeng01/rome, it lacks {', '.join(missing)}")
-    for name in [name for name in sys.modules if name.split(".")[0] in PACKAGES]:
-        del sys.modules[name]
     names = {
         "rome": "rome.rome_main",
         "u": "rome.compute_u",
@@ -109,31 +97,7 @@ def load(folder: Path, device: torch.device) -> dict[str, ModuleType]:
         names["ft"] = "baselines.ft.ft_main"
     if (folder / "experiments/causal_trace.py").is_file():
         names["trace"] = "experiments.causal_trace"
-    with tempfile.TemporaryDirectory() as temporary:
-        root = Path(temporary) / "rome"
-        _copy(folder, root, device)
-        sys.path.insert(0, str(root))
-        here = os.getcwd()
-        try:
-            os.chdir(root)  # globals.yml is read from the working directory
-            return {key: importlib.import_module(name) for key, name in names.items()}
-        finally:
-            os.chdir(here)
-            sys.path.remove(str(root))
-
-
-def _copy(folder: Path, root: Path, device: torch.device) -> None:
-    for source in [folder / "globals.yml", *(path for name in PACKAGES for path in (folder / name).rglob("*.py"))]:
-        relative = source.relative_to(folder)
-        target = root / relative
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if str(relative) in EMPTIED:
-            target.write_text(EMPTIED[str(relative)])
-        elif source.suffix == ".py":
-            text = re.sub(r"""(["'])cuda(:0)?\1""", repr(str(device)), source.read_text())
-            target.write_text(text.replace(".cuda()", f".to({str(device)!r})"))
-        else:
-            shutil.copy(source, target)
+    return import_copy(folder, device, names)
 
 
 def _edit(code: dict[str, ModuleType], tokenizer: Any, work: Workload, watch: Stopwatch) -> Edited:
@@ -204,7 +168,7 @@ def _rome_settings(work: Workload, editor: Rome) -> dict[str, Any]:
         "mom2_dataset": "",
         "mom2_n_samples": 0,
         "mom2_dtype": "float32",
-        **_modules(work.lm),
+        **module_paths(work.lm),
     }
 
 
@@ -216,11 +180,11 @@ def _ft_settings(work: Workload, editor: FineTune) -> dict[str, Any]:
         "weight_decay": 0,
         "kl_factor": 0,
         "norm_constraint": False if editor.norm_constraint is None else editor.norm_constraint,
-        **_modules(work.lm),
+        **module_paths(work.lm),
     }
 
 
-def _modules(lm: LanguageModel) -> dict[str, str]:
+def module_paths(lm: LanguageModel) -> dict[str, str]:
     """Paths of modules in their settings, with `{}` for the layer."""
     a = lm.architecture
     block = f"{a.layers}.{{}}"

@@ -17,12 +17,14 @@ import torch
 from bench_process import ROOT, run_bench
 from rich.console import Console
 
+from romexp.editors.many.emmet import Emmet
+from romexp.editors.many.memit import Memit
 from romexp.errors import ConfigError
 from romexp.lm.model import LanguageModel
 from romexp.lm.weight_delta import LowRank, WeightDelta
 
 PEOPLE = [("Danielle Darrieux", "French", "English"), ("Steve Jobs", "English", "German")]
-MODULES = ("edit", "ours", "plain", "reference", "report", "timing", "workload")
+MODULES = ("edit", "ours", "plain", "reference", "reference_copy", "reference_memit", "report", "timing", "workload")
 
 
 def _record(case_id: int, subject: str, new: str, true: str) -> dict[str, Any]:
@@ -146,7 +148,7 @@ def _checkout(folder: Path, modules: list[str]) -> None:
 
 def test_a_checkout_is_copied_with_another_device(bench: SimpleNamespace, tmp_path: Path) -> None:
     _checkout(tmp_path / "given", [*bench.reference.NEEDED, "rome/layer_stats.py"])
-    bench.reference._copy(tmp_path / "given", tmp_path / "copy", torch.device("cpu"))
+    bench.reference_copy._copy(tmp_path / "given", tmp_path / "copy", torch.device("cpu"), {})
     changed = (tmp_path / "copy/rome/rome_main.py").read_text()
     assert changed == "WHERE = ['cpu', 'cpu', \"cuda_like\"]\nf = lambda x: x.to('cpu')\n"
     assert "cuda" not in (tmp_path / "copy/rome/layer_stats.py").read_text()
@@ -159,6 +161,25 @@ def test_a_folder_without_the_authors_code_is_refused(bench: SimpleNamespace, tm
         bench.reference.load(tmp_path, torch.device("cpu"))
 
 
+def test_values_of_other_code_are_refused_without_it(
+    bench: SimpleNamespace, tiny_factory: Callable[..., LanguageModel], tmp_path: Path
+) -> None:
+    given = {"lm": tiny_factory("gpt2"), "path": "", "layer": 1, "templates": [["{}"]]}
+    with pytest.raises(ConfigError, match=r"no checkout of kmeng01/memit, it lacks memit/compute_z\.py"):
+        bench.reference_memit.authors_values(tmp_path, editor=Memit(layers=[1]), **given)
+    with pytest.raises(ConfigError, match="goes with --method memit"):
+        bench.reference_memit.authors_values(tmp_path, editor=Emmet(layers=[1]), **given)
+
+
 def test_modules_are_as_listed() -> None:
-    others = ("attribution", "kn", "lifelong", "measured_row", "models", "overview", "reference_trace", "report_scale")
+    others = (
+        "attribution",
+        "kn",
+        "lifelong",
+        "measured_row",
+        "models",
+        "overview",
+        "reference_trace",
+        "report_scale",
+    )
     assert sorted((*MODULES, *others, "trace", "works")) == sorted(path.stem for path in (ROOT / "bench").glob("*.py"))

@@ -20,7 +20,18 @@ import romexp
 from romexp.errors import ConfigError
 from romexp.lm.model import LanguageModel
 
-NAMES = ("overview", "measured_row", "works", "models", "timing", "workload", "ours", "reference", "reference_trace")
+NAMES = (
+    "overview",
+    "measured_row",
+    "works",
+    "models",
+    "timing",
+    "workload",
+    "ours",
+    "reference",
+    "reference_copy",
+    "reference_trace",
+)
 OTHERS = ("kn", "trace", "report", "report_scale", "naive_trace")
 
 
