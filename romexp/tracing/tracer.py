@@ -30,9 +30,10 @@ KINDS: tuple[Kind, ...] = ("hidden", "mlp", "attn")
 CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS = 2048, 16384
 """Default tokens of a pass. A CPU is fastest if a pass fits its caches; an accelerator needs larger passes."""
 
-STR_SCREEN_POINTS = 3
-"""With the gradient of the base run alone, the largest cells are often not among those that are then computed. Half-way
-to noise, though, gradients say less than those of the base run (docs/tracing.md).
+SCREEN_POINTS = 3
+"""Where the other run is another sentence (token replacement) or the base run is saturated (states of the clean run are
+corrupted), the gradient of the base run alone misses the largest cells. Where noise is undone it says as much as
+gradients half-way (docs/tracing.md).
 """
 
 PAPER: dict[str, Any] = {
@@ -62,7 +63,8 @@ class Tracer:
         method: `exact` computes every cell; `attribution` estimates every cell from one backward pass; `screen`
             estimates, then computes the cells with the largest estimates (§2.9).
         points: number of points between the two runs at which the gradients of an estimate are taken (integrated
-            gradients); None: 1, which is plain attribution patching, but 3 for `screen` of token replacement.
+            gradients); None: 1, which is plain attribution patching, but 3 for `screen` of token replacement and of
+            the direction `noise`.
         share: the share of a prompt's cells of a kind that `screen` computes.
         at_least: if set, `screen` computes, in place of a share, all cells whose estimated effect is at least this, in
             units of the metric: many where a fact has large effects, few where it has small ones.
@@ -132,7 +134,8 @@ class Tracer:
         """The number of points at which gradients are taken."""
         if self.points is not None:
             return self.points
-        return STR_SCREEN_POINTS if self.method == "screen" and self.corruption == "str" else 1
+        far = self.corruption == "str" or not self.restores
+        return SCREEN_POINTS if self.method == "screen" and far else 1
 
     @property
     def copies(self) -> int:

@@ -58,10 +58,13 @@ def test_only_what_matters_gives_another_name() -> None:
     different = [
         {}, {"corruption": "str"}, {"metric": "kl"}, {"direction": "noise"}, {"method": "attribution"},
         {"method": "screen"}, {"method": "screen", "share": 0.1}, {"method": "screen", "points": 3},
-        {"method": "attribution", "points": 3}, {"normalized": True},
+        {"method": "attribution", "points": 3}, {"normalized": True}, {"method": "screen", "at_least": 0.1},
+        {"method": "screen", "at_least": 0.2},
     ]  # fmt: skip
     assert len({name(**settings) for settings in different}) == len(different)
     assert name(method="attribution", share=0.3) == name(method="attribution")
+    assert name(method="screen", at_least=0.1, share=0.3) == name(method="screen", at_least=0.1)
+    assert name(method="screen", direction="noise", points=3) == name(method="screen", direction="noise")
     assert name(corruption="str", samples=3) == name(corruption="str")
     assert name(method="attribution", severed=False) == name(method="attribution")
     assert name(direction="noise", severed=False) == name(direction="noise")
