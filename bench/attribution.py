@@ -56,7 +56,8 @@ def main() -> int:
     usual = {name: getattr(options, name) for name in ("corruption", "metric", "direction", "samples", "share")}
     exact, exact_time = timed(lm, Tracer(window=1, severed=False, **usual), prompts, noise)
     rows = []
-    for variant, settings in VARIANTS.items():
+    for variant in options.variants:
+        settings = VARIANTS[variant]
         if "at_least" in settings:
             settings = settings | {"at_least": options.at_least}
         found, seconds = timed(lm, Tracer(window=1, severed=False, **(usual | settings)), prompts, noise)
@@ -83,7 +84,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--facts", type=int, default=8)
     parser.add_argument("--samples", type=int, default=10)
     parser.add_argument("--share", type=float, default=0.05)
-    parser.add_argument("--at-least", type=float, default=0.02, help="the size from which screening by size computes")
+    parser.add_argument(
+        "--at-least",
+        type=json.loads,
+        default=0.02,
+        help="the size from which screening by size computes; or sizes by kind, as JSON",
+    )
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--skip", type=int, default=0, help="facts that are left out before")
     parser.add_argument("--corruption", choices=CORRUPTIONS, default="noise")
     parser.add_argument("--metric", choices=METRICS, default="probability")
     parser.add_argument("--direction", choices=["denoise", "noise"], default="denoise")
@@ -118,7 +126,8 @@ class Compared:
 
 def prepared(lm: LanguageModel, options: argparse.Namespace) -> tuple[list[TracedPrompt], Gaussian]:
     facts = KnownFacts(path=options.data).load().items
-    chosen = facts[:: max(1, len(facts) // options.facts)][: options.facts]
+    wanted = options.skip + options.facts
+    chosen = facts[:: max(1, len(facts) // wanted)][options.skip : wanted]
     pairs = [
         (fact, prompt)
         for fact, prompt in zip(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, get_args
 
 from romexp.errors import ConfigError
@@ -40,8 +41,7 @@ def check_settings(tracer: Tracer, *, kinds: tuple[str, ...]) -> None:
         raise ConfigError("tracer.points must be at least 1, and goes with tracer.method=attribution or screen")
     if not 0 < tracer.share <= 1:
         raise ConfigError(f"tracer.share: expected a share above 0 and at most 1, got {tracer.share!r}")
-    if tracer.at_least is not None and (tracer.at_least <= 0 or tracer.method != "screen"):
-        raise ConfigError("tracer.at_least must be above 0, and goes with tracer.method=screen")
+    _check_at_least(tracer)
     if unknown := [kind for kind in tracer.kinds if kind not in kinds]:
         raise ConfigError(f"tracer.kinds: {unknown[0]!r} is none of {', '.join(kinds)}")
     for name, allowed in CHOICES.items():
@@ -49,6 +49,16 @@ def check_settings(tracer: Tracer, *, kinds: tuple[str, ...]) -> None:
             raise ConfigError(f"tracer.{name}: {value!r} is none of {', '.join(allowed)}")
     _check_together(tracer)
     _check_nodes(tracer)
+
+
+def _check_at_least(tracer: Tracer) -> None:
+    if tracer.at_least is None:
+        return
+    by_kind = tracer.at_least if isinstance(tracer.at_least, Mapping) else {"": tracer.at_least}
+    if unknown := [kind for kind in by_kind if kind and kind not in tracer.kinds]:
+        raise ConfigError(f"tracer.at_least: {unknown[0]!r} is none of tracer.kinds ({', '.join(tracer.kinds)})")
+    if tracer.method != "screen" or min(by_kind.values(), default=0) <= 0:
+        raise ConfigError("tracer.at_least must be above 0, and goes with tracer.method=screen")
 
 
 def _check_together(tracer: Tracer) -> None:

@@ -142,7 +142,7 @@ class _Batch:
             if resume is not None:
                 sizes = grad_drop_sizes(found, base, source, kind) if tracer.grad_drop else effects.abs()
                 exact[kind] = largest(
-                    resume, sizes, share=tracer.share, at_least=tracer.at_least, token_range=tracer.token_range
+                    resume, sizes, share=tracer.share, at_least=tracer.least(kind), token_range=tracer.token_range
                 )
         if resume is not None:
             compute_exactly(resume, source, grids, exact)

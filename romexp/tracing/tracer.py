@@ -4,7 +4,8 @@ the model still says the answer (paper §2, docs/method.md §2).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +68,8 @@ class Tracer:
             the direction `noise`.
         share: the share of a prompt's cells of a kind that `screen` computes.
         at_least: if set, `screen` computes, in place of a share, all cells whose estimated effect is at least this, in
-            units of the metric: many where a fact has large effects, few where it has small ones.
+            units of the metric: many where a fact has large effects, few where it has small ones. One number, or one by
+            kind; a kind that is not named has none computed.
         grad_drop: `screen` ranks cells by GradDrop of AtP*, at the cost of one more backward pass for each layer.
         noise: the code of the noise (docs/method.md §2.3). `s3`: Gaussian with 3 times the standard deviation of the
             subjects' embeddings; a number: Gaussian with this standard deviation; `u0.4`: uniform in [-0.4, 0.4]; `m`:
@@ -102,7 +104,7 @@ class Tracer:
     method: Method = "exact"
     points: int | None = None
     share: float = 0.05
-    at_least: float | None = None
+    at_least: float | Mapping[str, float] | None = None
     grad_drop: bool = False
     noise: str | float = "s3"
     samples: int = 10
@@ -136,6 +138,12 @@ class Tracer:
             return self.points
         far = self.corruption == "str" or not self.restores
         return SCREEN_POINTS if self.method == "screen" and far else 1
+
+    def least(self, kind: Kind) -> float | None:
+        """The size from which `screen` computes cells of a kind; None where it computes a share."""
+        if isinstance(self.at_least, Mapping):
+            return self.at_least.get(kind, math.inf)
+        return self.at_least
 
     @property
     def copies(self) -> int:

@@ -59,7 +59,7 @@ def test_only_what_matters_gives_another_name() -> None:
         {}, {"corruption": "str"}, {"metric": "kl"}, {"direction": "noise"}, {"method": "attribution"},
         {"method": "screen"}, {"method": "screen", "share": 0.1}, {"method": "screen", "points": 3},
         {"method": "attribution", "points": 3}, {"normalized": True}, {"method": "screen", "at_least": 0.1},
-        {"method": "screen", "at_least": 0.2},
+        {"method": "screen", "at_least": 0.2}, {"method": "screen", "at_least": {"mlp": 0.2}},
     ]  # fmt: skip
     assert len({name(**settings) for settings in different}) == len(different)
     assert name(method="attribution", share=0.3) == name(method="attribution")

@@ -120,6 +120,9 @@ def test_screening_by_size_computes_what_is_large_enough(tiny_gpt2: LanguageMode
             assert all(got[place] == pytest.approx(want[place], abs=1e-5) for place in some.exact_cells[kind])
             counts.append(len(large))
     assert len(set(counts)) > 1  # the control: a share would compute as many of each kind
+    by_kind = Tracer(samples=3, method="screen", at_least={"mlp": at_least})(tiny_gpt2, prompts, noise=noise)
+    for some, other in zip(found, by_kind, strict=True):
+        assert other.exact_cells == {"hidden": [], "mlp": some.exact_cells["mlp"], "attn": []}
 
 
 def test_the_last_subject_token_alone(tiny_gpt2: LanguageModel) -> None:
