@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from filelock import FileLock
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -131,7 +132,13 @@ def _write_model(source: Path, name: str, folder: Path, dtype: torch.dtype, arch
     config = AutoConfig.from_pretrained(source, gguf_file=name, trust_remote_code=False)
     architecture or architecture_for(config.model_type)  # Before the weights are read, which may take minutes.
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        source, gguf_file=name, config=config, dtype=dtype, output_loading_info=True, trust_remote_code=False
+        source,
+        gguf_file=name,
+        config=config,
+        quantization_config=_dense(),
+        dtype=dtype,
+        output_loading_info=True,
+        trust_remote_code=False,
     )
     model, info = loaded
     if missing := sorted(info["missing_keys"]):
@@ -143,6 +150,14 @@ def _write_model(source: Path, name: str, folder: Path, dtype: torch.dtype, arch
             delattr(model.config, entry)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(source, gguf_file=name, trust_remote_code=False).save_pretrained(folder)
+
+
+def _dense() -> Any:
+    """Asks transformers for plain matrices. By default newer versions keep the weights packed where they can compute
+    with them, and such a model can be neither edited nor saved. Older versions know plain matrices alone.
+    """
+    packed = getattr(transformers, "GgufConfig", None)
+    return None if packed is None else packed(dequantize=True)
 
 
 def _write_origin(file: Path, folder: Path, dtype: torch.dtype) -> None:
