@@ -122,7 +122,9 @@ def cells(row: Row, notes: Sequence[str]) -> list[str]:
     """The row as texts, in the order of `COLUMNS`."""
 
     def shown(value: float | None, form: str) -> str:
-        return "–" if value is None else format(value, form)
+        if value is None:
+            return "–"
+        return f"{value:,.0f}" if value >= 1000 else format(value, form)
 
     share = row.speed / row.peak if row.speed and row.peak else None
     ratio = row.seconds / row.authors if row.seconds and row.authors else None
