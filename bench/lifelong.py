@@ -92,51 +92,54 @@ def _values(
     options: argparse.Namespace,
 ) -> list[dict[str, Any]]:
     """Facts per second of the optimization by number of facts at a time; one by one only for the first facts."""
-    flat = [template for group in templates for template in group]
-    texts = without_errors(edit_texts(lm, requests, flat, fact_token=editor.fact_token))
-    few = texts[: options.single_records]
-    finder = ValueFinder(
-        layer=pick_layers(editor, lm)[-1],
-        place=editor._place,
-        settings=editor.value_settings(),
-        batch_size=1,
-        cache_dir=None,
-    )
-
-    def run(size: int, own: Sequence[Sequence[EditText]], watch: Stopwatch) -> torch.Tensor:
-        with watch("values"):
-            return replace(finder, batch_size=size)(lm, own).values
-
-    sizes = sorted({1, *options.batches})
-    variants: dict[str, Callable[[Stopwatch], torch.Tensor]] = {
-        str(size): partial(run, size, few if size == 1 else texts) for size in sizes
-    }
-    if options.reference:
-        theirs = authors_values(
-            options.reference, lm, editor, path=options.path or str(assets.model_dir()), layer=finder.layer,
-            templates=templates,
-        )  # fmt: skip
-        variants[AUTHORS] = partial(_timed, theirs, requests[: options.single_records])
-    for variant in variants.values():  # what is done only once is not timed
-        variant(Stopwatch(lm.device))
-        break
+    variants = _variants(lm, editor, requests, templates, options)
+    variants["1"](Stopwatch(lm.device))  # what is done only once is not timed
     results, laps = alternate(variants, repeats=options.repeats, device=lm.device, say=_say)
     single = results["1"].flatten(1)
     rows: list[dict[str, Any]] = []
     for size, values in results.items():
         count = len(values)
         off = (values.flatten(1)[: len(single)] - single).norm(dim=1) / single.norm(dim=1)
-        seconds, processor = laps[size]["total"], laps[size]["processor"]
         rows.append(
             {
                 "batch": size if size == AUTHORS else int(size),
                 "facts": count,
-                "per_second": count / seconds,
-                "per_processor_second": count / processor,
+                "per_second": count / laps[size]["total"],
+                "per_processor_second": count / laps[size]["processor"],
                 "difference": float(off.max()),
             }
         )
     return rows
+
+
+def _variants(
+    lm: LanguageModel,
+    editor: SpreadEditor,
+    requests: Sequence[EditRequest],
+    templates: Sequence[Sequence[str]],
+    options: argparse.Namespace,
+) -> dict[str, Callable[[Stopwatch], torch.Tensor]]:
+    """What finds the target values, by number of facts at a time; the authors' code too, if it is given."""
+    flat = [template for group in templates for template in group]
+    texts = without_errors(edit_texts(lm, requests, flat, fact_token=editor.fact_token))
+    few = texts[: options.single_records]
+    layer = pick_layers(editor, lm)[-1]
+    finder = ValueFinder(
+        layer=layer, place=editor._place, settings=editor.value_settings(), batch_size=1, cache_dir=None
+    )
+
+    def run(size: int, own: Sequence[Sequence[EditText]], watch: Stopwatch) -> torch.Tensor:
+        with watch("values"):
+            return replace(finder, batch_size=size)(lm, own).values
+
+    variants: dict[str, Callable[[Stopwatch], torch.Tensor]] = {
+        str(size): partial(run, size, few if size == 1 else texts) for size in sorted({1, *options.batches})
+    }
+    if options.reference:
+        path = options.path or str(assets.model_dir())
+        theirs = authors_values(options.reference, lm, editor, path=path, layer=layer, templates=templates)
+        variants[AUTHORS] = partial(_timed, theirs, requests[: options.single_records])
+    return variants
 
 
 def _timed(values: Values, requests: Sequence[EditRequest], watch: Stopwatch) -> torch.Tensor:

@@ -11,6 +11,7 @@ import contextlib
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from reference import module_paths, own_model
@@ -56,23 +57,7 @@ def authors_values(
     names = {"z": "memit.compute_z", "settings": "memit.memit_hparams"}
     code = import_copy(folder, lm.device, names, other=CHANGED)
     model = own_model(lm, path).model
-    settings = code["settings"].MEMITHyperParams(
-        layers=[layer],
-        layer_selection="all",
-        fact_token=editor.fact_token,
-        v_num_grad_steps=editor.v_num_grad_steps,
-        v_lr=editor.v_lr,
-        v_loss_layer=lm.n_layers - 1,
-        v_weight_decay=editor.v_weight_decay,
-        clamp_norm_factor=editor.clamp_norm_factor,
-        kl_factor=editor.kl_factor,
-        mom2_adjustment=True,
-        mom2_update_weight=editor.mom2_update_weight,
-        mom2_dataset="",
-        mom2_n_samples=0,
-        mom2_dtype="float32",
-        **module_paths(lm),
-    )
+    settings = code["settings"].MEMITHyperParams(**_settings(lm, editor, layer))
 
     def value(request: EditRequest) -> torch.Tensor:
         asked = {
@@ -87,3 +72,23 @@ def authors_values(
         return found.detach().float()
 
     return lambda requests: torch.stack([value(request) for request in requests])
+
+
+def _settings(lm: LanguageModel, editor: Memit, layer: int) -> dict[str, Any]:
+    return {
+        "layers": [layer],
+        "layer_selection": "all",
+        "fact_token": editor.fact_token,
+        "v_num_grad_steps": editor.v_num_grad_steps,
+        "v_lr": editor.v_lr,
+        "v_loss_layer": lm.n_layers - 1,
+        "v_weight_decay": editor.v_weight_decay,
+        "clamp_norm_factor": editor.clamp_norm_factor,
+        "kl_factor": editor.kl_factor,
+        "mom2_adjustment": True,
+        "mom2_update_weight": editor.mom2_update_weight,
+        "mom2_dataset": "",
+        "mom2_n_samples": 0,
+        "mom2_dtype": "float32",
+        **module_paths(lm),
+    }
