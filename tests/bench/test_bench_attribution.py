@@ -10,11 +10,12 @@ from bench_process import run_bench
 
 def test_every_variant_is_compared(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
-    options = ["--facts", "1", "--samples", "2", "--corruption", "str", "--share", "1", "--output", str(out)]
+    everything = ["--share", "1", "--at-least", '{"hidden": 1e-9, "mlp": 1e-9, "attn": 1e-9}']
+    options = ["--facts", "1", "--samples", "2", "--corruption", "str", *everything, "--output", str(out)]
     done = run_bench("attribution", options)
     assert done.returncode == 0, done.stderr
     rows = json.loads(out.read_text())
-    assert len({row["variant"] for row in rows}) == 5
+    assert len({row["variant"] for row in rows}) == 7
     assert {row["kind"] for row in rows} == {"hidden", "mlp", "attn"}
     screened = [row for row in rows if row["variant"].startswith("screen")]
     assert all(row["top_5"] == 1 and row["spearman"] > 0.999 for row in screened)  # all cells were computed
