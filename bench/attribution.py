@@ -44,8 +44,8 @@ VARIANTS: dict[str, dict[str, object]] = {
     "screen, 1 point": {"method": "screen", "points": 1},
     "screen, 3 points": {"method": "screen", "points": 3},
     "screen, GradDrop": {"method": "screen", "grad_drop": True},
-    "screen by size, 1 point": {"method": "screen", "points": 1, "at_least": 0.0},
-    "screen by size, 3 points": {"method": "screen", "points": 3, "at_least": 0.0},
+    "screen by size, 1 point": {"method": "screen", "points": 1},
+    "screen by size, 3 points": {"method": "screen", "points": 3},
 }
 
 
@@ -57,10 +57,9 @@ def main() -> int:
     exact, exact_time = timed(lm, Tracer(window=1, severed=False, **usual), prompts, noise)
     rows = []
     for variant in options.variants:
-        settings = VARIANTS[variant]
-        if "at_least" in settings:
-            settings = settings | {"at_least": options.at_least}
-        found, seconds = timed(lm, Tracer(window=1, severed=False, **(usual | settings)), prompts, noise)
+        at_least = options.at_least if variant.startswith("screen by size") else None
+        tracer = Tracer(window=1, severed=False, at_least=at_least, **usual, **VARIANTS[variant])
+        found, seconds = timed(lm, tracer, prompts, noise)
         rows += [
             compared(
                 variant,
@@ -153,43 +152,49 @@ def timed(
 def compared(
     variant: str, kind: str, exact: list[Trace], found: list[Trace], *, restores: bool, cost: float, seconds: float
 ) -> Compared:
-    traces = list(zip(exact, found, strict=True))
-    wanted, effects, seen = zip(*(cells_of_one(a, b, kind, variant, restores=restores) for a, b in traces), strict=True)
-    everywhere = [np.concatenate(parts) for parts in (wanted, effects, seen)]
-    own = [recall(*parts, share=0.01) for parts in zip(wanted, effects, seen, strict=True)]
+    screened = variant.startswith("screen")
+    by_fact = [
+        (effects_of(a, kind, restores=restores), effects_of(b, kind, restores=restores), computed(b, kind))
+        for a, b in zip(exact, found, strict=True)
+    ]
+    everywhere = [np.concatenate(parts) for parts in zip(*by_fact, strict=True)]
     return Compared(
         variant=variant,
         kind=kind,
         spearman=float(spearmanr(*everywhere[:2]).statistic),
-        top_1=recall(*everywhere, share=0.01),
-        top_5=recall(*everywhere, share=0.05),
-        own_top_1=float(np.mean(own)),
+        top_1=recall(*everywhere, share=0.01, screened=screened),
+        top_5=recall(*everywhere, share=0.05, screened=screened),
+        own_top_1=float(np.mean([recall(*parts, share=0.01, screened=screened) for parts in by_fact])),
         cost=cost,
         seconds=seconds,
     )
 
 
-def recall(wanted: np.ndarray, effects: np.ndarray, seen: np.ndarray, *, share: float) -> float:
-    """How much of the exact top share was computed; or, where nothing was, is in the top share of the estimates."""
-    count = math.ceil(share * len(wanted))
-    top = np.argsort(-np.abs(wanted), kind="stable")[:count]
-    if not np.isnan(seen).any():
+def recall(exact: np.ndarray, effects: np.ndarray, seen: np.ndarray, *, share: float, screened: bool) -> float:
+    """How much of the exact top share screening computed; or, without screening, is in the top share of the estimates.
+
+    Args:
+        exact, effects: the effects of the same cells, exact and as they were found.
+        seen: whether each was computed.
+    """
+    count = math.ceil(share * len(exact))
+    top = np.argsort(-np.abs(exact), kind="stable")[:count]
+    if screened:
         return float(seen[top].mean())
     return len({*top.tolist()} & {*np.argsort(-np.abs(effects), kind="stable")[:count].tolist()}) / count
 
 
-def cells_of_one(
-    exact: Trace, found: Trace, kind: str, variant: str, *, restores: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of a fact's cells the exact effects, those that were found, and whether they were computed (NaN: none is)."""
-    effects = [
-        cells_of(trace, np.array(trace.grids[kind], dtype=float)) - base_score(trace, restores)
-        for trace in (exact, found)
-    ]
-    marks = np.full(np.shape(found.grids[kind]), 0.0 if variant.startswith("screen") else np.nan)
-    for token, layer in found.exact_cells.get(kind, []):
-        marks[token, layer] = 1.0
-    return effects[0], effects[1], cells_of(found, marks)
+def effects_of(trace: Trace, kind: str, *, restores: bool) -> np.ndarray:
+    """The cells' scores less the score with nothing replaced."""
+    return cells_of(trace, np.array(trace.grids[kind], dtype=float)) - base_score(trace, restores)
+
+
+def computed(trace: Trace, kind: str) -> np.ndarray:
+    """Whether screening computed each cell."""
+    marks = np.zeros(np.shape(trace.grids[kind]), dtype=bool)
+    for token, layer in trace.exact_cells.get(kind, ()):
+        marks[token, layer] = True
+    return cells_of(trace, marks)
 
 
 def cells_of(trace: Trace, grid: np.ndarray) -> np.ndarray:

@@ -5,11 +5,11 @@
     python bench/lifelong.py --reference /somewhere/memit
 
 Three things are measured. *Values*: the optimization of target values, with `--batches` facts at a time; the values
-must agree with those found one by one within 1e-3, or the exit status is 1; with `--reference`, a checkout of the
-authors' MEMIT, their code finds the same values in turn. *Insertion*: keys, normal equations and the
-low-rank edit for `--insert` facts at once, with the values at hand; they are those with which the optimization begins,
-since the time of an insertion does not depend on them. *Sequence*: everything, in steps of `--step` facts, and
-what the state of the sequence holds after each step.
+must agree with those found one by one within 1e-3, or the exit status is 1. With `--reference`, a checkout of the
+authors' MEMIT, their code finds the same values in turn. *Insertion*: keys, normal equations and the low-rank edit for
+`--insert` facts at once, with the values at hand. The time of an insertion does not depend on the values, so they are
+those with which the optimization begins. *Sequence*: everything, in steps of `--step` facts, and what the state of the
+sequence holds after each step.
 """
 
 from __future__ import annotations
@@ -49,8 +49,7 @@ from romexp.minifact import assets
 
 AGREE = 1e-3
 AUTHORS = "authors, 1"
-SHORT = 1
-"""Passes of the optimization before an insertion is timed: one, which only measures where it begins."""
+"""The variant of the authors' code, which optimizes one fact at a time."""
 
 
 def main() -> int:
@@ -75,7 +74,7 @@ def main() -> int:
         resources = replace(known, cache_dir=Path(folder))
         found = {
             "values": _values(lm, editor, requests, templates, options),
-            "insertion": _insertion(lm, replace(editor, v_num_grad_steps=SHORT), inserted, resources),
+            "insertion": _insertion(lm, replace(editor, v_num_grad_steps=1), inserted, resources),
             "sequence": _sequence(lm, editor, requests, resources, step=options.step),
         }
     _show(found)
@@ -136,7 +135,7 @@ def _variants(
         str(size): partial(run, size, few if size == 1 else texts) for size in sorted({1, *options.batches})
     }
     if options.reference:
-        path = options.path or str(assets.model_dir())
+        path = str(lm.model.name_or_path)
         theirs = authors_values(options.reference, lm, editor, path=path, layer=layer, templates=templates)
         variants[AUTHORS] = partial(_timed, theirs, requests[: options.single_records])
     return variants
@@ -222,7 +221,6 @@ def _arguments() -> argparse.Namespace:
     add("--repeats", type=int, default=3, help="how often each batch size is timed; medians are shown")
     add("--threads", type=int, default=1)
     add("--reference", type=Path, help="a checkout of the authors' MEMIT")
-    add("--path", help="the model's folder, which their code loads; minifact's by default")
     add("--output", type=Path, help="write the numbers as JSON")
     return parser.parse_args()
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from romexp.analysis.trace_settings import setting_text
 from romexp.analysis.traces import Pooling, flatten_trace, trace_summary
@@ -35,7 +35,7 @@ from romexp.tasks.trace_nodes import trace_nodes
 from romexp.tasks.trace_results import kept_summary, trace_drawings
 from romexp.tasks.traced_facts import FactTracer, check_traceable, subjects_of
 from romexp.tasks.traced_nodes import NodeTracer
-from romexp.tracing.noise import Noise, make_noise, reads_corpus
+from romexp.tracing.noise import Noise, NoiseTexts, make_noise, reads_corpus
 from romexp.tracing.tracer import Tracer
 from romexp.tracking import TrackedRun
 
@@ -43,12 +43,6 @@ log = logging.getLogger(__name__)
 
 NO_NOISE = "none: another subject takes the place of the subject"
 """What the manifest says of the noise of symmetric token replacement."""
-
-
-class Corpus(Protocol):
-    """A source of texts, from which multivariate noise is estimated."""
-
-    def texts(self) -> Iterable[str]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +66,7 @@ class TraceExperiment:
     model: PretrainedModel
     dataset: KnownFacts
     tracer: Tracer
-    corpus: Corpus
+    corpus: NoiseTexts
     prompt: str | None = None
     subject: str | None = None
     partner: str | None = None
@@ -114,7 +108,6 @@ class TraceExperiment:
             return trace_nodes(self, job)
         loaded = self.facts()
         lm = job.load(self.model)
-        names = self.names(job, lm)
         self.check_sentence(lm, loaded)
         if self.tracer.severed and not self.tracer.traces_severed:
             log.info("severed paths are left out: they are traced with direction=denoise and method=exact")
@@ -123,7 +116,7 @@ class TraceExperiment:
                 self._keep_results(run, lm)
                 return self._outcome(run, loaded)
             setting = setting_text(self.tracer.setting)
-            group = f"{lm.name} {names['dataset']}" + (f" ({setting})" if setting else "")
+            group = f"{lm.name} {run.manifest['names']['dataset']}" + (f" ({setting})" if setting else "")
             with run.session(name=f"{group} trace {run.manifest['hash']}", group=group, job_type="trace") as tracked:
                 with bars(job.sweep) as bar:
                     self.trace_pending(run, lm, loaded.items, bar("causal traces"), tracked)

@@ -33,13 +33,12 @@ def trace_nodes(experiment: TraceExperiment, job: Job) -> Outcome:
         raise ConfigError("task.gradients and task.pooling=authors go with tracer.nodes=states")
     loaded = experiment.facts()
     lm = job.load(experiment.model)
-    names = experiment.names(job, lm)
     experiment.check_sentence(lm, loaded)
     with experiment.open(job, lm, loaded) as run:
         if run.was_done and (kept := run.folder.read("summary")) is not None:
             return _outcome(run, loaded, kept)
         nodes = experiment.tracer.nodes
-        group = f"{lm.name} {names['dataset']} {nodes}"
+        group = f"{lm.name} {run.manifest['names']['dataset']} {nodes}"
         with run.session(name=f"{group} {run.manifest['hash']}", group=group, job_type="trace") as tracked:
             with bars(job.sweep) as bar:
                 experiment.trace_pending(run, lm, loaded.items, bar(nodes), tracked)

@@ -19,12 +19,12 @@ from romexp.lm.model import LanguageModel, PretrainedModel
 from romexp.results.identity import Identity, fingerprint, of_covariance
 from romexp.stats.covariance import Covariance
 from romexp.tasks.run import Run, describe_model, model_identity, open_run
-from romexp.tasks.trace import Corpus
 from romexp.tasks.try_conversation import TryConversation
 from romexp.tasks.try_fact import FIRST_EDIT, Example, make_edit
 from romexp.tasks.try_screen import screen
 from romexp.tasks.try_texts import texts_to_show
 from romexp.tasks.try_trace import PromptTracer
+from romexp.tracing.noise import NoiseTexts
 from romexp.tracing.tracer import Tracer
 
 
@@ -53,7 +53,7 @@ class TryEdit:
     editor: Editor
     covariance: Covariance
     tracer: Tracer
-    corpus: Corpus
+    corpus: NoiseTexts
     example: Example
     facts: FactsFile
     prompt: str | None = None

@@ -10,8 +10,7 @@ from romexp.data.facts_file import FactsFile
 from romexp.errors import ConfigError, raise_first_error
 from romexp.facts import KnownFact
 from romexp.lm.model import LanguageModel
-from romexp.tasks.trace import Corpus
-from romexp.tracing.noise import make_noise
+from romexp.tracing.noise import NoiseTexts, make_noise
 from romexp.tracing.prompt import prepare_prompts
 from romexp.tracing.rows import to_row
 from romexp.tracing.tracer import Tracer
@@ -29,7 +28,7 @@ class PromptTracer:
 
     tracer: Tracer
     facts: FactsFile
-    corpus: Corpus
+    corpus: NoiseTexts
 
     def __call__(self, lm: LanguageModel, prompt: str, subject: str) -> Iterator[dict[str, Any]]:
         """Yield the trace's row (docs/method.md §11.2) once a kind of states is traced, with all kinds so far.

@@ -54,10 +54,10 @@ def check_settings(tracer: Tracer, *, kinds: tuple[str, ...]) -> None:
 def _check_at_least(tracer: Tracer) -> None:
     if tracer.at_least is None:
         return
-    by_kind = tracer.at_least if isinstance(tracer.at_least, Mapping) else {"": tracer.at_least}
-    if unknown := [kind for kind in by_kind if kind and kind not in tracer.kinds]:
+    sizes = tracer.at_least if isinstance(tracer.at_least, Mapping) else dict.fromkeys(tracer.kinds, tracer.at_least)
+    if unknown := [kind for kind in sizes if kind not in tracer.kinds]:
         raise ConfigError(f"tracer.at_least: {unknown[0]!r} is none of tracer.kinds ({', '.join(tracer.kinds)})")
-    if tracer.method != "screen" or min(by_kind.values(), default=0) <= 0:
+    if tracer.method != "screen" or min(sizes.values(), default=0) <= 0:
         raise ConfigError("tracer.at_least must be above 0, and goes with tracer.method=screen")
 
 

@@ -91,6 +91,12 @@ class MultivariateGaussian:
         return f"{kind} of the embeddings"
 
 
+class NoiseTexts(Protocol):
+    """A source of texts, from which multivariate noise is estimated."""
+
+    def texts(self) -> Iterable[str]: ...
+
+
 def reads_corpus(code: str | float) -> bool:
     """True if the noise of this code depends on a corpus (`m`, `t…`)."""
     return str(code).strip()[:1] in ("m", "t")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from romexp.tracing.base_runs import CleanRun, Copies, Kind
-from romexp.tracing.cells import Cell, Replacement, Resumption
+from romexp.tracing.cells import Cell, Resumption
 from romexp.tracing.grids import Grid, TokenRange, changed_cells, fill, replacement
 
 
@@ -39,11 +39,11 @@ def largest(
                 by_prompt.setdefault(cell.prompt, []).append((size, Place(cell=cell, layer=layer)))
     chosen = []
     for places in by_prompt.values():
-        ranked = sorted(places, key=lambda each: -each[0])
-        count = math.ceil(share * len(places))
-        if at_least is not None:
-            count = sum(size >= at_least for size, _ in places)
-        chosen += [place for _, place in ranked[:count]]
+        if at_least is None:
+            ranked = sorted(places, key=lambda each: -each[0])
+            chosen += [place for _, place in ranked[: math.ceil(share * len(places))]]
+        else:
+            chosen += [place for size, place in places if size >= at_least]
     return chosen
 
 
@@ -56,12 +56,10 @@ def compute_exactly(
     """Replace the estimates of these cells in the grids of each kind by what they are. The cells of all kinds share
     passes.
     """
-    by_layer: dict[tuple[Kind, int], list[Cell]] = {}
+    cells: dict[tuple[Kind, int], list[Cell]] = {}
     for kind, chosen in places.items():
-        for place in sorted(chosen, key=lambda each: each.layer):
-            by_layer.setdefault((kind, place.layer), []).append(place.cell)
-    wanted: list[Replacement] = [
-        replacement(resume, source, cells, kind, (layer,)) for (kind, layer), cells in by_layer.items()
-    ]
-    for ((kind, layer), cells), found in zip(by_layer.items(), resume(wanted), strict=True):
-        fill(grids[kind], cells, layer, found)
+        for place in chosen:
+            cells.setdefault((kind, place.layer), []).append(place.cell)
+    scores = resume([replacement(resume, source, mine, kind, (layer,)) for (kind, layer), mine in cells.items()])
+    for ((kind, layer), mine), found in zip(cells.items(), scores, strict=True):
+        fill(grids[kind], mine, layer, found)

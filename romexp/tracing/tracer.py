@@ -69,7 +69,7 @@ class Tracer:
         share: the share of a prompt's cells of a kind that `screen` computes.
         at_least: if set, `screen` computes, in place of a share, all cells whose estimated effect is at least this, in
             units of the metric: many where a fact has large effects, few where it has small ones. One number, or one by
-            kind; a kind that is not named has none computed.
+            kind; a kind without one is only estimated.
         grad_drop: `screen` ranks cells by GradDrop of AtP*, at the cost of one more backward pass for each layer.
         noise: the code of the noise (docs/method.md §2.3). `s3`: Gaussian with 3 times the standard deviation of the
             subjects' embeddings; a number: Gaussian with this standard deviation; `u0.4`: uniform in [-0.4, 0.4]; `m`:

@@ -172,14 +172,5 @@ def test_values_of_other_code_are_refused_without_it(
 
 
 def test_modules_are_as_listed() -> None:
-    others = (
-        "attribution",
-        "kn",
-        "lifelong",
-        "measured_row",
-        "models",
-        "overview",
-        "reference_trace",
-        "report_scale",
-    )
+    others = ("attribution", "kn", "lifelong", "measured_row", "models", "overview", "reference_trace", "report_scale")
     assert sorted((*MODULES, *others, "trace", "works")) == sorted(path.stem for path in (ROOT / "bench").glob("*.py"))

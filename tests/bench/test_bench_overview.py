@@ -21,17 +21,9 @@ from romexp.errors import ConfigError
 from romexp.lm.model import LanguageModel
 
 NAMES = (
-    "overview",
-    "measured_row",
-    "works",
-    "models",
-    "timing",
-    "workload",
-    "ours",
-    "reference",
-    "reference_copy",
-    "reference_trace",
-)
+    "overview", "measured_row", "works", "models", "timing", "workload", "ours",
+    "reference", "reference_copy", "reference_trace",
+)  # fmt: skip
 OTHERS = ("kn", "trace", "report", "report_scale", "naive_trace")
 
 

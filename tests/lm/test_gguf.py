@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from conftest import make_tiny
 
 import romexp
@@ -95,6 +96,20 @@ class TestNumbers:
         assert torch.equal(half.parameter(name), wide.parameter(name).bfloat16())
         assert len(converted(cache)) == 2
 
+    @pytest.mark.skipif(not hasattr(transformers, "GgufConfig"), reason="this transformers never keeps weights packed")
+    def test_plain_matrices_are_asked_for(self, quantized: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With a kernel for packed weights transformers keeps them packed where nobody asks."""
+        asked = []
+        own = transformers.AutoModelForCausalLM.from_pretrained
+
+        def read(*args: object, **kwargs: object) -> object:
+            asked.append(kwargs.get("quantization_config"))
+            return own(*args, **kwargs)
+
+        monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", read)
+        load(quantized)
+        assert asked[0].dequantize
+
 
 class TestCache:
     def test_converted_once_wherever_the_file_lies(
@@ -132,11 +147,11 @@ class TestCache:
         assert not torn.exists()
 
     def test_a_folder_without_its_last_file_is_made_again(self, exact: Path, cache: Path) -> None:
-        load(exact)
+        before = logits(load(exact))
         (weights,) = converted(cache)
         weights.write_bytes(b"half")
         (weights.parent / gguf.ORIGIN).unlink()
-        load(exact)
+        torch.testing.assert_close(logits(load(exact)), before)
 
     def test_files_beside_it_are_not_read(self, exact: Path, cache: Path, tmp_path: Path) -> None:
         beside = Path(shutil.copy(exact, tmp_path / "tiny.gguf"))
