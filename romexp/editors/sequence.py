@@ -115,11 +115,14 @@ class BatchEdit:
         delta: the edit of this batch alone, unfiltered.
         outcomes: of each request, in order.
         statistics: the sequence's running statistics after this batch.
+        keys: the keys of the requests without errors by layer (requests × D), on the model that holds `delta` too;
+            empty if they were not read.
     """
 
     delta: WeightDelta
     outcomes: tuple[Outcome, ...]
     statistics: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    keys: Mapping[int, torch.Tensor] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -138,13 +141,20 @@ class JointEditor(Protocol):
         ...
 
     def keys_to_keep(
-        self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources, state: SequenceState
+        self,
+        lm: LanguageModel,
+        requests: Sequence[EditRequest],
+        *,
+        resources: Resources,
+        state: SequenceState,
+        keys: Mapping[int, torch.Tensor] | None = None,
     ) -> Mapping[int, torch.Tensor]:
         """The keys by layer, earlier ones included, whose values later batches of the sequence must keep.
 
         Args:
             requests: those that were written by the last batch.
             state: the sequence after this batch, but with the keys before it.
+            keys: those of the requests themselves, if they are known; else they are read.
         """
         ...
 
@@ -188,7 +198,8 @@ def edit_together(
     written = [r for r, outcome in zip(requests, batch.outcomes, strict=True) if not isinstance(outcome, RecordError)]
     after = replace(before, delta=total([before.delta, step]), n_edits=before.n_edits + len(written))
     if written:
-        keys = plain.keys_to_keep(lm, written, resources=resources, state=after)
+        known = None if chosen == "rect" else batch.keys  # RECT has changed the edit with which they were read.
+        keys = plain.keys_to_keep(lm, written, resources=resources, state=after, keys=known)
         after = replace(after, keys=keys, statistics=batch.statistics)
     return JointEdit(delta=measured_delta(editor, lm, after), state=after, outcomes=batch.outcomes)
 

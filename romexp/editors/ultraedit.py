@@ -104,7 +104,13 @@ class UltraEdit:
         return low_rank(adjoint, values.to(keys))
 
     def keys_to_keep(
-        self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources, state: SequenceState
+        self,
+        lm: LanguageModel,
+        requests: Sequence[EditRequest],
+        *,
+        resources: Resources,
+        state: SequenceState,
+        keys: Mapping[int, torch.Tensor] | None = None,
     ) -> Mapping[int, torch.Tensor]:
         """None: earlier keys are not kept."""
         return {}

@@ -45,6 +45,10 @@ class Row:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def part(self, start: int, end: int | None = None) -> Row:
+        """The tokens from `start` to `end` - 1, where they stand; None: all from `start` on."""
+        return Row(ids=self.ids[start:end], positions=self.positions[start:end], segments=self.segments[start:end])
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BlockInputs:
@@ -275,11 +279,7 @@ def suffix_inputs(lm: LanguageModel, rows: Sequence[Row], starts: Sequence[int],
 
     Column c of the prefix holds token c of the row; row i attends to it if c < starts[i].
     """
-    tails = [
-        Row(ids=row.ids[s:], positions=row.positions[s:], segments=row.segments[s:])
-        for row, s in zip(rows, starts, strict=True)
-    ]
-    own = make_inputs(lm, tails)
+    own = make_inputs(lm, [row.part(start) for row, start in zip(rows, starts, strict=True)])
     visible = torch.arange(prefix_width, device=lm.device)[None] < torch.tensor(list(starts), device=lm.device)[:, None]
     before = additive_mask(lm, visible[:, None, None, :].expand(-1, 1, own.ids.shape[1], -1))
     return replace(own, mask=torch.cat([before, own.mask], dim=-1))

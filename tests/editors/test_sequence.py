@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from edit_cases import REQUESTS, moment, resources
+from edit_cases import REQUESTS, moment, relative, resources
 from many_cases import ALPHAEDIT, EDITORS, EMMET, MEMIT, dense, distance
 from rome_cases import ROME
 
@@ -70,6 +70,21 @@ def test_earlier_keys_are_kept(tiny_gpt2: LanguageModel, editor: SpreadEditor) -
         own = edit_together(editor, tiny_gpt2, FIRST, resources=resources()).state.keys[2]
         changes.append(float((own @ (whole - before)).norm()))
     assert changes[0] < 0.5 * changes[1]
+
+
+def test_kept_keys_are_those_after_the_edit(tiny_gpt2: LanguageModel) -> None:
+    """Without a filter they are the keys that were read for the edit. RECT changes the edit, so they are read again."""
+    apart = []
+    for chosen in (None, "rect"):
+        made = edit_together(replace(MEMIT, filter=chosen), tiny_gpt2, FIRST, resources=resources())
+        start = SequenceState(delta=made.state.delta)
+        again = MEMIT.keys_to_keep(tiny_gpt2, FIRST, resources=resources(), state=start)
+        for layer, keys in made.state.keys.items():
+            assert relative(keys, again[layer]) < 1e-5
+        read = MEMIT.together(tiny_gpt2, FIRST, resources=resources(), state=SequenceState()).keys
+        apart.append(relative(made.state.keys[2], read[2]))
+    assert apart[0] == 0
+    assert apart[1] > 1e-3
 
 
 def test_memit_with_earlier_keys_is_its_equation(tiny_gpt2: LanguageModel) -> None:

@@ -17,7 +17,7 @@ from romexp.editors.contexts import context_groups
 from romexp.editors.filters import Filter, check_filter, filtered_edits
 from romexp.editors.many.layers import check_layers, pick_layers
 from romexp.editors.many.normal_equation import NormalEquation, compress
-from romexp.editors.many.readings import Readings, template_weights
+from romexp.editors.many.readings import RequestTexts, UpwardReader, template_weights
 from romexp.editors.many.spread import Spread, Written
 from romexp.editors.sequence import BatchEdit, SequenceState
 from romexp.editors.values.bucket import Place
@@ -102,11 +102,11 @@ class SpreadEditor(ABC):
         Returns:
             For each request its edit; or the `RecordError` with which `edit_texts` refuses it.
         """
-        texts, readings = self._texts(lm, requests, resources)
+        texts, read = self._texts(lm, requests, resources)
         made: list[Edit] = []
-        if readings.texts:
-            alone = [[i] for i in range(len(readings.texts))]
-            written, diagnostics = self._write(lm, texts, readings, resources, SequenceState(), alone)
+        if read.texts:
+            alone = [[i] for i in range(len(read.texts))]
+            written, diagnostics = self._write(lm, texts, read, resources, SequenceState(), alone)
             made = [
                 Edit(delta=delta, diagnostics=about) for delta, about in zip(written.deltas, diagnostics, strict=True)
             ]
@@ -116,27 +116,40 @@ class SpreadEditor(ABC):
         self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources, state: SequenceState
     ) -> BatchEdit:
         """One edit for all requests, which continues a sequence (`romexp.editors.sequence.JointEditor`)."""
-        texts, readings = self._texts(lm, requests, resources)
-        if not readings.texts:
+        texts, read = self._texts(lm, requests, resources)
+        if not read.texts:
             return BatchEdit(delta=WeightDelta(), outcomes=tuple(with_errors_in_place(texts, [])))
-        all_of_them = [list(range(len(readings.texts)))]
-        written, diagnostics = self._write(lm, texts, readings, resources, state, all_of_them)
-        return BatchEdit(delta=written.deltas[0], outcomes=tuple(with_errors_in_place(texts, diagnostics)))
+        all_of_them = [list(range(len(read.texts)))]
+        written, diagnostics = self._write(lm, texts, read, resources, state, all_of_them)
+        outcomes = tuple(with_errors_in_place(texts, diagnostics))
+        return BatchEdit(delta=written.deltas[0], outcomes=outcomes, keys=written.keys)
 
     def keys_to_keep(
-        self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources, state: SequenceState
+        self,
+        lm: LanguageModel,
+        requests: Sequence[EditRequest],
+        *,
+        resources: Resources,
+        state: SequenceState,
+        keys: Mapping[int, torch.Tensor] | None = None,
     ) -> Mapping[int, torch.Tensor]:
-        """The earlier keys and those of the last batch, read on the model that holds the batch's edit."""
+        """The earlier keys and those of the last batch on the model that holds the batch's edit."""
         if not self.earlier_keys:
             return {}
-        _, readings = self._texts(lm, requests, resources)
-        with applied(lm, state.delta):
-            new = readings.keys(lm, pick_layers(self, lm))
+        new = keys or self._keys_after(lm, requests, resources, state)
         kept = {layer: keys.cpu() for layer, keys in new.items()}
         return {
             layer: compress(torch.cat([state.keys[layer], keys]) if layer in state.keys else keys)
             for layer, keys in kept.items()
         }
+
+    def _keys_after(
+        self, lm: LanguageModel, requests: Sequence[EditRequest], resources: Resources, state: SequenceState
+    ) -> Mapping[int, torch.Tensor]:
+        """The keys of requests by layer on the model that holds all edits of `state`."""
+        _, read = self._texts(lm, requests, resources)
+        with applied(lm, state.delta):
+            return UpwardReader(read, one_model=True, stored_bytes=0).keys(lm, pick_layers(self, lm))
 
     @abstractmethod
     def equation(self, layer: int, *, n_together: int, resources: Resources, device: torch.device) -> NormalEquation:
@@ -153,8 +166,8 @@ class SpreadEditor(ABC):
 
     def _texts(
         self, lm: LanguageModel, requests: Sequence[EditRequest], resources: Resources
-    ) -> tuple[list[list[EditText] | RecordError], Readings]:
-        """The texts of each request, or its error; and the readings of those without errors."""
+    ) -> tuple[list[list[EditText] | RecordError], RequestTexts]:
+        """The texts of each request, or its error; and those in which keys are read, of the requests without errors."""
         groups = context_groups(
             lm,
             given=self.context_templates,
@@ -165,13 +178,13 @@ class SpreadEditor(ABC):
         flat = [template for group in groups for template in group]
         texts = edit_texts(lm, requests, flat, fact_token=self.fact_token)
         rewriting = [row[:-1] for row in without_errors(texts)]  # the last one is the KL text
-        return texts, Readings(texts=rewriting, weights=template_weights(groups))
+        return texts, RequestTexts(texts=rewriting, weights=template_weights(groups))
 
     def _write(
         self,
         lm: LanguageModel,
         texts: Sequence[list[EditText] | RecordError],
-        readings: Readings,
+        read: RequestTexts,
         resources: Resources,
         state: SequenceState,
         groups: Sequence[Sequence[int]],
@@ -197,8 +210,8 @@ class SpreadEditor(ABC):
             equation=lambda layer: self.equation(layer, n_together=n_together, resources=resources, device=lm.device),
             divisor=self.divisor,
         )
-        written = spread(lm, readings, found.values[:, 0], groups, before=state.delta, kept=state.keys)
-        return written, [_about(readings, found, written, i) for i in range(len(readings.texts))]
+        written = spread(lm, read, found.values[:, 0], groups, before=state.delta, kept=state.keys)
+        return written, [_about(read, found, written, i) for i in range(len(read.texts))]
 
     def value_settings(self) -> ValueSettings:
         """The settings of the optimization of target values."""
@@ -212,12 +225,12 @@ class SpreadEditor(ABC):
         )
 
 
-def _about(readings: Readings, found: TargetValues, written: Written, index: int) -> dict[str, Any]:
+def _about(read: RequestTexts, found: TargetValues, written: Written, index: int) -> dict[str, Any]:
     """The diagnostics of one request."""
     trajectory = found.trajectories[index]
     return {
         "layers": list(written.layers),
-        "lookup_index": readings.texts[index][0].lookup,
+        "lookup_index": read.texts[index][0].lookup,
         "loss": trajectory.loss,
         "nll": trajectory.nll,
         "kl": trajectory.kl,

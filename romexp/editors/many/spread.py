@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from romexp.editors.many.normal_equation import NormalEquation, adjoints
-from romexp.editors.many.readings import Readings
+from romexp.editors.many.readings import RequestTexts, UpwardReader
 from romexp.editors.values.bucket import Place
 from romexp.lm.apply_delta import applied
 from romexp.lm.model import LanguageModel
@@ -23,12 +23,14 @@ class Written:
     Attributes:
         deltas: the edit of each group of requests, one low-rank term per layer.
         layers: the layers, ascending.
+        keys: the keys of all requests by layer (requests × D), as they were read: with the layers below edited.
         residual_norms: for each layer the norm of each request's residual, before it is divided.
         diagnostics: JSON-ready numbers of the normal equations, each a list over layers.
     """
 
     deltas: tuple[WeightDelta, ...]
     layers: tuple[int, ...]
+    keys: Mapping[int, torch.Tensor]
     residual_norms: tuple[torch.Tensor, ...]
     diagnostics: Mapping[str, Any]
 
@@ -52,7 +54,7 @@ class Spread:
     def __call__(
         self,
         lm: LanguageModel,
-        readings: Readings,
+        requests: RequestTexts,
         values: torch.Tensor,
         groups: Sequence[Sequence[int]],
         *,
@@ -62,7 +64,7 @@ class Spread:
         """Edit each group of requests by itself. A layer is edited before the keys of the next one are read.
 
         Args:
-            readings: of all requests.
+            requests: the texts of all requests.
             values: the target value of each request (requests × d).
             groups: the indices of requests that are written together; every request is in one group.
             before: an edit that the model has already. It must be empty if there are several groups.
@@ -73,16 +75,18 @@ class Spread:
         """
         if before.terms and len(groups) > 1:
             raise ValueError("edits of single requests cannot continue an earlier edit")
+        reader = UpwardReader(requests, one_model=len(groups) == 1)
         deltas = [WeightDelta() for _ in groups]
+        keys: dict[int, torch.Tensor] = {}
         norms: list[torch.Tensor] = []
         about: dict[str, list[Any]] = {}
         for i, layer in enumerate(self.layers):
             equation = self.equation(layer)
-            keys, states = self._read(lm, readings, layer, deltas, groups, before)
+            keys[layer], states = self._read(lm, reader, layer, deltas, groups, before)
             residuals = values.to(states) - states
             norms.append(residuals.norm(dim=-1))
             residuals = residuals / self.divisor(len(self.layers) - i)
-            found = adjoints(equation, keys, groups, kept=kept.get(layer))
+            found = adjoints(equation, keys[layer], groups, kept=kept.get(layer))
             name = f"{lm.architecture.mlp_out_name(layer)}.weight"
             deltas = [
                 WeightDelta(terms={**delta.terms, name: low_rank(adjoint, residuals[list(group)])})
@@ -90,12 +94,14 @@ class Spread:
             ]
             for key, value in equation.diagnostics.items():
                 about.setdefault(key, []).append(value)
-        return Written(deltas=tuple(deltas), layers=self.layers, residual_norms=tuple(norms), diagnostics=about)
+        return Written(
+            deltas=tuple(deltas), layers=self.layers, keys=keys, residual_norms=tuple(norms), diagnostics=about
+        )
 
     def _read(
         self,
         lm: LanguageModel,
-        readings: Readings,
+        reader: UpwardReader,
         layer: int,
         deltas: Sequence[WeightDelta],
         groups: Sequence[Sequence[int]],
@@ -106,11 +112,11 @@ class Spread:
         module = paths.block_name(last) if self.place == "block" else paths.mlp_name(last)
         if len(groups) == 1:  # one edit for all: in the weights it costs nothing, whatever its rank
             with applied(lm, total([before, *deltas])):
-                return readings.keys(lm, [layer])[layer], readings.states(lm, module, layer=last)
+                return reader.keys(lm, [layer])[layer], reader.states(lm, module, layer=last)
         of_request = {request: deltas[g] for g, group in enumerate(groups) for request in group}
         own = [of_request[request] for request in range(len(of_request))]
-        keys = readings.keys(lm, [layer], deltas=own)[layer]
-        return keys, readings.states(lm, module, layer=last, deltas=own)
+        keys = reader.keys(lm, [layer], deltas=own)[layer]
+        return keys, reader.states(lm, module, layer=last, deltas=own)
 
 
 def low_rank(adjoint: torch.Tensor, residuals: torch.Tensor) -> LowRank:

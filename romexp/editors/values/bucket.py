@@ -165,7 +165,7 @@ def _prefix(
     width = max(starts)
     if width == 0 or start >= lm.n_layers:
         return {}
-    prefix_rows = [Row(ids=r.ids[:s], positions=r.positions[:s], segments=r.segments[:s]) for r, s in zip(rows, starts)]
+    prefix_rows = [row.part(0, start) for row, start in zip(rows, starts, strict=True)]
     recorder = KeysAndValues(record=True)
     run_blocks(lm, make_inputs(lm, prefix_rows), start=start, hidden=hidden[:, :width], cache=recorder)
     return recorder.stored
