@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from romexp.errors import RecordError
+from romexp.lm.grouped_heads import without_copies
 from romexp.lm.head import own_logits
 from romexp.lm.hooks import first_tensor
 from romexp.lm.model import LanguageModel
@@ -206,7 +207,8 @@ def run_blocks(
         raise ValueError(f"block {start} needs its input, but no hidden state is given")
     if start >= lm.n_layers and hidden is not None:
         return lm.module(lm.architecture.final_norm)(hidden)
-    with _only_blocks(lm, start=start, stop=stop, hidden=hidden) as last_output:
+    chosen = _only_blocks(lm, start=start, stop=stop, hidden=hidden)
+    with chosen as last_output, without_copies(lm.device, n_queries=inputs.ids.shape[1]):
         out = lm.model.base_model(
             input_ids=inputs.ids,
             position_ids=inputs.positions,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import takewhile
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from romexp.editors.values.prefix import Prefix, shared_start
 from romexp.editors.values.texts import EditText
 from romexp.lm.apply_delta import overlay
 from romexp.lm.batching import batched
@@ -58,7 +58,9 @@ class UpwardReader:
     def __init__(self, requests: RequestTexts, *, one_model: bool, stored_bytes: int = STORED_BYTES) -> None:
         self._weights = requests.weights
         by_template = [[_until_lookup(text) for text in texts] for texts in zip(*requests.texts, strict=True)]
-        self._shared = [_shared_start(rows) if one_model else 0 for rows in by_template]
+        self._shared = [
+            shared_start([row.part(0, len(row) - 1) for row in rows]) if one_model else 0 for rows in by_template
+        ]
         self._rows = [row for own in zip(*by_template, strict=True) for row in own]  # request by request
         self._room = stored_bytes
         self._stored: dict[int, tuple[int, torch.Tensor]] = {}
@@ -108,7 +110,7 @@ class UpwardReader:
         self,
         lm: LanguageModel,
         batch: Sequence[int],
-        prefix: Mapping[int, tuple[torch.Tensor, torch.Tensor]],
+        prefix: Prefix,
         *,
         stop: int,
         deltas: Sequence[WeightDelta] | None,
@@ -129,7 +131,7 @@ class UpwardReader:
             run_blocks(lm, inputs, start=start, stop=stop, hidden=hidden, cache=cache)
 
     @torch.no_grad()
-    def _prefix(self, lm: LanguageModel, stop: int) -> Mapping[int, tuple[torch.Tensor, torch.Tensor]]:
+    def _prefix(self, lm: LanguageModel, stop: int) -> Prefix:
         """Keys and values of each template's shared tokens, by block up to `stop` - 1."""
         if not any(self._shared):
             return {}
@@ -172,9 +174,3 @@ class UpwardReader:
 def _until_lookup(text: EditText) -> Row:
     """The text up to the lookup token: what follows it cannot change what is read there."""
     return text.row.part(0, text.lookup + 1)
-
-
-def _shared_start(rows: Sequence[Row]) -> int:
-    """The number of tokens with which all rows begin, less than the length of any of them."""
-    columns = zip(*(row.ids[:-1] for row in rows), strict=False)
-    return sum(1 for _ in takewhile(lambda ids: len(set(ids)) == 1, columns))

@@ -14,9 +14,10 @@ from typing import Literal
 
 import torch
 
+from romexp.editors.values.prefix import Prefix, keys_and_values_before
 from romexp.editors.values.texts import EditText
 from romexp.lm.batching import by_length, pass_tokens, training_tokens
-from romexp.lm.forward import BlockInputs, KeysAndValues, Row, make_inputs, run_blocks, suffix_inputs
+from romexp.lm.forward import BlockInputs, KeysAndValues, make_inputs, run_blocks, suffix_inputs
 from romexp.lm.hooks import Change, capture, patch
 from romexp.lm.model import LanguageModel
 
@@ -53,7 +54,7 @@ class Bucket:
     place: Place
     block_inputs: BlockInputs
     hidden: torch.Tensor
-    prefix: dict[int, tuple[torch.Tensor, torch.Tensor]]
+    prefix: Prefix
     keys: torch.Tensor
     outputs: torch.Tensor
     initial: torch.Tensor
@@ -139,7 +140,7 @@ def _bucket(lm: LanguageModel, texts: Sequence[EditText], *, layer: int, place: 
     hidden = inputs[block] if start == layer else after
     width = max(len(row) - first for row, first in zip(rows, starts, strict=True))
     columns = (lookup[:, None] + torch.arange(width, device=lm.device)[None]).clamp(max=hidden.shape[1] - 1)
-    prefix = _prefix(lm, rows, starts, hidden, start=start)
+    prefix = keys_and_values_before(lm, texts, hidden, start=start)
     initial = [after] if place == "block" else [outputs[name] for name in watched if name != mlp_out]
     return Bucket(
         texts=tuple(texts),
@@ -152,23 +153,6 @@ def _bucket(lm: LanguageModel, texts: Sequence[EditText], *, layer: int, place: 
         outputs=outputs[mlp_out][at, lookup],
         initial=torch.stack([states[at, lookup] for states in initial], dim=1),
     )
-
-
-def _prefix(
-    lm: LanguageModel, rows: Sequence[Row], starts: Sequence[int], hidden: torch.Tensor, *, start: int
-) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
-    """Keys and values of the tokens before each lookup token, by layer from `start` on.
-
-    Args:
-        hidden: what block `start` gets (rows × tokens × hidden size).
-    """
-    width = max(starts)
-    if width == 0 or start >= lm.n_layers:
-        return {}
-    prefix_rows = [row.part(0, start) for row, start in zip(rows, starts, strict=True)]
-    recorder = KeysAndValues(record=True)
-    run_blocks(lm, make_inputs(lm, prefix_rows), start=start, hidden=hidden[:, :width], cache=recorder)
-    return recorder.stored
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
