@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 import torch
-from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from romexp.editors.values.texts import EditText
+from romexp.lm.batching import by_length, training_tokens
 from romexp.lm.forward import KeysAndValues, Row, make_inputs, run_blocks, suffix_inputs
 from romexp.lm.model import LanguageModel
 
@@ -41,18 +41,24 @@ def keys_and_values_before(lm: LanguageModel, texts: Sequence[EditText], hidden:
     recorder = KeysAndValues(record=True)
     inputs = make_inputs(lm, [rows[i].part(0, end) for i, end in zip(first, shared, strict=True)])
     run_blocks(lm, inputs, start=start, hidden=hidden[first, : inputs.ids.shape[1]], cache=recorder)
+    of_text = torch.tensor(source, device=hidden.device)
+    width = max(map(len, rows))
+    found = {
+        layer: (resized(keys, width, dim=2)[of_text], resized(values, width, dim=2)[of_text])
+        for layer, (keys, values) in recorder.stored.items()
+    }
 
     starts = [shared[template] for template in source]
-    of_text = torch.tensor(source, device=hidden.device)
-    own = [i for i, row in enumerate(rows) if len(row) > starts[i]]
-    after = KeysAndValues(prefix=recorder.stored, source=of_text[own], record=True)
-    if own:
-        begins, width = [starts[i] for i in own], after.get_seq_length()
-        inputs = suffix_inputs(lm, [rows[i] for i in own], begins, prefix_width=width)
+    longer = [i for i, row in enumerate(rows) if len(row) > starts[i]]
+    for group in by_length([len(rows[i]) - starts[i] for i in longer], max_tokens=training_tokens(lm.device)):
+        own = [longer[k] for k in group]
+        after = KeysAndValues(prefix=recorder.stored, source=of_text[own], record=True)
+        begins, before = [starts[i] for i in own], after.get_seq_length()
+        inputs = suffix_inputs(lm, [rows[i] for i in own], begins, prefix_width=before)
         states = pad_sequence([hidden[i, starts[i] : len(rows[i])] for i in own], batch_first=True)
         run_blocks(lm, inputs, start=start, hidden=states, cache=after)
-    places = [(i, k, column) for k, i in enumerate(own) for column in range(starts[i], len(rows[i]))]
-    return _joined(recorder.stored, of_text, after.stored, places, starts=starts, width=max(map(len, rows)))
+        _write(found, after.stored, [(i, starts[i], len(rows[i])) for i in own])
+    return found
 
 
 def _templates(texts: Sequence[EditText], rows: Sequence[Row]) -> tuple[list[int], list[int], list[int]]:
@@ -68,32 +74,24 @@ def _templates(texts: Sequence[EditText], rows: Sequence[Row]) -> tuple[list[int
     return first, [number[text.template] for text in texts], shared
 
 
-def _joined(
-    shared: Prefix,
-    of_text: torch.Tensor,
-    rest: Prefix,
-    places: Sequence[tuple[int, int, int]],
-    *,
-    starts: Sequence[int],
-    width: int,
-) -> Prefix:
-    """Put the shared tokens and a text's own ones side by side, in `width` columns.
+def _write(into: Prefix, found: Prefix, places: Sequence[tuple[int, int, int]]) -> None:
+    """Write keys and values of some tokens in place.
 
     Args:
-        shared: keys and values of the shared tokens, by template.
-        of_text: the template of each text.
-        rest: those of the other tokens, of the texts that have some.
-        places: for each of these tokens its text, the row of `rest`, and its column.
-        starts: the number of shared tokens of each text.
+        places: for each row of `found` the row of `into`, its first column, and one past its last one.
     """
-    text, row, column = torch.tensor(places, dtype=torch.long, device=of_text.device).reshape(-1, 3).unbind(dim=1)
-    column_of_rest = column - torch.tensor(list(starts), device=of_text.device)[text]
+    spots = [(row, k, c, c - start) for k, (row, start, end) in enumerate(places) for c in range(start, end)]
+    row, own_row, column, own_column = torch.tensor(spots, device=next(iter(into.values()))[0].device).unbind(dim=1)
+    for layer, both in found.items():
+        for whole, part in zip(into[layer], both, strict=True):
+            whole[row, :, column] = part[own_row, :, own_column]
 
-    def join(layer: int, which: int) -> torch.Tensor:
-        common = shared[layer][which]
-        joined = pad(common, (0, 0, 0, max(0, width - common.shape[2])))[of_text, :, :width]
-        if rest:
-            joined[text, :, column] = rest[layer][which][row, :, column_of_rest]
-        return joined
 
-    return {layer: (join(layer, 0), join(layer, 1)) for layer in shared}
+def resized(states: torch.Tensor, size: int, *, dim: int) -> torch.Tensor:
+    """The states with tokens cut off, or with zeros added, to which no token may attend."""
+    have = states.shape[dim]
+    if have >= size:
+        return states.narrow(dim, 0, size)
+    shape = list(states.shape)
+    shape[dim] = size - have
+    return torch.cat([states, states.new_zeros(shape)], dim=dim)

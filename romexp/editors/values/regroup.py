@@ -4,15 +4,14 @@ over many, so that the texts of several buckets are put together.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 
 from romexp.editors.values.bucket import Bucket, bucket_groups
+from romexp.editors.values.prefix import Prefix, resized
 from romexp.lm.forward import suffix_inputs
 from romexp.lm.model import LanguageModel
-
-KeysAndValuesByLayer = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
 
 
 def keep_requests(lm: LanguageModel, buckets: Sequence[Bucket], requests: Collection[int]) -> list[Bucket]:
@@ -49,7 +48,7 @@ def _joined(lm: LanguageModel, places: Sequence[tuple[Bucket, int]]) -> Bucket:
         layer=parts[0].layer,
         place=parts[0].place,
         block_inputs=suffix_inputs(lm, rows, starts, prefix_width=before if prefix else 0),
-        hidden=torch.cat([_resized(part.hidden, width, dim=1) for part in parts]),
+        hidden=torch.cat([resized(part.hidden, width, dim=1) for part in parts]),
         prefix=prefix,
         keys=torch.cat([part.keys for part in parts]),
         outputs=torch.cat([part.outputs for part in parts]),
@@ -57,9 +56,7 @@ def _joined(lm: LanguageModel, places: Sequence[tuple[Bucket, int]]) -> Bucket:
     )
 
 
-def _joined_prefix(
-    parts: Sequence[KeysAndValuesByLayer], n_rows: Sequence[int], *, before: int
-) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+def _joined_prefix(parts: Sequence[Prefix], n_rows: Sequence[int], *, before: int) -> Prefix:
     """Keys and values of the rows of several buckets, `before` columns of them. A bucket whose texts have no prefix has
     none; its columns are masked.
     """
@@ -71,16 +68,6 @@ def _joined_prefix(
             part[layer][which] if part else like.new_zeros((n, *like.shape[1:]))
             for part, n in zip(parts, n_rows, strict=True)
         ]
-        return torch.cat([_resized(states, before, dim=2) for states in stored])
+        return torch.cat([resized(states, before, dim=2) for states in stored])
 
     return {layer: (joined(layer, 0), joined(layer, 1)) for layer in some} if before else {}
-
-
-def _resized(states: torch.Tensor, size: int, *, dim: int) -> torch.Tensor:
-    """The states with columns cut off, or with columns of zeros added, which are masked."""
-    have = states.shape[dim]
-    if have >= size:
-        return states.narrow(dim, 0, size)
-    shape = list(states.shape)
-    shape[dim] = size - have
-    return torch.cat([states, states.new_zeros(shape)], dim=dim)
