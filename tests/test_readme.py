@@ -102,7 +102,8 @@ def commands() -> list[tuple[str, Any]]:
                 if mark == "run":  # beside the values that are there: options may stand before or after them
                     at = next((i for i, argument in enumerate(arguments) if "=" in argument), len(arguments))
                     arguments[at:at] = few
-                found.append((mark, arguments))
+                if (mark, arguments) not in found:  # what several pages show runs where it comes first
+                    found.append((mark, arguments))
     return found
 
 

@@ -44,6 +44,7 @@ def alike(one: str, other: str) -> bool:
     return all(math.isclose(a, b, rel_tol=0.05, abs_tol=0.02) for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_the_tutorial_shows_what_comes_out_of_it(tmp_path: Path) -> None:
     import nbformat
 

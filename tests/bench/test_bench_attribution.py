@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from bench_process import run_bench
 
 
+@pytest.mark.slow
 def test_every_variant_is_compared(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
     everything = ["--share", "1", "--at-least", '{"hidden": 1e-9, "mlp": 1e-9, "attn": 1e-9}']

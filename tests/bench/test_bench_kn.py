@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from bench_process import run_bench
 
 
+@pytest.mark.slow
 def test_ours_and_one_pass_a_layer_agree(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
     options = ["--records", "2", "--single-records", "1", "--repeats", "1", "--steps", "5", "--output", str(out)]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from bench_process import run_bench
 
 
+@pytest.mark.slow
 def test_batches_and_single_facts_agree(tmp_path: Path) -> None:
     out = tmp_path / "numbers.json"
     options = ["--records", "4", "--single-records", "2", "--batches", "4", "--step", "2", "--repeats", "1"]

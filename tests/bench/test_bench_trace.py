@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from bench_process import run_bench
 
 
+@pytest.mark.slow
 def test_ours_and_one_pass_a_cell_agree(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
     options = ["--facts", "2", "--repeats", "1", "--samples", "2", "--output", str(out)]

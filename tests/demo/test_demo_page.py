@@ -70,6 +70,7 @@ def press(tab: Browser, name: str) -> None:
     time.sleep(0.5)  # a tab opens with an animation
 
 
+@pytest.mark.slow
 def test_two_visitors_tell_a_model_different_things(address: str) -> None:
     with visitor(address) as one, visitor(address) as other:
         for tab, answer in ((one, "cello"), (other, "violin")):

@@ -115,7 +115,7 @@ def test_the_order_is_seeded_and_a_shorter_run_is_a_beginning(romexp: Command, m
     assert ids["one"] == ids["long"][:2] != ids["other"]
 
 
-@pytest.mark.parametrize("editor", ["memit", "rome"])
+@pytest.mark.parametrize("editor", ["memit", pytest.param("rome", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_bit_for_bit(
     romexp: Command, many: list[str], tmp_path: Path, editor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
