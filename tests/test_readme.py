@@ -36,7 +36,6 @@ FEW = {
     r"task=lifelong": ["evaluator.generation=off"],
     r"task=dataset": [],
     r"task=covariance": ["covariance.sample_size=100", "task.layers=[0]"],
-    r"task=report.*page": [],
     r"task=report": ["task.figures=false"],
     r"zsre|task=|questions": ["dataset.limit=2"],
     r"": ["dataset.limit=2", "evaluator.sampler.max_length=30"],

@@ -80,8 +80,10 @@ def opens_as_a_sweep(path: Path) -> None:
     assert f"romexp -cn {path.stem}\n" in path.read_text().partition("defaults:")[0]
 
 
-def test_every_job_of_a_sweep_composes() -> None:
-    for_every(SWEEPS, every_job_composes)
+@pytest.mark.parametrize("shipped", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_every_job_of_a_sweep_composes(shipped: bool) -> None:
+    """Those of the shipped model, and all others."""
+    for_every([path for path in SWEEPS if ("minifact" in path.stem) is shipped], every_job_composes)
 
 
 def test_a_sweep_opens_with_what_it_is_and_its_command() -> None:

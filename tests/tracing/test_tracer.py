@@ -134,7 +134,7 @@ def test_out_of_memory_halves_and_goes_on(tiny_gpt2: LanguageModel, monkeypatch:
     whole, refused = Resumption._batch, []
 
     def small_memory(self, cells, *rest):
-        if len(cells) > 4:
+        if len(cells) > 8:
             refused.append(len(cells))
             raise torch.OutOfMemoryError("no room")
         return whole(self, cells, *rest)

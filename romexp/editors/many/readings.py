@@ -135,7 +135,8 @@ class UpwardReader:
         """Keys and values of each template's shared tokens, by block up to `stop` - 1."""
         if not any(self._shared):
             return {}
-        rows = [row.part(0, end) for row, end in zip(self._rows, self._shared, strict=False)]
+        first = self._rows[: len(self._shared)]  # the texts of one request
+        rows = [row.part(0, end) for row, end in zip(first, self._shared, strict=True)]
         recorder = KeysAndValues(record=True)
         run_blocks(lm, make_inputs(lm, rows), stop=stop, cache=recorder)
         return recorder.stored
@@ -154,7 +155,7 @@ class UpwardReader:
     def _store(self, batch: Sequence[int], block: int, entering: torch.Tensor) -> None:
         """Keep what a block got for the texts of a batch (texts × tokens × hidden size), as far as there is room."""
         for item, states in zip(batch, entering.cpu(), strict=True):
-            own = states[: self._length(item)]
+            own = states[: self._length(item)].clone()  # a view would hold the whole batch
             if item not in self._stored:
                 if own.nbytes > self._room:
                     continue
