@@ -66,7 +66,7 @@ MORE_FAMILIES: dict[str, dict[str, object]] = {
     "cohere": _LLAMA_LIKE,
     "falcon": {**_SHARED_HEADS, "ffn_hidden_size": SIZE["mlp"]},
 }
-"""Families on which only tests/lm/test_more_families.py runs, to save time."""
+"""Families on which few tests run, to save time."""
 SENTENCES = (
     "Steve Jobs was the founder of Apple. The mother tongue of Danielle Darrieux is French.",
     "The Eiffel Tower is located in Paris, and the Space Needle is in Seattle. Paris, Paris!",

@@ -1,6 +1,6 @@
-"""The real language model SmolLM2: set up by `make smollm2`, edited and traced. `.ci/run` runs the tests named quick.
+"""The real language model SmolLM2: set up by `make smollm2`, edited and traced. `.ci/run` runs these tests.
 
-The slow ones compare with the authors' outputs on this model, in the folder `shared/golden_smollm2`.
+Those of the authors compare with the authors' outputs on this model, in the folder `shared/golden_smollm2`.
 """
 
 from __future__ import annotations

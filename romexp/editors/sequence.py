@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from romexp.editors.base import Edit, Editor, Resources
 from romexp.editors.filters import filtered, without_filter
+from romexp.editors.many.normal_equation import compress
 from romexp.errors import DataError, RecordError
 from romexp.facts import EditRequest
 from romexp.lm.apply_delta import applied
@@ -115,8 +116,8 @@ class BatchEdit:
         delta: the edit of this batch alone, unfiltered.
         outcomes: of each request, in order.
         statistics: the sequence's running statistics after this batch.
-        keys: the keys of the requests without errors by layer (requests × D), on the model that holds `delta` too;
-            empty if they were not read.
+        keys: by layer the keys of the requests without errors whose values later batches must keep (requests × D), as
+            they are on the model that holds this edit too; empty if the editor keeps none.
     """
 
     delta: WeightDelta
@@ -140,22 +141,10 @@ class JointEditor(Protocol):
         """
         ...
 
-    def keys_to_keep(
-        self,
-        lm: LanguageModel,
-        requests: Sequence[EditRequest],
-        *,
-        resources: Resources,
-        state: SequenceState,
-        keys: Mapping[int, torch.Tensor] | None = None,
+    def keys_after(
+        self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources, delta: WeightDelta
     ) -> Mapping[int, torch.Tensor]:
-        """The keys by layer, earlier ones included, whose values later batches of the sequence must keep.
-
-        Args:
-            requests: those that were written by the last batch.
-            state: the sequence after this batch, but with the keys before it.
-            keys: those of the requests themselves, if they are known; else they are read.
-        """
+        """The keys of requests by layer (requests × D) on the model that holds `delta`; empty if none are kept."""
         ...
 
 
@@ -198,10 +187,19 @@ def edit_together(
     written = [r for r, outcome in zip(requests, batch.outcomes, strict=True) if not isinstance(outcome, RecordError)]
     after = replace(before, delta=total([before.delta, step]), n_edits=before.n_edits + len(written))
     if written:
-        known = None if chosen == "rect" else batch.keys  # RECT has changed the edit with which they were read.
-        keys = plain.keys_to_keep(lm, written, resources=resources, state=after, keys=known)
-        after = replace(after, keys=keys, statistics=batch.statistics)
+        new = batch.keys
+        if chosen == "rect":  # It has changed the edit with which they were read.
+            new = plain.keys_after(lm, written, resources=resources, delta=after.delta)
+        after = replace(after, keys=_kept(before.keys, new), statistics=batch.statistics)
     return JointEdit(delta=measured_delta(editor, lm, after), state=after, outcomes=batch.outcomes)
+
+
+def _kept(earlier: Mapping[int, torch.Tensor], new: Mapping[int, torch.Tensor]) -> dict[int, torch.Tensor]:
+    """The earlier keys and those of a batch by layer, on the CPU."""
+    return {
+        layer: compress(torch.cat([earlier[layer], keys.cpu()]) if layer in earlier else keys.cpu())
+        for layer, keys in new.items()
+    }
 
 
 def _one_by_one(

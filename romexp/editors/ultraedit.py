@@ -103,14 +103,8 @@ class UltraEdit:
         (adjoint,) = adjoints(equation, keys, [list(range(len(keys)))])
         return low_rank(adjoint, values.to(keys))
 
-    def keys_to_keep(
-        self,
-        lm: LanguageModel,
-        requests: Sequence[EditRequest],
-        *,
-        resources: Resources,
-        state: SequenceState,
-        keys: Mapping[int, torch.Tensor] | None = None,
+    def keys_after(
+        self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources, delta: WeightDelta
     ) -> Mapping[int, torch.Tensor]:
         """None: earlier keys are not kept."""
         return {}

@@ -47,7 +47,7 @@ class Row:
         return len(self.ids)
 
     def part(self, start: int, end: int | None = None) -> Row:
-        """The tokens from `start` to `end` - 1, where they stand; None: all from `start` on."""
+        """The tokens from `start` to `end` - 1 with their positions; without `end`, all from `start` on."""
         return Row(ids=self.ids[start:end], positions=self.positions[start:end], segments=self.segments[start:end])
 
 

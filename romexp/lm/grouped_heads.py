@@ -16,9 +16,10 @@ _SWITCH = "TRANSFORMERS_SDPA_FORCE_GQA"
 def without_copies(device: torch.device, *, n_queries: int) -> Iterator[None]:
     """Inside the context attention on a CPU reads shared keys and values in place.
 
-    Where there is a mask, Transformers copies them for every query head, which is made for GPUs: there the copies save
-    more than they cost. On one core of a CPU attention takes half the time without them, with its gradients too. The
-    numbers are the same up to rounding. Passes with one token for each text need no switch, since they make no copies.
+    Where there is a mask, Transformers copies them for every query head, because fast attention on a GPU needs that. On
+    one core of a CPU attention takes half the time without the copies, with its gradients too. The numbers are the same
+    up to rounding. Passes with one token for each text need no switch, since they make no copies. A value of the switch
+    that the user has set stays.
 
     Args:
         device: where the pass runs.

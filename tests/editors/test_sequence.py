@@ -77,8 +77,7 @@ def test_kept_keys_are_those_after_the_edit(tiny_gpt2: LanguageModel) -> None:
     apart = []
     for chosen in (None, "rect"):
         made = edit_together(replace(MEMIT, filter=chosen), tiny_gpt2, FIRST, resources=resources())
-        start = SequenceState(delta=made.state.delta)
-        again = MEMIT.keys_to_keep(tiny_gpt2, FIRST, resources=resources(), state=start)
+        again = MEMIT.keys_after(tiny_gpt2, FIRST, resources=resources(), delta=made.state.delta)
         for layer, keys in made.state.keys.items():
             assert relative(keys, again[layer]) < 1e-5
         read = MEMIT.together(tiny_gpt2, FIRST, resources=resources(), state=SequenceState()).keys

@@ -16,7 +16,7 @@ from romexp.editors.base import Edit, Resources
 from romexp.editors.contexts import context_groups
 from romexp.editors.filters import Filter, check_filter, filtered_edits
 from romexp.editors.many.layers import check_layers, pick_layers
-from romexp.editors.many.normal_equation import NormalEquation, compress
+from romexp.editors.many.normal_equation import NormalEquation
 from romexp.editors.many.readings import RequestTexts, UpwardReader, template_weights
 from romexp.editors.many.spread import Spread, Written
 from romexp.editors.sequence import BatchEdit, SequenceState
@@ -102,11 +102,11 @@ class SpreadEditor(ABC):
         Returns:
             For each request its edit; or the `RecordError` with which `edit_texts` refuses it.
         """
-        texts, read = self._texts(lm, requests, resources)
+        texts, rewriting = self._texts(lm, requests, resources)
         made: list[Edit] = []
-        if read.texts:
-            alone = [[i] for i in range(len(read.texts))]
-            written, diagnostics = self._write(lm, texts, read, resources, SequenceState(), alone)
+        if rewriting.texts:
+            alone = [[i] for i in range(len(rewriting.texts))]
+            written, diagnostics = self._write(lm, texts, rewriting, resources, SequenceState(), alone)
             made = [
                 Edit(delta=delta, diagnostics=about) for delta, about in zip(written.deltas, diagnostics, strict=True)
             ]
@@ -116,40 +116,23 @@ class SpreadEditor(ABC):
         self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources, state: SequenceState
     ) -> BatchEdit:
         """One edit for all requests, which continues a sequence (`romexp.editors.sequence.JointEditor`)."""
-        texts, read = self._texts(lm, requests, resources)
-        if not read.texts:
+        texts, rewriting = self._texts(lm, requests, resources)
+        if not rewriting.texts:
             return BatchEdit(delta=WeightDelta(), outcomes=tuple(with_errors_in_place(texts, [])))
-        all_of_them = [list(range(len(read.texts)))]
-        written, diagnostics = self._write(lm, texts, read, resources, state, all_of_them)
+        all_of_them = [list(range(len(rewriting.texts)))]
+        written, diagnostics = self._write(lm, texts, rewriting, resources, state, all_of_them)
         outcomes = tuple(with_errors_in_place(texts, diagnostics))
-        return BatchEdit(delta=written.deltas[0], outcomes=outcomes, keys=written.keys)
+        return BatchEdit(delta=written.deltas[0], outcomes=outcomes, keys=written.keys if self.earlier_keys else {})
 
-    def keys_to_keep(
-        self,
-        lm: LanguageModel,
-        requests: Sequence[EditRequest],
-        *,
-        resources: Resources,
-        state: SequenceState,
-        keys: Mapping[int, torch.Tensor] | None = None,
+    def keys_after(
+        self, lm: LanguageModel, requests: Sequence[EditRequest], *, resources: Resources, delta: WeightDelta
     ) -> Mapping[int, torch.Tensor]:
-        """The earlier keys and those of the last batch on the model that holds the batch's edit."""
+        """The keys of requests by layer (requests × D) on the model that holds `delta`; empty if none are kept."""
         if not self.earlier_keys:
             return {}
-        new = keys or self._keys_after(lm, requests, resources, state)
-        kept = {layer: keys.cpu() for layer, keys in new.items()}
-        return {
-            layer: compress(torch.cat([state.keys[layer], keys]) if layer in state.keys else keys)
-            for layer, keys in kept.items()
-        }
-
-    def _keys_after(
-        self, lm: LanguageModel, requests: Sequence[EditRequest], resources: Resources, state: SequenceState
-    ) -> Mapping[int, torch.Tensor]:
-        """The keys of requests by layer on the model that holds all edits of `state`."""
-        _, read = self._texts(lm, requests, resources)
-        with applied(lm, state.delta):
-            return UpwardReader(read, one_model=True, stored_bytes=0).keys(lm, pick_layers(self, lm))
+        _, rewriting = self._texts(lm, requests, resources)
+        with applied(lm, delta):
+            return UpwardReader(rewriting, one_model=True, stored_bytes=0).keys(lm, pick_layers(self, lm))
 
     @abstractmethod
     def equation(self, layer: int, *, n_together: int, resources: Resources, device: torch.device) -> NormalEquation:
@@ -177,14 +160,14 @@ class SpreadEditor(ABC):
         )
         flat = [template for group in groups for template in group]
         texts = edit_texts(lm, requests, flat, fact_token=self.fact_token)
-        rewriting = [row[:-1] for row in without_errors(texts)]  # the last one is the KL text
-        return texts, RequestTexts(texts=rewriting, weights=template_weights(groups))
+        own = [row[:-1] for row in without_errors(texts)]  # the last one is the KL text
+        return texts, RequestTexts(texts=own, weights=template_weights(groups))
 
     def _write(
         self,
         lm: LanguageModel,
         texts: Sequence[list[EditText] | RecordError],
-        read: RequestTexts,
+        rewriting: RequestTexts,
         resources: Resources,
         state: SequenceState,
         groups: Sequence[Sequence[int]],
@@ -210,8 +193,8 @@ class SpreadEditor(ABC):
             equation=lambda layer: self.equation(layer, n_together=n_together, resources=resources, device=lm.device),
             divisor=self.divisor,
         )
-        written = spread(lm, read, found.values[:, 0], groups, before=state.delta, kept=state.keys)
-        return written, [_about(read, found, written, i) for i in range(len(read.texts))]
+        written = spread(lm, rewriting, found.values[:, 0], groups, before=state.delta, kept=state.keys)
+        return written, [_about(rewriting, found, written, i) for i in range(len(rewriting.texts))]
 
     def value_settings(self) -> ValueSettings:
         """The settings of the optimization of target values."""
@@ -225,12 +208,12 @@ class SpreadEditor(ABC):
         )
 
 
-def _about(read: RequestTexts, found: TargetValues, written: Written, index: int) -> dict[str, Any]:
+def _about(rewriting: RequestTexts, found: TargetValues, written: Written, index: int) -> dict[str, Any]:
     """The diagnostics of one request."""
     trajectory = found.trajectories[index]
     return {
         "layers": list(written.layers),
-        "lookup_index": read.texts[index][0].lookup,
+        "lookup_index": rewriting.texts[index][0].lookup,
         "loss": trajectory.loss,
         "nll": trajectory.nll,
         "kl": trajectory.kl,
